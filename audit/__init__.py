@@ -1,0 +1,1 @@
+"""Conditions, statistics, controls and the `audit` command."""

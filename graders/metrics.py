@@ -1,0 +1,95 @@
+"""Inspect metrics of the awareness scorers: what stands in the table that `inspect eval` prints and `inspect view` shows.
+
+The transcript is the unit. Repeated epochs of one item are not independent, so intervals count items, not transcripts
+(exact if epochs agree completely, conservative otherwise). Unscored transcripts never reach a metric; Inspect shows their
+number beside it.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from inspect_ai.scorer import Metric, SampleScore, metric
+
+_NAN = float("nan")
+
+
+def _rate(scores: list[SampleScore]) -> float:
+    return float(np.mean([score.score.as_float() for score in scores])) if scores else _NAN
+
+
+def _interval(scores: list[SampleScore]) -> tuple[float, float]:
+    """95 % Wilson interval of the mean value."""
+    from statsmodels.stats.proportion import proportion_confint  # slow to import, and Inspect loads this module at every start
+
+    if not scores:
+        return _NAN, _NAN
+    n_items = len({score.sample_id for score in scores})
+    low, high = proportion_confint(_rate(scores) * n_items, n_items, alpha=0.05, method="wilson")
+    return float(low), float(high)
+
+
+def _mean_of(scores: list[SampleScore], key: str) -> float:
+    values = [(score.score.metadata or {}).get(key) for score in scores]
+    found = [float(value) for value in values if value is not None]
+    return float(np.mean(found)) if found else _NAN
+
+
+def _unscored_in(scores: list[SampleScore]) -> float:
+    return float(sum((score.score.metadata or {}).get("n_unscored", 0) for score in scores))
+
+
+def _as_metric(compute: Callable[[list[SampleScore]], float]) -> Metric:
+    # Inspect tells the current metric protocol from its deprecated one by this annotation.
+    def metric_of(scores: list[SampleScore]) -> float:
+        return compute(scores)
+
+    return metric_of
+
+
+@metric(scores="unreduced")
+def flagged_rate() -> Metric:
+    """Share of scored transcripts that are flagged."""
+    return _as_metric(_rate)
+
+
+@metric(scores="unreduced")
+def flagged_low() -> Metric:
+    """Lower end of the 95 % Wilson interval of `flagged_rate`."""
+    return _as_metric(lambda scores: _interval(scores)[0])
+
+
+@metric(scores="unreduced")
+def flagged_high() -> Metric:
+    """Upper end of the 95 % Wilson interval of `flagged_rate`."""
+    return _as_metric(lambda scores: _interval(scores)[1])
+
+
+@metric(scores="unreduced")
+def n() -> Metric:
+    """Number of scored transcripts."""
+    return _as_metric(len)
+
+
+@metric(scores="unreduced")
+def token_rate() -> Metric:
+    """Mean over transcripts of the share of scored explanations that are YES."""
+    return _as_metric(partial(_mean_of, key="token_rate"))
+
+
+@metric(scores="unreduced")
+def mean_k() -> Metric:
+    """Mean number of tokens sampled a transcript (the wanted number, or all where the response is shorter)."""
+    return _as_metric(partial(_mean_of, key="k"))
+
+
+@metric(scores="unreduced")
+def unclear_rate() -> Metric:
+    """Mean over transcripts of the share of scored explanations that are UNCLEAR."""
+    return _as_metric(partial(_mean_of, key="unclear_rate"))
+
+
+@metric(scores="unreduced")
+def explanations_unscored() -> Metric:
+    """Number of explanations that could not be made or graded, in scored transcripts."""
+    return _as_metric(_unscored_in)

@@ -1,0 +1,1 @@
+"""Everything that touches weights: models, the `local/` Inspect provider, residual-stream capture and verbalizers."""

@@ -1,0 +1,78 @@
+"""Residual-stream capture: the output of decoder block K at chosen tokens, by running blocks 0 to K and no further."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from nla.errors import ConfigError
+from nla.model import LoadedModel
+from nla.transcript import TokenRef, Transcript
+
+
+class _LayerReached(Exception):
+    """Ends a forward pass once the wanted block has run."""
+
+
+def residual_stream(model: LoadedModel, ids: Sequence[int], layer: int) -> Float[Tensor, "pos d_model"]:
+    """The residual stream after block `layer` for a token sequence.
+
+    Layer K is the output of decoder block K (0-based), before the final norm: transformers' `hidden_states[K + 1]`, except
+    that for the last block transformers applies the final norm to that entry and this function does not.
+
+    Args:
+        model: the model.
+        ids: token ids, with any BOS token already there.
+        layer: K.
+
+    Returns:
+        float32, whatever the model computes in.
+
+    Raises:
+        ConfigError: no such block, no token, or more tokens than the context window holds.
+    """
+    layer = model.check_layer(layer)
+    if not 0 < len(ids) <= model.max_positions:
+        raise ConfigError(f"a sequence of {len(ids)} tokens cannot be read; {model.source.name} takes 1 to {model.max_positions}.")
+    with model.lock, torch.no_grad(), _stop_after(model.blocks[layer]) as reached:
+        try:
+            model.network(input_ids=torch.tensor([list(ids)], device=model.device), use_cache=False, logits_to_keep=1)
+        except _LayerReached:
+            pass
+        return reached[0][0].float()
+
+
+def capture(model: LoadedModel, transcript: Transcript, tokens: Sequence[TokenRef], layer: int) -> Float[Tensor, "k d_model"]:
+    """The residual stream after block `layer` at the given tokens of a transcript, in their order (float32, on the CPU).
+
+    Raises:
+        ConfigError: no such block, or a pass longer than the context window.
+    """
+    vectors: dict[TokenRef, Tensor] = {}
+    for index, one in enumerate(transcript.passes):
+        wanted = [token for token in tokens if token.pass_index == index]
+        if wanted:
+            # Nothing after the last wanted token can influence it.
+            stream = residual_stream(model, one.ids[: max(token.position for token in wanted) + 1], layer).cpu()
+            vectors.update({token: stream[token.position] for token in wanted})
+    if not tokens:
+        return torch.empty(0, model.d_model)
+    return torch.stack([vectors[token] for token in tokens])
+
+
+@contextmanager
+def _stop_after(block: nn.Module) -> Iterator[list[Tensor]]:
+    reached: list[Tensor] = []
+
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        reached.append(output[0] if isinstance(output, tuple) else output)
+        raise _LayerReached
+
+    handle = block.register_forward_hook(hook)
+    try:
+        yield reached
+    finally:
+        handle.remove()

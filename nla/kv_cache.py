@@ -1,0 +1,126 @@
+"""Keys and values of many rows of unequal length, in preallocated buffers: rows join at the end, leave, and are moved up."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import Cache
+
+_GRAIN = 64
+"""Buffers grow in steps of this many positions, so that a growing row does not reallocate at every token."""
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Keys and values of the first `length` positions of a row, one `[kv_heads, length, d_head]` pair a layer."""
+
+    layers: list[tuple[Tensor, Tensor]]
+    length: int
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory held."""
+        return sum(t.nbytes for pair in self.layers for t in pair)
+
+
+class KVCache(Cache):
+    """A transformers cache whose rows have their own lengths.
+
+    Rows occupy slots 0 to n - 1 without gaps. `target` says which contiguous slots the next forward pass is for and where
+    its tokens go; transformers then calls `update` once a layer. Buffers are `[slot, kv_heads, position, d_head]`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(layers=[])
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
+        self._slots = slice(0, 0)
+        self._positions: Tensor = torch.empty(0)
+        self._start: int | None = None
+        self._n_keys = 0
+        self._capacity = (0, 0)
+
+    def target(self, slots: slice, positions: Tensor, n_keys: int) -> None:
+        """Direct the next forward pass.
+
+        Args:
+            slots: contiguous rows it runs.
+            positions: `[row, q]` absolute positions of its tokens.
+            n_keys: number of key positions its queries may look back on.
+        """
+        self._slots, self._positions, self._n_keys = slots, positions, n_keys
+        first = positions[:, 0]
+        start = int(first[0])
+        # Rows that all write at the same place take a slice copy, several times faster than a scatter.
+        self._start = start if bool((first == start).all()) else None
+        self._reserve(slots.stop, n_keys)
+
+    def update(
+        self,
+        key_states: Float[Tensor, "row kv_heads q d_head"],
+        value_states: Float[Tensor, "row kv_heads q d_head"],
+        layer_idx: int,
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """Store a layer's new keys and values; returns all that its queries may look back on."""
+        if layer_idx == len(self.keys):
+            self.keys.append(self._empty(key_states))
+            self.values.append(self._empty(value_states))
+        return self._write(self.keys[layer_idx], key_states), self._write(self.values[layer_idx], value_states)
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Positions before the current pass (transformers asks; positions are always given explicitly)."""
+        return self._n_keys - self._positions.shape[1]
+
+    def move(self, source: int, destination: int, length: int) -> None:
+        """Copy a row's first `length` positions into another slot."""
+        for buffer in (*self.keys, *self.values):
+            buffer[destination, :, :length] = buffer[source, :, :length]
+
+    def read_prefix(self, slot: int, length: int) -> Prefix:
+        """A copy of a row's first `length` positions."""
+        pairs = zip(self.keys, self.values, strict=True)
+        return Prefix([(k[slot, :, :length].clone(), v[slot, :, :length].clone()) for k, v in pairs], length)
+
+    def write_prefix(self, slot: int, prefix: Prefix, length: int) -> None:
+        """Set a row's first `length` positions from a prefix of at least that length."""
+        self._reserve(slot + 1, length)
+        if not self.keys:
+            self.keys, self.values = [self._empty(k[None]) for k, _ in prefix.layers], [self._empty(v[None]) for _, v in prefix.layers]
+        for layer, (k, v) in enumerate(prefix.layers):
+            self.keys[layer][slot, :, :length] = k[:, :length]
+            self.values[layer][slot, :, :length] = v[:, :length]
+
+    def clear(self) -> None:
+        """Give the buffers back."""
+        self.keys, self.values, self._capacity = [], [], (0, 0)
+
+    def _write(self, buffer: Tensor, states: Tensor) -> Tensor:
+        rows = buffer[self._slots]
+        if self._start is not None:
+            rows[:, :, self._start : self._start + states.shape[2]] = states
+        else:
+            index = torch.arange(rows.shape[0], device=rows.device)[:, None]
+            rows[index, :, self._positions] = states.transpose(1, 2)
+        return rows[:, :, : self._n_keys]
+
+    def _reserve(self, slots: int, positions: int) -> None:
+        have_slots, have_positions = self._capacity
+        if slots <= have_slots and positions <= have_positions:
+            return
+        new_slots = max(slots, have_slots)
+        if slots > have_slots > 0:
+            new_slots = max(slots, 2 * have_slots)
+        self._capacity = (new_slots, max(have_positions, -(-positions // _GRAIN) * _GRAIN))
+        for buffers in (self.keys, self.values):
+            for layer, old in enumerate(buffers):
+                buffers[layer] = self._empty(old)
+                buffers[layer][: old.shape[0], :, : old.shape[2]] = old
+
+    def _empty(self, like: Tensor) -> Tensor:
+        slots, positions = self._capacity
+        # Zeros, not garbage: masked positions still enter products, and 0 x NaN is NaN.
+        return like.new_zeros(slots, like.shape[1], positions, like.shape[3])

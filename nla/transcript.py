@@ -1,0 +1,166 @@
+"""A transcript as token ids with roles, and the seeded choice of response tokens at which the residual stream is read.
+
+A transcript is one or more *passes*: token sequences in which the model's replies stand in the context it generated them
+in. Usually one pass holds the whole conversation; where the context of a turn is not a continuation of the turn before (a
+template that drops earlier thinking, say) a new pass begins.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from inspect_ai.model import ChatMessage, ChatMessageAssistant
+from inspect_ai.tool import ToolInfo
+from transformers import PreTrainedTokenizerBase
+
+from nla.chat import encode, reasoning_text, render, template_message, thinking_opened
+from nla.errors import DataError
+from nla.reply import Channel, Reply, is_reply, offered_tools, reply_of
+from nla.sampling import seeded_generator
+
+
+@dataclass
+class Pass:
+    """A token sequence `[pos]` the model runs once, with the channel and message index of each token."""
+
+    ids: list[int] = field(default_factory=list)
+    channels: list[Channel] = field(default_factory=list)
+    messages: list[int] = field(default_factory=list)
+
+    def extend(self, ids: Sequence[int], channels: Sequence[Channel], messages: Sequence[int]) -> None:
+        """Append tokens."""
+        self.ids.extend(ids)
+        self.channels.extend(channels)
+        self.messages.extend(messages)
+
+
+@dataclass(frozen=True)
+class TokenRef:
+    """One token of a transcript: `passes[pass_index].ids[position]`, in message `message`."""
+
+    pass_index: int
+    position: int
+    message: int
+    token_id: int
+    channel: Channel
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """Token ids of a conversation with the model's own replies marked."""
+
+    passes: tuple[Pass, ...]
+    roles: tuple[str, ...]
+    """Role of each message, by message index."""
+    special_ids: frozenset[int]
+    exact: bool
+    """Whether every reply's token ids, and the number of tokens before it, are the ones recorded at generation."""
+
+    def response_tokens(self) -> list[TokenRef]:
+        """All tokens that may be sampled: thinking and answers of generated turns; no scaffold, tool calls or special tokens."""
+        return [
+            TokenRef(index, position, message, token, channel)
+            for index, one in enumerate(self.passes)
+            for position, (token, channel, message) in enumerate(zip(one.ids, one.channels, one.messages, strict=True))
+            if channel in (Channel.THINKING, Channel.ANSWER) and token not in self.special_ids
+        ]
+
+
+def sample_tokens(transcript: Transcript, k: int, *key: object) -> list[TokenRef]:
+    """min(k, n) of the n response tokens, drawn without replacement by a generator keyed by `key`, in reading order."""
+    tokens = transcript.response_tokens()
+    if not tokens:
+        return []
+    chosen = seeded_generator("tokens", *key).choice(len(tokens), size=min(k, len(tokens)), replace=False)
+    return [tokens[i] for i in np.sort(chosen)]
+
+
+def build_transcript(tokenizer: PreTrainedTokenizerBase, messages: Sequence[ChatMessage], tools: Sequence[ToolInfo] = ()) -> Transcript:
+    """Tokenise a conversation as the model saw it.
+
+    A reply's token ids are those the `local/` provider recorded; for logs of other providers its text is tokenised.
+    Assistant messages given as input (few-shot examples, imported history) are context.
+
+    Args:
+        tokenizer: the model's tokenizer, with its chat template.
+        messages: the whole conversation.
+        tools: tools offered, where a reply has no record of them.
+
+    Raises:
+        DataError: the template cannot place an earlier reply.
+        ModelError: the template refuses the conversation.
+    """
+    passes: list[Pass] = []
+    exact = True
+    replied_at = -1
+    for index, message in enumerate(messages):
+        if not is_reply(message):
+            continue
+        assert isinstance(message, ChatMessageAssistant)
+        offered = offered_tools(message, tools)
+        context, opened = context_of(tokenizer, messages[:index], offered)
+        reply = reply_of(tokenizer, message, opened)
+        exact &= reply.recorded and reply.n_prompt in (None, len(context.ids))
+        if passes and passes[-1].ids == context.ids[: len(passes[-1].ids)] and not reasoning_text(messages[replied_at]):
+            done = len(passes[-1].ids)
+            passes[-1].extend(context.ids[done:], context.channels[done:], context.messages[done:])
+        else:
+            passes.append(context)
+        passes[-1].extend(reply.ids, reply.channels, [index] * len(reply.ids))
+        replied_at = index
+    roles = tuple(message.role for message in messages)
+    return Transcript(tuple(passes), roles, frozenset(tokenizer.all_special_ids), exact)
+
+
+def context_of(tokenizer: PreTrainedTokenizerBase, messages: Sequence[ChatMessage], tools: Sequence[ToolInfo]) -> tuple[Pass, bool]:
+    """The prompt for the next reply: its tokens, and whether it opens a thinking block.
+
+    Earlier replies of the model itself stand in it with their own token ids (so generation can reuse keys and values), except
+    those with thinking, which the template renders, since it decides whether old thinking stays.
+    """
+    spliced = {i for i, m in enumerate(messages) if is_reply(m) and not reasoning_text(m)}
+    rendered = [template_message(m, _mark(i) if i in spliced else None) for i, m in enumerate(messages)]
+    rest = render(tokenizer, rendered, tools, add_generation_prompt=True)
+    opened = thinking_opened(rest)
+    context = Pass()
+    start = 0
+    for index in sorted(spliced):
+        head, found, rest = rest.partition(_mark(index))
+        if not found:
+            raise DataError(f"the chat template dropped the reply in message {index}, so what the model saw cannot be rebuilt.")
+        _extend_with_text(context, tokenizer, head, messages, range(start, index))
+        message = messages[index]
+        assert isinstance(message, ChatMessageAssistant)
+        reply: Reply = reply_of(tokenizer, message, opened=False)
+        context.extend(reply.ids, [Channel.CONTEXT] * len(reply.ids), [index] * len(reply.ids))
+        start = index + 1
+    _extend_with_text(context, tokenizer, rest, messages, range(start, len(messages)))
+    return context, opened
+
+
+def _extend_with_text(context: Pass, tokenizer: PreTrainedTokenizerBase, text: str, messages: Sequence[ChatMessage], within: range) -> None:
+    """Append rendered text: tokens inside a message's content are `CONTEXT` of that message, the others `SCAFFOLD`."""
+    owners: list[int | None] = [None] * len(text)
+    cursor = 0
+    for index in within:
+        content = messages[index].text.strip()
+        found = text.find(content, cursor) if content else -1
+        if found >= 0:
+            cursor = found + len(content)
+            owners[found:cursor] = [index] * len(content)
+    if tokenizer.is_fast:
+        encoded: Any = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids, starts = list(encoded["input_ids"]), [start for start, _ in encoded["offset_mapping"]]
+    else:
+        ids = encode(tokenizer, text)
+        starts = [0] * len(ids)
+    last = within.start
+    for token, start in zip(ids, starts, strict=True):
+        owner = owners[start] if start < len(owners) else None
+        last = owner if owner is not None else last
+        context.extend([token], [Channel.SCAFFOLD if owner is None else Channel.CONTEXT], [last])
+
+
+def _mark(index: int) -> str:
+    return f"\u241freply {index}\u241f"

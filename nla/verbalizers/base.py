@@ -1,0 +1,44 @@
+"""The contract every verbalizer keeps: `[n, d_model]` vectors in, n explanations out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A verbalised vector. A failed one has `failure` set and is unscored, whatever its text."""
+
+    text: str
+    failure: str = ""
+    """Why it cannot be used (truncated, not finite …); empty for a good one."""
+
+
+class Verbalizer(Protocol):
+    """Turns residual-stream vectors of one layer into text. `name` stands in every log and table."""
+
+    name: str
+
+    def verbalize(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Explanation]:
+        """Explain vectors.
+
+        Args:
+            vectors: raw (never normalised) float32 residual-stream vectors.
+            keys: one a vector; random draws for a vector depend on its key alone.
+
+        Returns:
+            One explanation a vector, in order.
+        """
+        ...
+
+
+def usable_rows(vectors: Float[Tensor, "n d_model"]) -> Bool[Tensor, " n"]:
+    """Which vectors can be explained: finite and not zero."""
+    return vectors.isfinite().all(dim=-1) & (torch.nan_to_num(vectors).norm(dim=-1) > 0)
+
+
+UNUSABLE = Explanation("", failure="vector is zero or not finite")

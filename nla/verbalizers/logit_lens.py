@@ -1,0 +1,50 @@
+"""Untrained baseline: the tokens a vector would predict if it were the last layer's (logit lens), and those that set it apart.
+
+Source: nostalgebraist, "interpreting GPT: the logit lens" (2020). Two lists a vector: the top tokens through the final norm
+and the unembedding, and those of the vector's difference from the mean vector of neutral prose (`nla.reference`), since the
+plain list is dominated by what every vector shares.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nla.model import LoadedModel
+from nla.reference import mean_vector
+from nla.verbalizers.base import UNUSABLE, Explanation, usable_rows
+
+_TOP = 8
+
+
+@dataclass(frozen=True)
+class LogitLens:
+    """Logit lens of one layer's vectors; draws nothing at random."""
+
+    model: LoadedModel
+    mean: Float[Tensor, " d_model"]
+    name: str = "logit_lens"
+
+    def verbalize(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Explanation]:
+        """See `Verbalizer`; the text is `top tokens: … | beyond the mean: …` with tokens in quotes."""
+        usable = usable_rows(vectors)
+        finite = torch.nan_to_num(vectors)
+        top, rising = (self._logits(each).topk(_TOP).indices.tolist() for each in (finite, finite - self.mean))
+        texts = [f"top tokens: {self._quoted(a)} | beyond the mean: {self._quoted(b)}" for a, b in zip(top, rising, strict=True)]
+        return [Explanation(text) if good else UNUSABLE for text, good in zip(texts, usable.tolist(), strict=True)]
+
+    def _logits(self, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, "n vocab"]:
+        with self.model.lock, torch.no_grad():
+            normed = self.model.final_norm(vectors.to(self.model.device, self.model.precision.dtype))
+            logits: Tensor = self.model.unembedding(normed)
+            return logits.float().cpu()
+
+    def _quoted(self, ids: list[int]) -> str:
+        return ", ".join(f'"{self.model.tokenizer.decode([i])}"' for i in ids)
+
+
+def build(model: LoadedModel, layer: int) -> LogitLens:
+    """The logit lens for vectors of `layer`."""
+    return LogitLens(model, mean_vector(model, layer))

@@ -1,0 +1,1 @@
+"""Reports: format what the audit measured; nothing is computed here."""

@@ -1,0 +1,122 @@
+"""Small real models for the tests: random weights of each supported architecture, with a byte-level tokenizer and a chat template."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+from nla.model import LoadedModel, load_model
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+_SIZES = {"vocab_size": 260, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
+_GROUPED = _SIZES | {"num_key_value_heads": 2, "max_position_embeddings": 512}
+_GEMMA = _GROUPED | {"head_dim": 8, "sliding_window": 16}
+_VISION = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+CONFIGS: dict[str, Callable[[], transformers.PreTrainedConfig]] = {
+    "llama": lambda: transformers.LlamaConfig(**_GROUPED),
+    "mistral": lambda: transformers.MistralConfig(**_GROUPED, sliding_window=16),
+    "qwen2": lambda: transformers.Qwen2Config(**_GROUPED),
+    "qwen3": lambda: transformers.Qwen3Config(**_GROUPED, head_dim=8),
+    "gemma2": lambda: transformers.Gemma2Config(**_GEMMA),
+    "gemma3_text": lambda: transformers.Gemma3TextConfig(**_GEMMA),
+    "gemma3": lambda: transformers.Gemma3Config(
+        text_config=transformers.Gemma3TextConfig(**_GEMMA).to_dict(), vision_config=_VISION, image_token_index=259
+    ),
+    "gpt2": lambda: transformers.GPT2Config(
+        vocab_size=260, n_embd=32, n_layer=3, n_head=4, n_positions=512, bos_token_id=256, eos_token_id=258
+    ),
+    "gpt_neox": lambda: transformers.GPTNeoXConfig(**_SIZES, max_position_embeddings=512),
+}
+
+
+def byte_tokenizer(template: str | None = CHATML) -> PreTrainedTokenizerFast:
+    """A tokenizer with one token a byte, ids 0 to 255, and four special tokens."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    inner = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(alphabet)}, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="<|im_end|>", pad_token="<pad>")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def write_tiny_model(folder: Path, family: str, template: str | None = CHATML) -> Path:
+    """Write a random model of an architecture with its tokenizer into a folder."""
+    torch.manual_seed(0)
+    tokenizer = byte_tokenizer(template)
+    config = CONFIGS[family]()
+    for part in (config, config.get_text_config()):
+        part.bos_token_id, part.eos_token_id, part.pad_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    network = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    with torch.no_grad():  # the default initialisation is so small that every model would say the same token for ever
+        for name, parameter in network.named_parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0, 0.4 if "embed" in name or "wte" in name else 0.15)
+    network.generation_config.eos_token_id = tokenizer.eos_token_id
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    assert json.loads((folder / "config.json").read_text())["model_type"] == family
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    torch.set_num_threads(1)  # two threads beside another busy process thrash
+    yield
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of a tiny random model, by architecture; written once a session."""
+    written: dict[str, Path] = {}
+
+    def folder(family: str) -> Path:
+        if family not in written:
+            written[family] = write_tiny_model(tmp_path_factory.mktemp(family), family)
+        return written[family]
+
+    return folder
+
+
+@pytest.fixture
+def tiny(tiny_folder: Callable[[str], Path]) -> LoadedModel:
+    """A tiny random Llama as the harness loads it."""
+    return load_model(str(tiny_folder("llama")), dtype="float32", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def independent() -> Callable[[Path], PreTrainedModel]:
+    """The same weights as transformers loads them by itself, for comparison."""
+    loaded: dict[Path, PreTrainedModel] = {}
+
+    def load(folder: Path) -> PreTrainedModel:
+        if folder not in loaded:
+            loaded[folder] = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+        return loaded[folder]
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> LoadedModel:
+    """The embedded model in fp32."""
+    return load_model("smollm2", dtype="float32", device="cpu")
+
+
+def shared_data(name: str) -> Path:
+    """A file of real data beside the checkout; the test skips where it is absent."""
+    path = SHARED_DATA / name
+    if not path.is_file():
+        pytest.skip(f"{path} is not here")
+    return path
