@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,6 +18,7 @@ class Explanation:
     """Why it cannot be used (truncated, not finite …); empty for a good one."""
 
 
+@runtime_checkable
 class Verbalizer(Protocol):
     """Turns residual-stream vectors of one layer into text. `name` stands in every log and table."""
 
