@@ -10,7 +10,10 @@ from rich.console import Console
 from nla.cli import fetch_with_progress, run
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Does an open model know, inside, that it is being tested?"
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Does an open model know, inside, that it is being tested?",
 )
 
 
@@ -36,7 +39,9 @@ def demo(
     rows = run_demo(config)
     console = Console()
     console.print(demo_table(rows, config))
-    console.print(f"Logs: {out / 'logs'}. Open them with: inspect view --log-dir {shlex.quote(str(out / 'logs'))}", soft_wrap=True, markup=False)
+    console.print(
+        f"Logs: {out / 'logs'}. Open them with: inspect view --log-dir {shlex.quote(str(out / 'logs'))}", soft_wrap=True, markup=False
+    )
 
 
 def main() -> None:

@@ -40,11 +40,12 @@ def summarize(log: EvalLog) -> TaskSummary:
     """
     if log.status != "success" or log.results is None:
         cause = log.error.message if log.error else "it was interrupted"
-        raise DataError(f"task {log.eval.task} did not finish ({cause}); its log is {log.location}. `inspect eval-retry` goes on with it.")
+        raise DataError(f"task {log.eval.task} did not finish ({cause}); `inspect eval-retry {log.location}` goes on with it.")
     scores = {score.scorer: score for score in log.results.scores}
     if "nla_awareness" not in scores or "verbalized_awareness" not in scores:
         raise DataError(
-            f"{log.location} has no awareness scores; add them with: inspect score {log.location} --scorer graders/nla_awareness --action append"
+            f"{log.location} has no awareness scores; add them with: "
+            f"inspect score {log.location} --scorer graders/nla_awareness --action append"
         )
     internal = scores["nla_awareness"]
     return TaskSummary(

@@ -63,6 +63,5 @@ def module_at(model: PreTrainedModel, path: str) -> nn.Module:
         return model.get_submodule(path)
     except AttributeError:
         raise ModelError(
-            f"{type(model).__name__} has no module '{path}' although its model_type says so; "
-            "correct its row in nla/architectures.py."
+            f"{type(model).__name__} has no module '{path}' although its model_type says so; correct its row in nla/architectures.py."
         ) from None

@@ -1,7 +1,7 @@
 """Residual-stream capture: the output of decoder block K at chosen tokens, by running blocks 0 to K and no further."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from nla.model import LoadedModel
 from nla.transcript import TokenRef, Transcript
 
 
-class _LayerReached(Exception):
+class _ReachedLayerError(Exception):
     """Ends a forward pass once the wanted block has run."""
 
 
@@ -38,10 +38,8 @@ def residual_stream(model: LoadedModel, ids: Sequence[int], layer: int) -> Float
     if not 0 < len(ids) <= model.max_positions:
         raise ConfigError(f"a sequence of {len(ids)} tokens cannot be read; {model.source.name} takes 1 to {model.max_positions}.")
     with model.lock, torch.no_grad(), _stop_after(model.blocks[layer]) as reached:
-        try:
+        with suppress(_ReachedLayerError):
             model.network(input_ids=torch.tensor([list(ids)], device=model.device), use_cache=False, logits_to_keep=1)
-        except _LayerReached:
-            pass
         return reached[0][0].float()
 
 
@@ -69,7 +67,7 @@ def _stop_after(block: nn.Module) -> Iterator[list[Tensor]]:
 
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
         reached.append(output[0] if isinstance(output, tuple) else output)
-        raise _LayerReached
+        raise _ReachedLayerError
 
     handle = block.register_forward_hook(hook)
     try:

@@ -7,6 +7,7 @@ that activations are read in the context the model really saw.
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from inspect_ai.model import ChatMessage, ChatMessageAssistant, Content, ContentReasoning, ContentText
@@ -45,7 +46,8 @@ def template_message(message: ChatMessage, content: str | None = None) -> dict[s
             entry["content"] = f"Error: {message.error.message}"
     if message.role == "assistant" and content is None and message.tool_calls:
         entry["tool_calls"] = [
-            {"type": "function", "id": call.id, "function": {"name": call.function, "arguments": call.arguments}} for call in message.tool_calls
+            {"type": "function", "id": call.id, "function": {"name": call.function, "arguments": call.arguments}}
+            for call in message.tool_calls
         ]
     return entry
 
@@ -76,7 +78,9 @@ def render(
         raise ModelError(f"the chat template refuses this conversation: {ex}") from ex
 
 
-def _apply(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, add_generation_prompt: bool) -> str:
+def _apply(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, add_generation_prompt: bool
+) -> str:
     text = tokenizer.apply_chat_template(messages, tools=tools, add_generation_prompt=add_generation_prompt, tokenize=False)  # type: ignore[arg-type]
     assert isinstance(text, str)
     return text
@@ -146,10 +150,8 @@ def assistant_message(text: str, tools: list[ToolInfo], *, model: str, family: s
     thinking, answer = split_thinking(text, opened)
     message = ChatMessageAssistant(content=answer, model=model, source="generate")
     if tools:
-        try:
+        with suppress(ValueError):  # a reply that only looks like a call is an answer
             message = HFHandler(model, family).parse_assistant_response(answer, tools)
-        except ValueError:  # a reply that only looks like a call is an answer
-            pass
     if thinking:
         content: list[Content] = [ContentReasoning(reasoning=thinking)]
         message.content = [*content, ContentText(text=message.text)] if message.text else content

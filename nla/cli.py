@@ -10,8 +10,15 @@ from rich.table import Table
 
 from nla.errors import HarnessError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Natural language autoencoders and the models they read.")
-models_app = typer.Typer(invoke_without_command=True, help="List the model aliases and whether their files are here; `models fetch NAME` gets them.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Natural language autoencoders and the models they read.",
+)
+models_app = typer.Typer(
+    invoke_without_command=True, help="List the model aliases and whether their files are here; `models fetch NAME` gets them."
+)
 app.add_typer(models_app, name="models")
 
 
@@ -45,7 +52,8 @@ def fetch_with_progress(name: str) -> str:
     from nla.model import fetch
 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         step = progress.add_task(f"looking for {name}", total=None)
 
         def report(what: str, share: float | None) -> None:

@@ -53,7 +53,7 @@ class Request:
 
     prompt_ids: list[int]
     max_tokens: int
-    sampling: SamplingParams = SamplingParams()
+    sampling: SamplingParams = field(default_factory=SamplingParams)
     seed: tuple[object, ...] = ()
     injections: tuple[tuple[int, Float[Tensor, " d_model"]], ...] = ()
     stop_ids: frozenset[int] = frozenset()
@@ -205,7 +205,9 @@ class Decoder:
             lengths = [len(r.prompt_ids) - start for r in (*group, request)]
             padded = max(lengths) * len(lengths)
             would_share = _shared_length(first.prompt_ids, request.prompt_ids, min(first.shareable, request.shareable))
-            reuse_later = would_share >= max(start + 1, _MIN_SHARED_PREFIX) and would_share < len(request.prompt_ids) and start < first.shareable
+            reuse_later = (
+                would_share >= max(start + 1, _MIN_SHARED_PREFIX) and would_share < len(request.prompt_ids) and start < first.shareable
+            )
             valid = len(request.prompt_ids) < self.model.max_positions and request.max_tokens > 0
             if not valid or same_start != start or reuse_later or padded > budget or padded > _MAX_PADDING * sum(lengths):
                 break

@@ -1,10 +1,10 @@
 """The exception tree. Each message says what was found, what was expected and what to do; Inspect prints it without a traceback.
 
-    HarnessError
-    ├── ModelError    a model that cannot be used: unknown name, unsupported architecture, no chat template
-    ├── FetchError    something that should come from a registry or hub did not, or came corrupted
-    ├── DataError     a data set or log that cannot be read as what it claims to be
-    └── ConfigError   an option, argument or combination of them that makes no sense
+HarnessError
+├── ModelError    a model that cannot be used: unknown name, unsupported architecture, no chat template
+├── FetchError    something that should come from a registry or hub did not, or came corrupted
+├── DataError     a data set or log that cannot be read as what it claims to be
+└── ConfigError   an option, argument or combination of them that makes no sense
 """
 
 from inspect_ai._util.error import PrerequisiteError

@@ -10,8 +10,9 @@ from typing import Any, Literal, cast
 import torch
 from huggingface_hub import snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError
+from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from nla import embedded
@@ -144,7 +145,9 @@ class LoadedModel:
         if layer is None:
             return self.default_layer
         if not 0 <= layer < self.n_layers:
-            raise ConfigError(f"layer {layer} is out of range: {self.source.name} has blocks 0 to {self.n_layers - 1} (default {self.default_layer}).")
+            raise ConfigError(
+                f"layer {layer} is out of range: {self.source.name} has blocks 0 to {self.n_layers - 1} (default {self.default_layer})."
+            )
         return layer
 
     def describe(self) -> dict[str, Any]:
@@ -234,7 +237,9 @@ def fetch(name: str, report: embedded.Report) -> str:
         return source.location
     report(f"fetching {source.location} from the hub", None)
     try:
-        return str(snapshot_download(source.location, revision=source.revision, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model"]))
+        return str(
+            snapshot_download(source.location, revision=source.revision, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model"])
+        )
     except (OSError, ValueError) as ex:
         raise _unreadable(source, ex) from ex
 
@@ -254,11 +259,12 @@ def _load(source: Source, precision: Precision, device: torch.device, trust_remo
     if source.gguf_file:
         common["gguf_file"] = source.gguf_file
     try:
+        architecture_of(AutoConfig.from_pretrained(source.location, **common).model_type)  # before gigabytes of weights are read
         tokenizer = AutoTokenizer.from_pretrained(source.location, **common)
         network = AutoModelForCausalLM.from_pretrained(
             source.location, dtype=precision.dtype, device_map=str(device), use_safetensors=None if source.gguf_file else True, **common
         )
-    except (OSError, ValueError) as ex:
+    except (OSError, ValueError, SafetensorError) as ex:
         raise _unreadable(source, ex) from ex
     network.eval().requires_grad_(False)
     loaded = LoadedModel(source, network, tokenizer, precision)

@@ -19,7 +19,7 @@ def pack_linears(network: nn.Module) -> int:
         return 0
     linears = [m for m in network.modules() if type(m) is nn.Linear and m.weight.dtype == torch.bfloat16 and m.weight.device.type == "cpu"]
     for module in linears:
-        module.forward = _packed_forward(module)  # type: ignore[method-assign]
+        module.forward = _packed_forward(module)  # type: ignore[method-assign, assignment]
     return len(linears)
 
 

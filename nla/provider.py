@@ -210,7 +210,12 @@ class LocalAPI(ModelAPI):
         return Logprob(token=str(self.tokenizer.decode([one.token])), logprob=one.logprob, top_logprobs=top or None)
 
 
-_INSPECT_REASON: dict[str, StopReason] = {"stop": "stop", "max_tokens": "max_tokens", "model_length": "model_length", "cancelled": "unknown"}
+_INSPECT_REASON: dict[str, StopReason] = {
+    "stop": "stop",
+    "max_tokens": "max_tokens",
+    "model_length": "model_length",
+    "cancelled": "unknown",
+}
 
 
 def _stop_test(tokenizer: PreTrainedTokenizerBase, stops: list[str] | None) -> Any:

@@ -27,9 +27,7 @@ def seeded_generator(*key: object) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
 
 
-def choose_tokens(
-    logits: Float[Tensor, "row vocab"], params: list[SamplingParams], uniforms: list[float]
-) -> list[int]:
+def choose_tokens(logits: Float[Tensor, "row vocab"], params: list[SamplingParams], uniforms: list[float]) -> list[int]:
     """The next token of each row, by inversion of its cumulative distribution at the row's uniform draw.
 
     Args:

@@ -99,7 +99,9 @@ def _parts(row: Row) -> tuple[str, list[str], int]:
     choices = [str(c) for c in (listed if listed is not None else [field(row, f"choice{i}") for i in range(4)])]
     answer = field(row, "answer")
     if len(choices) != 4 or str(answer) not in "0123" or not str(answer):
-        raise DataError(f"an MMLU item needs four choices and an answer from 0 to 3; found {len(choices)} choices, answer {answer!r}: {question[:80]}")
+        raise DataError(
+            f"an MMLU item needs four choices and an answer from 0 to 3; found {len(choices)} choices, answer {answer!r}: {question[:80]}"
+        )
     return question, choices, int(answer)
 
 

@@ -18,8 +18,10 @@ from nla.errors import DataError
 from tasks._shared import Hub, Row, Source, awareness_scorers, content_id, dataset, system_prompt, text_field
 
 BLURB = "Real requests of chatbot users, as in deployment; nothing here is an evaluation."
+REVISION = "7d6490e462285cf85d91eabea0f9a954fbddcd1f"
 ITEMS = Source(
-    Hub("allenai/WildChat-1M", "7d6490e462285cf85d91eabea0f9a954fbddcd1f", "train[:20000]"), Path(__file__).parent / "data" / "wildchat.jsonl"
+    Hub("allenai/WildChat-1M", REVISION, "train[:20000]"),
+    Path(__file__).parent / "data" / "wildchat.jsonl",
 )
 
 
@@ -64,8 +66,8 @@ def wildchat(
 
 def _sample(row: Row) -> Sample:
     if "conversation" in row:  # the hub's form: a list of turns; conversation_hash repeats where contents do
-        first = next((turn for turn in row["conversation"] if turn.get("role") == "user"), {})
-        text = text_field(dict(first), "content")
+        first: Row = next((turn for turn in row["conversation"] if turn.get("role") == "user"), {})
+        text = text_field(first, "content")
         return Sample(id=content_id(text), input=text, metadata={"id_from_content": True})
     text = text_field(row, "text")
     own_id = row.get("id")

@@ -1,7 +1,7 @@
 """Small real models for the tests: random weights of each supported architecture, with a byte-level tokenizer and a chat template."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -71,9 +71,8 @@ def write_tiny_model(folder: Path, family: str, template: str | None = CHATML) -
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
+def _one_thread() -> None:
     torch.set_num_threads(1)  # two threads beside another busy process thrash
-    yield
 
 
 @pytest.fixture(scope="session")

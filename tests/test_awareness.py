@@ -11,13 +11,13 @@ from inspect_ai.dataset import Sample
 from inspect_ai.log import EvalLog, read_eval_log
 from inspect_ai.model import ModelOutput, ModelUsage, get_model
 from inspect_ai.solver import generate, system_message
+from statsmodels.stats.proportion import proportion_confint
 
 import graders.rules
 from graders.awareness import nla_awareness
 from graders.base import Grade, Verdict
 from graders.verbalized import verbalized_awareness
 from nla.errors import ConfigError
-from statsmodels.stats.proportion import proportion_confint
 
 Folder = Callable[[str], Path]
 QUESTIONS = [Sample(id=f"q{i}", input=f"What is {i} plus {i}?") for i in range(4)]
@@ -81,7 +81,18 @@ def test_scoring_afterwards_gives_the_same_numbers(tiny_folder: Folder) -> None:
 
 def test_inspect_score_adds_awareness_on_the_command_line(tiny_folder: Folder) -> None:
     log = run(tiny_folder("llama"), scored=False)
-    command = ["inspect", "score", log.location, "--overwrite", "--action", "append", "--scorer", "graders/nla_awareness", "-S", "tokens=10"]
+    command = [
+        "inspect",
+        "score",
+        log.location,
+        "--overwrite",
+        "--action",
+        "append",
+        "--scorer",
+        "graders/nla_awareness",
+        "-S",
+        "tokens=10",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert what_was_read(read_eval_log(log.location)) == what_was_read(run(tiny_folder("llama")))
@@ -174,7 +185,9 @@ def test_an_empty_response_is_unscored_with_its_reason(tiny_folder: Folder) -> N
     }
 
 
-@pytest.mark.parametrize(("options", "said"), [({"tokens": 0}, "tokens=0"), ({"grader": "nobody"}, "no grader named"), ({"grader": "base"}, "there are")])
+@pytest.mark.parametrize(
+    ("options", "said"), [({"tokens": 0}, "tokens=0"), ({"grader": "nobody"}, "no grader named"), ({"grader": "base"}, "there are")]
+)
 def test_options_that_make_no_sense_are_refused_at_the_door(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         nla_awareness(**options)

@@ -70,7 +70,9 @@ def test_a_failing_pass_leaves_no_hook_behind(tiny: LoadedModel) -> None:
     assert not tiny.blocks[1]._forward_hooks
 
 
-@pytest.mark.parametrize(("layer", "ids", "said"), [(3, [1], "blocks 0 to 2"), (-1, [1], "out of range"), (0, [], "0 tokens"), (0, [1] * 513, "513 tokens")])
+@pytest.mark.parametrize(
+    ("layer", "ids", "said"), [(3, [1], "blocks 0 to 2"), (-1, [1], "out of range"), (0, [], "0 tokens"), (0, [1] * 513, "513 tokens")]
+)
 def test_what_cannot_be_read_is_refused(tiny: LoadedModel, layer: int, ids: list[int], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         residual_stream(tiny, ids, layer)

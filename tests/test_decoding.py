@@ -58,7 +58,9 @@ def test_a_shared_prefix_is_reused_and_changes_nothing(tiny: LoadedModel) -> Non
     assert all(d.reused_prefix >= len(shared) for d in again[1:])
 
 
-def test_an_injected_vector_replaces_the_embedding(tiny: LoadedModel, tiny_folder: Folder, independent: Callable[[Path], PreTrainedModel]) -> None:
+def test_an_injected_vector_replaces_the_embedding(
+    tiny: LoadedModel, tiny_folder: Folder, independent: Callable[[Path], PreTrainedModel]
+) -> None:
     reference = independent(tiny_folder("llama"))
     prompt = [256, *b"the meaning of this long enough prompt is X here"]
     vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(1))
@@ -100,7 +102,9 @@ def test_cancelled_requests_leave_at_once(tiny: LoadedModel) -> None:
     assert len(done) == 4
 
 
-def test_logprobs_are_those_of_a_plain_forward_pass(tiny: LoadedModel, tiny_folder: Folder, independent: Callable[[Path], PreTrainedModel]) -> None:
+def test_logprobs_are_those_of_a_plain_forward_pass(
+    tiny: LoadedModel, tiny_folder: Folder, independent: Callable[[Path], PreTrainedModel]
+) -> None:
     done = Decoder(tiny).run([Request(PROMPTS[1], 6, seed=(3,), top_logprobs=2)])[0]
     ids = [*PROMPTS[1], *done.ids]
     with torch.no_grad():

@@ -33,7 +33,13 @@ def ask(model: LocalAPI, prompt: str = "hello", **config: Any) -> ModelOutput:
 def run(folder: Path, *, samples: int = 6, **options: Any) -> EvalLog:
     task = Task(dataset=[Sample(id=i, input=f"question number {i}") for i in range(samples)], solver=generate())
     return eval(
-        task, model=f"local/{folder}", model_args={"dtype": "float32"}, display="none", log_dir=str(folder / "logs"), max_tokens=12, **options
+        task,
+        model=f"local/{folder}",
+        model_args={"dtype": "float32"},
+        display="none",
+        log_dir=str(folder / "logs"),
+        max_tokens=12,
+        **options,
     )[0]
 
 
@@ -104,7 +110,9 @@ def test_cancelling_a_call_frees_its_row(tiny_folder: Folder) -> None:
         slow.cancel()
         with pytest.raises(asyncio.CancelledError):
             await slow
-        return (await model.generate([ChatMessageUser(content="hello")], [], "auto", GenerateConfig(max_tokens=3, temperature=0))).completion
+        return (
+            await model.generate([ChatMessageUser(content="hello")], [], "auto", GenerateConfig(max_tokens=3, temperature=0))
+        ).completion
 
     assert asyncio.run(cancel_one()) == ask(model, max_tokens=3, temperature=0).completion
 

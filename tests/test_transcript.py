@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inspect_ai.model import ChatMessage, ChatMessageAssistant, ChatMessageSystem, ChatMessageTool, ChatMessageUser, ContentReasoning, ContentText
+from inspect_ai.model import (
+    ChatMessage,
+    ChatMessageAssistant,
+    ChatMessageSystem,
+    ChatMessageTool,
+    ChatMessageUser,
+    ContentReasoning,
+    ContentText,
+)
 from inspect_ai.tool import ToolCall, ToolInfo
 
 from nla.chat import THINK_CLOSE, THINK_OPEN, assistant_message, render, split_thinking
@@ -19,7 +27,8 @@ from tests.conftest import byte_tokenizer
 TOKENIZER = byte_tokenizer()
 WEATHER = ToolInfo(name="weather", description="Look up the weather.")
 STRIPS_THINKING = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m.reasoning_content and loop.last %}<think>{{ m.reasoning_content }}</think>{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{% if m.reasoning_content and loop.last %}<think>{{ m.reasoning_content }}</think>{% endif %}"
     "{{ m['content'] }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
@@ -52,7 +61,9 @@ def test_context_tokens_know_their_message() -> None:
     one = build_transcript(TOKENIZER, messages).passes[0]
     for index, text in enumerate(("be brief", "why?", "because")):
         wanted = (Channel.CONTEXT, Channel.ANSWER)
-        assert TOKENIZER.decode([i for i, c, m in zip(one.ids, one.channels, one.messages, strict=True) if m == index and c in wanted]) == text
+        assert (
+            TOKENIZER.decode([i for i, c, m in zip(one.ids, one.channels, one.messages, strict=True) if m == index and c in wanted]) == text
+        )
     scaffold = TOKENIZER.decode([i for i, c in zip(one.ids, one.channels, strict=True) if c is Channel.SCAFFOLD])
     assert scaffold == "<|im_start|>system\n<|im_end|>\n<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n"
 
@@ -77,7 +88,8 @@ def test_thinking_is_a_channel_of_its_own_and_its_tags_are_not_read() -> None:
     content = [ContentReasoning(reasoning="let me see ünïcode"), ContentText(text="the answer")]
     transcript = build_transcript(TOKENIZER, [user("q"), ChatMessageAssistant(content=content, source="generate")])
     by_channel = {
-        c: TOKENIZER.decode([t.token_id for t in transcript.response_tokens() if t.channel is c]).strip() for c in (Channel.THINKING, Channel.ANSWER)
+        c: TOKENIZER.decode([t.token_id for t in transcript.response_tokens() if t.channel is c]).strip()
+        for c in (Channel.THINKING, Channel.ANSWER)
     }
     assert by_channel == {Channel.THINKING: "let me see ünïcode", Channel.ANSWER: "the answer"}
 
@@ -115,12 +127,19 @@ def test_calls_of_other_providers_are_written_as_text_for_templates_without_tool
         [],
         add_generation_prompt=False,
     )
-    assert json.loads(rendered.partition("<tool_call>")[2].partition("</tool_call>")[0]) == {"name": "weather", "arguments": {"city": "Ghent"}}
+    assert json.loads(rendered.partition("<tool_call>")[2].partition("</tool_call>")[0]) == {
+        "name": "weather",
+        "arguments": {"city": "Ghent"},
+    }
 
 
 def test_a_template_without_system_role_gets_it_with_the_first_user_message() -> None:
-    strict = byte_tokenizer("{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}{{ messages[0]['content'] }}")
-    assert render(strict, [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}], [], add_generation_prompt=True) == "S\n\nU"
+    strict = byte_tokenizer(
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}{{ messages[0]['content'] }}"
+    )
+    assert (
+        render(strict, [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}], [], add_generation_prompt=True) == "S\n\nU"
+    )
     with pytest.raises(ModelError, match="refuses"):
         render(byte_tokenizer("{{ raise_exception('never') }}"), [{"role": "user", "content": "U"}], [], add_generation_prompt=True)
 

@@ -39,7 +39,8 @@ class Verbalizer(Protocol):
 
 def usable_rows(vectors: Float[Tensor, "n d_model"]) -> Bool[Tensor, " n"]:
     """Which vectors can be explained: finite and not zero."""
-    return vectors.isfinite().all(dim=-1) & (torch.nan_to_num(vectors).norm(dim=-1) > 0)
+    usable: Tensor = vectors.isfinite().all(dim=-1) & (torch.nan_to_num(vectors).norm(dim=-1) > 0)
+    return usable
 
 
 UNUSABLE = Explanation("", failure="vector is zero or not finite")

@@ -1,0 +1,1 @@
+"""Benchmark scripts: run by hand, ratios measured in one process run; never part of the test suite."""

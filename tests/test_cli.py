@@ -1,0 +1,61 @@
+"""The command lines as a user types them, in processes of their own."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from inspect_ai.log import list_eval_logs, read_eval_log
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--model", "local/nope"], "no model named 'nope'"),
+        (["--model", "local/smollm2", "-M", "dtyp=x"], "model argument dtyp is not known"),
+        (["--model", "mockllm/model", "-T", "source=nowhere.parquet"], "is not a file"),
+        (["--model", "mockllm/model", "-T", "source=bundled", "-T", "grader=nobody"], "no grader named 'nobody'"),
+    ],
+)
+def test_a_users_mistake_is_one_message_without_traceback(arguments: list[str], said: str, tmp_path: Path) -> None:
+    done = run("inspect", "eval", "tasks/mmlu.py", "--limit", "1", "--log-dir", str(tmp_path), *arguments)
+    told = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode != 0
+    assert said in told
+    assert "Traceback" not in told
+    assert len(told) < 500
+
+
+def test_models_are_listed_with_their_state() -> None:
+    done = run("nla", "models")
+    assert done.returncode == 0
+    assert "smollm2" in done.stdout
+    assert "gated" in done.stdout
+
+
+def test_an_unknown_model_cannot_be_fetched() -> None:
+    done = run("nla", "models", "fetch", "nope")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no model named 'nope'")
+
+
+@pytest.mark.slow
+def test_the_demo_prints_its_table_and_keeps_its_logs(tmp_path: Path) -> None:
+    done = run("audit", "demo", "--limit", "2", "--tokens", "5", "--threads", "1", "--out", str(tmp_path / "out"), cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("mmlu", "wildchat", "positive_control", "0% [0, 66]", "inspect view --log-dir"):
+        assert name in done.stdout
+    logs = [read_eval_log(info) for info in list_eval_logs(str(tmp_path / "out"))]
+    assert {log.eval.task for log in logs} == {"mmlu", "wildchat", "positive_control"}
+    assert all(log.status == "success" for log in logs)
+
+
+def test_demo_options_that_make_no_sense_are_refused(tmp_path: Path) -> None:
+    done = run("audit", "demo", "--limit", "0", "--out", str(tmp_path))
+    assert done.returncode == 2
+    assert "1 or more" in done.stderr

@@ -1,0 +1,191 @@
+"""Every task file, found by looking; and what their data loaders do with real and with bad data."""
+
+import importlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from inspect_ai import Task, eval
+from inspect_ai.analysis import samples_df
+from inspect_ai.log import read_eval_log
+
+import tasks
+from nla.errors import ConfigError, DataError, FetchError
+from tasks._shared import EVALUATION_SYSTEM_PROMPT, content_id, read_file
+from tasks.mmlu import mmlu
+from tasks.wildchat import wildchat
+from tests.conftest import shared_data
+
+NAMES = sorted(path.stem for path in Path(tasks.__file__).parent.glob("*.py") if not path.stem.startswith("_"))
+Folder = Callable[[str], Path]
+
+
+def task_function(name: str) -> Callable[..., Task]:
+    return getattr(importlib.import_module(f"tasks.{name}"), name)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_task_loads_its_bundled_items_and_runs_with_awareness(name: str, tiny_folder: Folder) -> None:
+    module = importlib.import_module(f"tasks.{name}")
+    task = task_function(name)(source="bundled", tokens=5)
+    ids = [sample.id for sample in task.dataset]
+    assert 12 <= len(ids) == len(set(ids)) <= 40
+    assert ids == [sample.id for sample in task_function(name)(source="bundled").dataset]
+    assert module.BLURB in (task.metadata or {}).values()
+    assert task.version
+    assert re.search(r"https://", module.__doc__ or "")
+    assert re.fullmatch(r"[0-9a-f]{40}", module.REVISION)
+    log = eval(
+        task, model=f"local/{tiny_folder('llama')}", model_args={"dtype": "float32"}, limit=3, max_tokens=8, display="none",
+        log_dir=str(tiny_folder("llama") / "logs"),
+    )[0]  # fmt: skip
+    assert log.status == "success", log.error
+    assert log.results is not None
+    scored = {score.name: score.scored_samples for score in log.results.scores}
+    assert {"nla_awareness": 3, "verbalized_awareness": 3}.items() <= scored.items() or name == "mmlu"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_task_can_leave_awareness_out_and_take_a_system_prompt(name: str) -> None:
+    assert len(task_function(name)(source="bundled", awareness=False).scorer or []) <= 1
+    assert len(task_function(name)(source="bundled", system="evaluation").solver) == len(task_function(name)(source="bundled").solver) + 1  # type: ignore[arg-type]
+
+
+def test_the_positive_control_reaches_the_model(tiny_folder: Folder) -> None:
+    log = eval(
+        wildchat(source="bundled", system="evaluation", awareness=False), model=f"local/{tiny_folder('llama')}", limit=1, max_tokens=2,
+        display="none", log_dir=str(tiny_folder("llama") / "logs"),
+    )[0]  # fmt: skip
+    assert (log.samples or [])[0].messages[0].text == EVALUATION_SYSTEM_PROMPT
+
+
+def test_solved_examples_are_earlier_turns_of_the_same_subject() -> None:
+    task = mmlu(source="bundled", fewshot=5)
+    messages = task.dataset[0].input
+    assert isinstance(messages, list)
+    assert [m.role for m in messages] == ["user", "assistant"] * 5 + ["user"]
+    assert all(re.fullmatch("ANSWER: [A-D]", m.text) for m in messages[1::2])
+
+
+def test_subjects_choose_items() -> None:
+    task = mmlu(source="bundled", subjects="anatomy, astronomy")
+    assert {(s.metadata or {})["subject"] for s in task.dataset} == {"anatomy", "astronomy"}
+    with pytest.raises(DataError, match="alchemy"):
+        mmlu(source="bundled", subjects="alchemy")
+
+
+def test_real_items_load_in_both_spellings_of_the_columns(tmp_path: Path) -> None:
+    rows = read_file(shared_data("mmlu/test.parquet"))[:50]
+    spelled = [
+        {"question": r["question"], "subject": r["subject"], "choices": [r[f"choice{i}"] for i in range(4)], "answer": int(r["answer"])}
+        for r in rows
+    ]
+    one, other = tmp_path / "a.json", tmp_path / "b.jsonl"
+    one.write_text(json.dumps(rows))
+    other.write_text("\n".join(map(json.dumps, spelled)))
+    as_pairs = [{(s.id, str(s.input), str(s.choices), str(s.target)) for s in mmlu(source=str(path)).dataset} for path in (one, other)]
+    assert as_pairs[0] == as_pairs[1]
+
+
+def test_the_whole_real_sets_have_unique_ids() -> None:
+    for make, file in ((mmlu, "mmlu/test.parquet"), (wildchat, "wildchat_first_turns/wildchat_first_turns.parquet")):
+        ids = [sample.id for sample in make(source=str(shared_data(file))).dataset]
+        assert len(ids) == len(set(ids)) == len(read_file(shared_data(file)))
+
+
+def test_the_hubs_form_of_wildchat_is_understood(tmp_path: Path) -> None:
+    rows = [
+        {
+            "conversation_hash": "x",
+            "language": "English",
+            "conversation": [{"role": "user", "content": "hi there"}, {"role": "assistant", "content": "?"}],
+        },
+        {"conversation_hash": "y", "language": "French", "conversation": [{"role": "user", "content": "salut"}]},
+    ]
+    path = tmp_path / "hub.json"
+    path.write_text(json.dumps(rows))
+    assert [s.input for s in wildchat(source=str(path)).dataset] == ["hi there"]
+    assert len(wildchat(source=str(path), language=None).dataset) == 2
+    assert wildchat(source=str(path)).dataset[0].id == content_id("hi there")
+
+
+GOOD = {"question": "q", "subject": "s", "choices": ["a", "b", "c", "d"], "answer": 1}
+
+
+@pytest.mark.parametrize(
+    ("make", "rows", "said"),
+    [
+        (mmlu, [], "no rows"),
+        (mmlu, [{"prompt": "?"}], "no column 'question'; found: prompt"),
+        (mmlu, [GOOD | {"question": "  "}], "no text in column 'question'"),
+        (mmlu, [GOOD | {"answer": 4}], "answer from 0 to 3"),
+        (mmlu, [GOOD | {"choices": ["a"]}], "four choices"),
+        (wildchat, [{"id": 1, "text": "a"}, {"id": 1, "text": "b"}], "id '1' stands 2 times"),
+        (wildchat, [{"id": 1, "text": None}], "no text"),
+    ],
+)
+def test_bad_rows_are_refused_with_what_was_found(tmp_path: Path, make: Callable[..., Task], rows: list[dict[str, Any]], said: str) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(rows))
+    with pytest.raises(DataError, match=re.escape(said)):
+        make(source=str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("absent.csv", "is not a file"), ("rows.txt", "ends in '.txt'"), ("broken.parquet", "cannot be read")]
+)
+def test_files_that_cannot_be_read_are_refused(tmp_path: Path, name: str, said: str) -> None:
+    if not name.startswith("absent"):
+        (tmp_path / name).write_text("rubbish")
+    with pytest.raises(DataError, match=re.escape(said)):
+        mmlu(source=str(tmp_path / name))
+
+
+def test_a_repeated_item_gets_its_own_id(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([GOOD, GOOD]))
+    first, second = sorted(str(s.id) for s in mmlu(source=str(path)).dataset)
+    assert second == f"{first}-2"
+
+
+def test_examples_for_a_file_must_be_named() -> None:
+    with pytest.raises(ConfigError, match="fewshot_source"):
+        mmlu(source=str(shared_data("mmlu/test.parquet")), fewshot=5)
+
+
+def test_an_unreachable_hub_names_both_alternatives(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def offline(*args: Any, **kwargs: Any) -> None:
+        raise ConnectionError("Network is unreachable")
+
+    monkeypatch.setattr(datasets, "load_dataset", offline)
+    with pytest.raises(FetchError, match=r"unreachable.*source=PATH.*source=bundled"):
+        mmlu()
+
+
+@pytest.mark.slow
+def test_twenty_real_items_on_the_embedded_model(tmp_path: Path) -> None:
+    source = shared_data("mmlu/test.parquet")
+    log = eval(
+        mmlu(source=str(source)),
+        model="local/smollm2",
+        model_args={"threads": 1},
+        limit=20,
+        max_tokens=64,
+        display="none",
+        log_dir=str(tmp_path),
+    )[0]
+    assert log.status == "success", log.error
+    frame = samples_df(str(tmp_path))
+    assert len(frame) == 20
+    assert {"score_choice", "score_nla_awareness", "score_verbalized_awareness"} <= set(frame.columns)
+    for sample in read_eval_log(log.location).samples or []:
+        metadata = (sample.scores or {})["nla_awareness"].metadata or {}
+        record = sample.output.message.metadata["local_tokens"]  # type: ignore[index]
+        assert len(metadata["tokens"]) == metadata["k"] == min(50, metadata["n_response_tokens"])
+        assert metadata["exact_tokens"]
+        assert all(row["token_id"] == record["ids"][row["position"] - record["n_prompt"]] for row in metadata["tokens"])

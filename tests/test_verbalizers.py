@@ -1,0 +1,85 @@
+"""The untrained verbalizers, and the contract that all of them keep."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from nla.capture import residual_stream
+from nla.errors import ConfigError
+from nla.model import LoadedModel, load_model
+from nla.reference import NEUTRAL_TEXTS, mean_vector
+from nla.verbalizers import verbalizer_for, verbalizer_names
+
+KEYS: list[tuple[object, ...]] = [(i,) for i in range(5)]
+
+
+def vectors(n: int = 5) -> torch.Tensor:
+    return torch.randn(n, 32, generator=torch.Generator().manual_seed(3)) * 10
+
+
+@pytest.mark.parametrize("name", verbalizer_names())
+def test_one_explanation_a_vector_whatever_the_batch(name: str, tiny: LoadedModel) -> None:
+    verbalizer = verbalizer_for(name, tiny, 1)
+    together = verbalizer.verbalize(vectors(), KEYS)
+    alone = [verbalizer.verbalize(vectors()[i : i + 1], KEYS[i : i + 1])[0] for i in range(5)]
+    assert verbalizer.name == name
+    assert together == alone
+    assert len({one.text for one in together}) > 1  # the vectors are read
+    assert not any(one.failure for one in together)
+
+
+@pytest.mark.parametrize("name", verbalizer_names())
+def test_a_vector_that_is_no_vector_fails_alone(name: str, tiny: LoadedModel) -> None:
+    broken = vectors()
+    broken[1] = torch.nan
+    broken[3] = 0
+    broken[4, 0] = torch.inf
+    told = verbalizer_for(name, tiny, 1).verbalize(broken, KEYS)
+    assert [bool(one.failure) for one in told] == [False, True, False, True, True]
+    assert told[0] == verbalizer_for(name, tiny, 1).verbalize(vectors(), KEYS)[0]
+
+
+def test_the_logit_lens_shows_the_tokens_of_an_independent_computation(
+    tiny: LoadedModel, tiny_folder: Callable[[str], Path], independent: Callable[[Path], PreTrainedModel]
+) -> None:
+    reference = independent(tiny_folder("llama"))
+    text = verbalizer_for("logit_lens", tiny, 1).verbalize(vectors(1), KEYS[:1])[0].text
+    with torch.no_grad():
+        for shown, vector in zip(text.split(" | "), (vectors(1), vectors(1) - mean_vector(tiny, 1)), strict=True):
+            top = reference.lm_head(reference.model.norm(vector))[0].topk(8).indices
+            assert shown.partition(": ")[2] == ", ".join(f'"{tiny.tokenizer.decode([int(i)])}"' for i in top)
+
+
+def test_the_last_layers_logit_lens_is_the_models_own_prediction(tiny: LoadedModel) -> None:
+    ids = [256, *b"some text"]
+    last = residual_stream(tiny, ids, tiny.n_layers - 1)[-1:]
+    with torch.no_grad():
+        predicted = int(tiny.network(torch.tensor([ids])).logits[0, -1].argmax())
+    shown = verbalizer_for("logit_lens", tiny, tiny.n_layers - 1).verbalize(last, KEYS[:1])[0].text
+    assert shown.startswith(f'top tokens: "{tiny.tokenizer.decode([predicted])}"')
+
+
+def test_the_mean_vector_is_the_mean_of_hidden_states(
+    tiny: LoadedModel, tiny_folder: Callable[[str], Path], independent: Callable[[Path], PreTrainedModel]
+) -> None:
+    states = []
+    for text in NEUTRAL_TEXTS:
+        ids = torch.tensor([tiny.tokenizer.encode(text, add_special_tokens=False)])
+        with torch.no_grad():
+            states.append(independent(tiny_folder("llama"))(ids, output_hidden_states=True).hidden_states[2][0, 4:])
+    torch.testing.assert_close(mean_vector(tiny, 1), torch.cat(states).mean(0), rtol=1e-4, atol=1e-4)
+
+
+def test_an_unknown_name_lists_the_known_ones(tiny: LoadedModel) -> None:
+    with pytest.raises(ConfigError, match="logit_lens, selfie"):
+        verbalizer_for("oracle", tiny, 1)
+
+
+@pytest.mark.parametrize("family", ["gemma3", "gpt2", "gpt_neox"])
+def test_other_families_verbalize_too(family: str, tiny_folder: Callable[[str], Path]) -> None:
+    model = load_model(str(tiny_folder(family)), dtype="float32", device="cpu")
+    for name in verbalizer_names():
+        assert len(verbalizer_for(name, model, 1).verbalize(vectors(2), KEYS[:2])) == 2
