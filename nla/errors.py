@@ -38,5 +38,9 @@ class DataError(HarnessError):
     """A data set or log that is not what it claims to be."""
 
 
+class ContractError(HarnessError):
+    """An NLA's sidecar that is broken, or does not fit the live model and tokenizer."""
+
+
 class ConfigError(HarnessError):
     """An option that makes no sense."""
