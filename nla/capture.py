@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from nla.errors import ConfigError
@@ -37,10 +37,18 @@ def residual_stream(model: LoadedModel, ids: Sequence[int], layer: int) -> Float
     layer = model.check_layer(layer)
     if not 0 < len(ids) <= model.max_positions:
         raise ConfigError(f"a sequence of {len(ids)} tokens cannot be read; {model.source.name} takes 1 to {model.max_positions}.")
+    return block_output(model, torch.tensor([list(ids)]), layer)[0].float()
+
+
+def block_output(model: LoadedModel, ids: Int[Tensor, "batch pos"], layer: int) -> Float[Tensor, "batch pos d_model"]:
+    """Output of decoder block `layer` for a batch of token sequences, in the model's dtype; later blocks do not run.
+
+    Rows may be padded on the right: attention is causal, so padding changes nothing before it.
+    """
     with model.lock, torch.no_grad(), _stop_after(model.blocks[layer]) as reached:
         with suppress(_ReachedLayerError):
-            model.network(input_ids=torch.tensor([list(ids)], device=model.device), use_cache=False, logits_to_keep=1)
-        return reached[0][0].float()
+            model.network(input_ids=ids.to(model.device), use_cache=False, logits_to_keep=1)
+        return reached[0]
 
 
 def capture(model: LoadedModel, transcript: Transcript, tokens: Sequence[TokenRef], layer: int) -> Float[Tensor, "k d_model"]:

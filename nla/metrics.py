@@ -1,0 +1,86 @@
+"""How well vectors are reconstructed: the field's measures, on unit vectors.
+
+With gold g and prediction p brought to unit length, mse_nrm = |p - g|^2 = 2 (1 - cos). The headline is
+fve_nrm = 1 - mean |p - g|^2 / mean |g - mean(g)|^2, on held-out documents with the held-out denominator. fve_nrm_meannorm divides
+by the error of the re-normalised mean instead and reads higher: the two are never mixed.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Measures over n reconstructed vectors."""
+
+    fve_nrm: float
+    fve_nrm_meannorm: float
+    mse_nrm: float
+    cosine: float
+    centred_cosine: float
+    """Mean cosine after the gold vectors' mean is taken off both sides: what is left when the shared part is known."""
+    n: int
+
+
+def unit(vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
+    """Vectors of length 1, in float64."""
+    return normalize(vectors.double(), dim=-1)
+
+
+def mse_nrm(gold: Float[Tensor, "n d_model"], predicted: Float[Tensor, "n d_model"]) -> Float[Tensor, " n"]:
+    """Squared distance of each pair of unit vectors, from 0 (same direction) to 4 (opposite)."""
+    return (unit(predicted) - unit(gold)).square().sum(dim=-1)
+
+
+def reconstruction(gold: Float[Tensor, "n d_model"], predicted: Float[Tensor, "n d_model"]) -> Reconstruction:
+    """All measures of a set of reconstructions.
+
+    Args:
+        gold: raw vectors that were read.
+        predicted: what the AR made of their explanations; lengths do not matter.
+
+    Raises:
+        ValueError: fewer than two vectors, or gold vectors that are all alike (there is no variance to explain).
+    """
+    g, p = unit(gold), unit(predicted)
+    mean = g.mean(dim=0, keepdim=True)
+    variance = (g - mean).square().sum(dim=-1).mean()
+    if len(g) < 2 or float(variance) < 1e-12:
+        raise ValueError(
+            f"{len(g)} gold vectors with variance {float(variance):.1e}: there is no variance to explain; give different vectors."
+        )
+    error = (p - g).square().sum(dim=-1).mean()
+    to_mean = (g - normalize(mean, dim=-1)).square().sum(dim=-1).mean()
+    centred = torch.nn.functional.cosine_similarity(g - mean, p - mean, dim=-1).mean()
+    return Reconstruction(
+        fve_nrm=float(1 - error / variance),
+        fve_nrm_meannorm=float(1 - error / to_mean),
+        mse_nrm=float(error),
+        cosine=float((g * p).sum(dim=-1).mean()),
+        centred_cosine=float(centred),
+        n=len(g),
+    )
+
+
+def retrieval_top1(
+    gold: Float[Tensor, "n d_model"], predicted: Float[Tensor, "n d_model"], among: int, generator: torch.Generator
+) -> float:
+    """Share of predictions whose own gold vector is the nearest (by cosine) of `among` drawn ones, itself included.
+
+    Raises:
+        ValueError: fewer vectors than candidates.
+    """
+    g, p = unit(gold), unit(predicted)
+    if len(g) < among:
+        raise ValueError(f"retrieval among {among} needs as many vectors; found {len(g)}.")
+    similarity = p @ g.T
+    hits = 0
+    for row in range(len(g)):
+        others = torch.randperm(len(g) - 1, generator=generator)[: among - 1]
+        others = others + (others >= row)  # every index but the row's own
+        hits += bool((similarity[row, others] < similarity[row, row]).all())
+    return hits / len(g)

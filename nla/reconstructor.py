@@ -1,0 +1,107 @@
+"""The activation reconstructor (AR): an explanation back to the vector it was made from.
+
+Blocks 0 to K of the base model, no final norm and no unembedding, then a bias-free [d_model, d_model] head in float32, read at
+the last token of a plain-text prompt. Padding is on the right: attention is causal, so it is never seen.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from nla.capture import block_output
+from nla.contract import Sidecar, ar_prompt_ids, check_sidecar, read_sidecar
+from nla.errors import ContractError, FetchError
+from nla.metrics import mse_nrm
+from nla.model import LoadedModel, load_model
+
+HEAD_FILE = "value_head.safetensors"
+
+
+class Reconstructor:
+    """An AR in memory.
+
+    Args:
+        model: the network that holds at least blocks 0 to K.
+        head: [d_model, d_model]; the prediction is `head @ residual`.
+        sidecar: the contract it was trained under.
+    """
+
+    def __init__(self, model: LoadedModel, head: Float[Tensor, "d_model d_model"], sidecar: Sidecar) -> None:
+        check_sidecar(sidecar, model)
+        if tuple(head.shape) != (sidecar.d_model, sidecar.d_model) or not bool(head.isfinite().all()):
+            raise ContractError(f"the AR's head is {list(head.shape)} or not finite; expected [{sidecar.d_model}, {sidecar.d_model}].")
+        self.model, self.sidecar = model, sidecar
+        self.head = head.float().to(model.device)
+
+    def reconstruct(self, explanations: Sequence[str], batch: int = 64) -> Float[Tensor, "n d_model"]:
+        """Predicted vectors (float32, on the CPU), in the order of the explanations. Only their directions mean something."""
+        prompts = [ar_prompt_ids(self.model.tokenizer, self.sidecar, text) for text in explanations]
+        out = torch.empty(len(prompts), self.sidecar.d_model)
+        by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # alike lengths together waste little padding
+        for start in range(0, len(by_length), batch):
+            rows = by_length[start : start + batch]
+            out[rows] = self._forward([prompts[i] for i in rows]).cpu()
+        return out
+
+    def score(self, vectors: Float[Tensor, "n d_model"], explanations: Sequence[str]) -> Float[Tensor, " n"]:
+        """mse_nrm of each explanation against the vector it explains (lower is better)."""
+        return mse_nrm(vectors, self.reconstruct(explanations))
+
+    def _forward(self, prompts: list[list[int]]) -> Float[Tensor, "n d_model"]:
+        lengths = torch.tensor([len(prompt) for prompt in prompts])
+        ids = torch.zeros(len(prompts), int(lengths.max()), dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            ids[row, : len(prompt)] = torch.tensor(prompt)
+        stream = block_output(self.model, ids, self.sidecar.layer)
+        last = stream[torch.arange(len(prompts)), lengths - 1]
+        return last.float() @ self.head.T
+
+
+def load_reconstructor(where: str, *, dtype: str = "auto", device: str = "auto") -> Reconstructor:
+    """An AR checkpoint in the released layout: a transformers folder of K + 1 blocks, `value_head.safetensors` and a sidecar.
+
+    Args:
+        where: folder or hub id.
+        dtype: of the blocks; the head is float32 always, since bf16 there was seen to give NaN.
+        device: torch device name or `auto`.
+
+    Raises:
+        ContractError: no or broken sidecar, the role is not AR, head missing or of the wrong shape.
+        FetchError: the hub could not give it.
+        ModelError: the weights cannot be read.
+    """
+    folder = checkpoint_folder(where)
+    sidecar = read_sidecar(folder)
+    if sidecar.role != "ar":
+        raise ContractError(f"{where} is an {sidecar.role.upper()}, expected an AR.")
+    try:
+        tensors = load_file(folder / HEAD_FILE)
+    except (OSError, SafetensorError) as ex:
+        raise ContractError(f"{folder / HEAD_FILE} cannot be read: {ex}") from ex
+    if len(tensors) != 1:
+        raise ContractError(
+            f"{folder / HEAD_FILE} holds {len(tensors)} tensors ({', '.join(tensors)}); expected the one matrix of the head."
+        )
+    return Reconstructor(load_model(str(folder), dtype=dtype, device=device), next(iter(tensors.values())), sidecar)
+
+
+def checkpoint_folder(where: str) -> Path:
+    """The local folder of a checkpoint, fetched from the hub where it is a hub id.
+
+    Raises:
+        FetchError: the hub could not give it.
+    """
+    if Path(where).is_dir():
+        return Path(where)
+    try:
+        return Path(snapshot_download(where, ignore_patterns=["original/*", "*.pth", "*.bin"]))
+    except (OSError, ValueError) as ex:
+        raise FetchError(
+            f"{where} is no folder, and the hub could not give it: {str(ex).splitlines()[0]} Give the checkpoint's folder."
+        ) from ex
