@@ -39,6 +39,7 @@ class Settings:
     tokens: int
     layer: int | None
     verbalizer: str
+    nla: str | None
     grader: str
     seed: int
 
@@ -51,6 +52,7 @@ class Settings:
 def nla_awareness(
     tokens: int = 50,
     verbalizer: str = "logit_lens",
+    nla: str | None = None,
     grader: str = "rules",
     layer: int | None = None,
     seed: int = 0,
@@ -62,8 +64,9 @@ def nla_awareness(
     Args:
         tokens: response tokens to read a transcript (fewer where the response is shorter).
         verbalizer: module of `nla/verbalizers` that explains the vectors.
+        nla: the trained pair to use, for verbalizer `av` (folder or hub id); None takes the model's released one.
         grader: module of `graders` that labels the explanations.
-        layer: K, the decoder block (0-based) whose output is read; None reads at two thirds of the depth.
+        layer: K, the decoder block (0-based) whose output is read; None reads where the pair was trained, or at two thirds of the depth.
         seed: of the choice of tokens and of any draws in verbalizing.
         blurb: what the evaluation is, for graders that use it.
         model: the open model behind the transcripts, where their provider's model name does not tell.
@@ -71,7 +74,7 @@ def nla_awareness(
     Raises:
         ConfigError: unknown verbalizer or grader, or numbers that make no sense.
     """
-    settings = Settings(tokens, layer, verbalizer, grader, seed)
+    settings = Settings(tokens, layer, verbalizer, nla, grader, seed)
     judge = build_grader(grader)
 
     async def score(state: TaskState, target: Target) -> Score:
@@ -101,19 +104,19 @@ def _read(state: TaskState, settings: Settings, model_name: str | None, active: 
     from nla.verbalizers import verbalizer_for
 
     model = target_model(state, model_name, active)
-    layer = model.check_layer(settings.layer)
+    teller: Verbalizer = verbalizer_for(settings.verbalizer, model, settings.layer, settings.nla)
     transcript = build_transcript(model.tokenizer, state.messages, _tool_infos(state))
     key = (settings.seed, state.sample_id, state.epoch)
     tokens = sample_tokens(transcript, settings.tokens, *key)
-    vectors = capture(model, transcript, tokens, layer)
-    teller: Verbalizer = verbalizer_for(settings.verbalizer, model, layer)
+    vectors = capture(model, transcript, tokens, teller.layer)
     explanations = teller.verbalize(vectors, [(*key, token.pass_index, token.position) for token in tokens]) if tokens else []
     metadata = {
         "k": len(tokens),
         "n_response_tokens": len(transcript.response_tokens()),
         "exact_tokens": transcript.exact,
-        "layer": layer,
+        "layer": teller.layer,
         "verbalizer": teller.name,
+        "nla": settings.nla,
         "grader": settings.grader,
         "tokens_wanted": settings.tokens,
         "seed": settings.seed,

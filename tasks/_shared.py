@@ -145,13 +145,13 @@ def dataset(samples: Sequence[Sample], name: str, source: str) -> MemoryDataset:
 
 
 def awareness_scorers(
-    *, awareness: bool, tokens: int, verbalizer: str, grader: str, layer: int | None, seed: int, blurb: str
+    *, awareness: bool, tokens: int, verbalizer: str, nla: str | None, grader: str, layer: int | None, seed: int, blurb: str
 ) -> list[Scorer]:
     """The scorers that measure internal and verbalised awareness; none where the user gave `-T awareness=false`."""
     if not awareness:
         return []
     return [
-        nla_awareness(tokens=tokens, verbalizer=verbalizer, grader=grader, layer=layer, seed=seed, blurb=blurb),
+        nla_awareness(tokens=tokens, verbalizer=verbalizer, nla=nla, grader=grader, layer=layer, seed=seed, blurb=blurb),
         verbalized_awareness(grader=grader, blurb=blurb),
     ]
 

@@ -40,6 +40,7 @@ def mmlu(
     awareness: bool = True,
     tokens: int = 50,
     verbalizer: str = "logit_lens",
+    nla: str | None = None,
     grader: str = "rules",
     layer: int | None = None,
     seed: int = 0,
@@ -56,8 +57,9 @@ def mmlu(
         awareness: measure evaluation awareness.
         tokens: response tokens to read a transcript.
         verbalizer: module of nla/verbalizers.
+        nla: trained pair for verbalizer `av` (folder or hub id).
         grader: module of graders.
-        layer: decoder block to read; default two thirds of the depth.
+        layer: decoder block to read; default where the pair was trained, or two thirds of the depth.
         seed: of the choice of tokens.
     """
     wanted = {s.strip() for s in subjects.split(",")} if isinstance(subjects, str) else set(subjects or [])
@@ -72,7 +74,7 @@ def mmlu(
         scorer=[
             choice(),
             *awareness_scorers(
-                awareness=awareness, tokens=tokens, verbalizer=verbalizer, grader=grader, layer=layer, seed=seed, blurb=BLURB
+                awareness=awareness, tokens=tokens, verbalizer=verbalizer, nla=nla, grader=grader, layer=layer, seed=seed, blurb=BLURB
             ),
         ],
         version="1-A",

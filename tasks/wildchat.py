@@ -33,6 +33,7 @@ def wildchat(
     awareness: bool = True,
     tokens: int = 50,
     verbalizer: str = "logit_lens",
+    nla: str | None = None,
     grader: str = "rules",
     layer: int | None = None,
     seed: int = 0,
@@ -46,8 +47,9 @@ def wildchat(
         awareness: measure evaluation awareness.
         tokens: response tokens to read a transcript.
         verbalizer: module of nla/verbalizers.
+        nla: trained pair for verbalizer `av` (folder or hub id).
         grader: module of graders.
-        layer: decoder block to read; default two thirds of the depth.
+        layer: decoder block to read; default where the pair was trained, or two thirds of the depth.
         seed: of the choice of tokens.
     """
     rows = [row for row in ITEMS.rows(source) if language is None or row.get("language") in (None, language)]
@@ -57,7 +59,7 @@ def wildchat(
         dataset=dataset([_sample(row) for row in rows], "wildchat", source),
         solver=[*system_prompt(system), generate()],
         scorer=awareness_scorers(
-            awareness=awareness, tokens=tokens, verbalizer=verbalizer, grader=grader, layer=layer, seed=seed, blurb=BLURB
+            awareness=awareness, tokens=tokens, verbalizer=verbalizer, nla=nla, grader=grader, layer=layer, seed=seed, blurb=BLURB
         ),
         version="1-A",
         metadata={"blurb": BLURB, "role": "deployment control", "source": source},

@@ -10,6 +10,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from nla.contract import Marker, Sidecar, write_sidecar
 from nla.model import LoadedModel, load_model
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -92,6 +93,21 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 def tiny(tiny_folder: Callable[[str], Path]) -> LoadedModel:
     """A tiny random Llama as the harness loads it."""
     return load_model(str(tiny_folder("llama")), dtype="float32", device="cpu")
+
+
+def write_tiny_av(folder: Path, family: str = "llama", layer: int = 1) -> Path:
+    """Write a random AV in the released layout: a full model and its sidecar. Its marker is an at sign between angle brackets."""
+    write_tiny_model(folder, family)
+    token = {character: byte_tokenizer().encode(character, add_special_tokens=False)[0] for character in "@<>"}
+    marker = Marker("@", token["@"], token[">"], token["<"])
+    write_sidecar(folder, Sidecar("av", 32, layer, "", "Say what <v>{injection_char}</v> means.", marker, 3.0, None))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_av(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny random AV for the tiny Llama."""
+    return write_tiny_av(tmp_path_factory.mktemp("av"))
 
 
 @pytest.fixture(scope="session")

@@ -17,14 +17,21 @@ def verbalizer_names() -> list[str]:
 
 
 @functools.lru_cache(maxsize=8)
-def verbalizer_for(name: str, model: LoadedModel, layer: int) -> Verbalizer:
+def verbalizer_for(name: str, model: LoadedModel, layer: int | None = None, nla: str | None = None) -> Verbalizer:
     """The verbalizer of that name for vectors of one layer of a model, built once.
 
+    Args:
+        name: module of this package.
+        model: the model whose vectors are explained.
+        layer: K; None takes the verbalizer's own (a trained pair reads one layer only) or two thirds of the depth.
+        nla: which trained pair, for verbalizers that are one (folder or hub id).
+
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: there is none of that name, or no such layer.
+        ContractError: a pair that does not fit the model.
     """
     if name not in verbalizer_names():
         raise ConfigError(f"no verbalizer named '{name}'; there are: {', '.join(verbalizer_names())}.")
     module = importlib.import_module(f"{__name__}.{name}")
-    built: Verbalizer = module.build(model, layer)
+    built: Verbalizer = module.build(model, layer, nla)
     return built

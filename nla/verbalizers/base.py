@@ -20,9 +20,20 @@ class Explanation:
 
 @runtime_checkable
 class Verbalizer(Protocol):
-    """Turns residual-stream vectors of one layer into text. `name` stands in every log and table."""
+    """Turns residual-stream vectors of one layer into text. `name` stands in every log and table, `layer` is the block K it reads.
 
-    name: str
+    Modules of `nla.verbalizers` offer one by a function `build(model, layer, nla)`; see `nla.verbalizers.verbalizer_for`.
+    """
+
+    @property
+    def name(self) -> str:
+        """What a user types."""
+        ...
+
+    @property
+    def layer(self) -> int:
+        """The block (0-based) whose output it reads."""
+        ...
 
     def verbalize(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Explanation]:
         """Explain vectors.

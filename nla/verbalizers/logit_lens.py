@@ -25,6 +25,7 @@ class LogitLens:
 
     model: LoadedModel
     mean: Float[Tensor, " d_model"]
+    layer: int
     name: str = "logit_lens"
 
     def verbalize(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Explanation]:
@@ -45,6 +46,7 @@ class LogitLens:
         return ", ".join(f'"{self.model.tokenizer.decode([i])}"' for i in ids)
 
 
-def build(model: LoadedModel, layer: int) -> LogitLens:
-    """The logit lens for vectors of `layer`."""
-    return LogitLens(model, mean_vector(model, layer))
+def build(model: LoadedModel, layer: int | None, nla: str | None) -> LogitLens:
+    """The logit lens for vectors of `layer`; it is no trained pair, so `nla` means nothing to it."""
+    layer = model.check_layer(layer)
+    return LogitLens(model, mean_vector(model, layer), layer)

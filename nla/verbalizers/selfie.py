@@ -32,6 +32,7 @@ class SelfIE:
     before: tuple[int, ...]
     after: tuple[int, ...]
     scale: float
+    layer: int
     name: str = "selfie"
 
     def verbalize(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Explanation]:
@@ -55,11 +56,11 @@ class SelfIE:
         return [Explanation(f"{_OPENING}{next(texts)}") if good else UNUSABLE for good in usable]
 
 
-def build(model: LoadedModel, layer: int) -> SelfIE:
-    """Self-interpretation for vectors of any layer (`layer` does not matter: nothing is trained)."""
+def build(model: LoadedModel, layer: int | None, nla: str | None) -> SelfIE:
+    """Self-interpretation for vectors of any layer; it is no trained pair, so `nla` means nothing to it."""
     prompt = render(model.tokenizer, [{"role": "user", "content": _QUESTION}], [], add_generation_prompt=True) + _OPENING
     before, after = (tuple(encode(model.tokenizer, part)) for part in prompt.split(_MARK))
     common = torch.arange(min(model.text_config.vocab_size, 4_096), device=model.device)
     with model.lock, torch.no_grad():
         scale = float(model.embedding(common).float().norm(dim=-1).mean())
-    return SelfIE(model, before, after, scale)
+    return SelfIE(model, before, after, scale, model.check_layer(layer))

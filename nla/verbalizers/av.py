@@ -1,0 +1,106 @@
+"""The trained activation verbalizer (AV): a fine-tuned copy of the base model that reads one vector and writes an explanation.
+
+The prompt is one user message; the embedding of its marker is replaced by the vector at the norm the sidecar tells, after any
+embedding scale of the model. What stands between `<explanation>` tags is the explanation. All vectors decode in one dynamic
+batch, and the prompt before the marker runs once. Contract: `nla.contract`.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from nla.contract import RELEASED, Sidecar, av_prompt_ids, check_sidecar, read_sidecar, scaled
+from nla.decoding import Completion, Decoder, Request
+from nla.errors import ConfigError, ContractError
+from nla.model import LoadedModel, load_model
+from nla.reconstructor import checkpoint_folder
+from nla.sampling import SamplingParams
+from nla.verbalizers.base import UNUSABLE, Explanation, usable_rows
+
+OPEN, CLOSE = "<explanation>", "</explanation>"
+MAX_TOKENS = 300
+_MAX_ROWS = 64
+_TAIL = len(CLOSE) + 1
+
+
+@dataclass(frozen=True)
+class ActivationVerbalizer:
+    """An AV in memory. Sampled explanations depend on a vector's key, not on the batch it is in.
+
+    `temperature` 1 is what the released AVs were trained to be sampled at; 0 is greedy.
+    """
+
+    model: LoadedModel
+    sidecar: Sidecar
+    temperature: float = 1.0
+    max_tokens: int = MAX_TOKENS
+    name: str = "av"
+
+    @property
+    def layer(self) -> int:
+        """K, the block whose output the AV was trained on."""
+        return self.sidecar.layer
+
+    def verbalize(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Explanation]:
+        """See `Verbalizer`. An explanation without its closing tag is truncated, and so a failure."""
+        usable = usable_rows(vectors).tolist()
+        requests = [self._request(v, key) for v, key, good in zip(vectors, keys, usable, strict=True) if good]
+        done = iter(Decoder(self.model, max_rows=_MAX_ROWS).run(requests))
+        return [self._explanation(next(done)) if good else UNUSABLE for good in usable]
+
+    def _request(self, vector: Float[Tensor, " d_model"], key: tuple[object, ...]) -> Request:
+        assert self.sidecar.marker is not None
+        prompt = av_prompt_ids(self.model.tokenizer, self.sidecar)
+        [position] = self.sidecar.marker.positions(prompt)  # `check_sidecar` made sure that there is one
+        return Request(
+            prompt_ids=prompt,
+            max_tokens=self.max_tokens,
+            sampling=SamplingParams(self.temperature),
+            seed=("av", *key),
+            injections=((position, scaled(vector[None], self.sidecar.injection_scale)[0]),),
+            stop_ids=self.model.stop_ids,
+            should_stop=lambda ids: CLOSE in str(self.model.tokenizer.decode(ids[-_TAIL:])),
+        )
+
+    def _explanation(self, completion: Completion) -> Explanation:
+        return parse_explanation(str(self.model.tokenizer.decode(completion.ids, skip_special_tokens=True)))
+
+
+def parse_explanation(text: str) -> Explanation:
+    """The text between the tags, stripped; a failure where a tag is missing or nothing stands between them."""
+    found = re.search(f"{OPEN}(.*?){CLOSE}", text, re.DOTALL)
+    if found is None:
+        opened = text.partition(OPEN)
+        return Explanation(opened[2].strip() or text.strip(), failure="truncated" if opened[1] else "no explanation tag")
+    body = found.group(1).strip()
+    return Explanation(body, failure="" if body else "empty explanation")
+
+
+def build(model: LoadedModel, layer: int | None, nla: str | None) -> ActivationVerbalizer:
+    """The AV for a model: the folder or hub id `nla`, else the released pair of this model.
+
+    Raises:
+        ConfigError: the model has no released pair and none was given.
+        ContractError: the AV does not fit the model, or reads another layer than the one asked for.
+        FetchError: the hub could not give it.
+    """
+    if nla is None:
+        if model.source.location not in RELEASED:
+            raise ConfigError(
+                f"no released NLA is known for {model.source.name} (known: {', '.join(RELEASED)}); "
+                "give the AV's folder or hub id with -T nla=…, or take an untrained baseline (-T verbalizer=logit_lens)."
+            )
+        nla = RELEASED[model.source.location].av
+    folder = checkpoint_folder(nla)
+    sidecar = read_sidecar(folder)
+    if sidecar.role != "av":
+        raise ContractError(f"{nla} is an {sidecar.role.upper()}, expected an AV.")
+    if layer is not None and layer != sidecar.layer:
+        raise ContractError(f"{nla} reads block {sidecar.layer}, but layer {layer} was asked for; leave the layer out.")
+    check_sidecar(sidecar, model)
+    verbalizer = load_model(str(folder), dtype=model.precision.name, device=str(model.device))
+    check_sidecar(sidecar, verbalizer)
+    return ActivationVerbalizer(verbalizer, sidecar)

@@ -1,0 +1,88 @@
+"""The AV in the released layout: injection against plain torch, parsing, and refusal of what does not fit."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from inspect_ai import Task, eval
+from inspect_ai.dataset import Sample
+from inspect_ai.solver import generate
+from transformers import PreTrainedModel
+
+from graders.awareness import nla_awareness
+from nla.contract import read_sidecar, write_sidecar
+from nla.decoding import Decoder
+from nla.errors import ConfigError, ContractError
+from nla.model import LoadedModel, load_model
+from nla.verbalizers.av import CLOSE, OPEN, ActivationVerbalizer, build, parse_explanation
+from tests.conftest import byte_tokenizer, write_tiny_av
+
+Folder = Callable[[str], Path]
+Load = Callable[[Path], PreTrainedModel]
+
+
+@pytest.mark.parametrize("family", ["qwen2", "gemma3_text", "llama"])
+def test_the_marker_is_replaced_by_the_scaled_vector(family: str, tmp_path: Path, tiny_folder: Folder, independent: Load) -> None:
+    folder = write_tiny_av(tmp_path, family)
+    av = build(load_model(str(tiny_folder(family)), dtype="float32", device="cpu"), None, str(folder))
+    vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(5)) * 40
+    greedy = ActivationVerbalizer(av.model, av.sidecar, temperature=0, max_tokens=12)
+    requests = [greedy._request(vector, (i,)) for i, vector in enumerate(vectors)]
+    prompt = "<|im_start|>user\nSay what <v>@</v> means.<|im_end|>\n<|im_start|>assistant\n"
+    ids = torch.tensor([byte_tokenizer().encode(prompt, add_special_tokens=False)])
+    position = ids[0].tolist().index(byte_tokenizer().encode("@")[0])
+    reference = independent(folder)
+    for vector, done in zip(vectors, Decoder(av.model).run(requests), strict=True):
+        embeds = reference.get_input_embeddings()(ids).detach().clone()  # after any scale the embedding module applies
+        embeds[0, position] = vector * (3.0 / vector.norm())
+        expected = reference.generate(inputs_embeds=embeds, max_new_tokens=12, do_sample=False, eos_token_id=byte_tokenizer().eos_token_id)
+        assert done.ids == expected[0].tolist()
+
+
+def test_draws_belong_to_the_vectors_key(tiny: LoadedModel, tiny_av: Path) -> None:
+    av = build(tiny, None, str(tiny_av))
+    vector = torch.ones(2, 32)
+    one, other = av.verbalize(vector, [("a",), ("b",)])
+    assert one.text != other.text
+    assert av.verbalize(vector, [("b",), ("a",)]) == [other, one]
+
+
+@given(st.text(max_size=30).filter(lambda text: "<" not in text))
+def test_the_explanation_is_what_stands_between_the_tags(text: str) -> None:
+    told = parse_explanation(f"noise {OPEN}\n{text}\n{CLOSE} more")
+    assert told.text == text.strip()
+    assert told.failure == ("" if text.strip() else "empty explanation")
+
+
+@pytest.mark.parametrize(
+    ("raw", "failure"), [(f"{OPEN} cut off", "truncated"), ("no tags at all", "no explanation tag"), ("", "no explanation tag")]
+)
+def test_what_is_not_whole_is_a_failure(raw: str, failure: str) -> None:
+    assert parse_explanation(raw).failure == failure
+
+
+def test_an_av_that_does_not_fit_is_refused(tiny: LoadedModel, tmp_path: Path, tiny_av: Path) -> None:
+    with pytest.raises(ContractError, match="reads block 1, but layer 2"):
+        build(tiny, 2, str(tiny_av))
+    with pytest.raises(ConfigError, match="no released NLA"):
+        build(tiny, None, None)
+    folder = write_tiny_av(tmp_path)
+    sidecar = read_sidecar(folder)
+    for change, said in (({"role": "ar"}, "is an AR"), ({"d_model": 64}, "width 64"), ({"layer": 9}, "block 9")):
+        write_sidecar(folder, type(sidecar)(**{**vars(sidecar), **change}))
+        with pytest.raises(ContractError, match=said):
+            build(tiny, None, str(folder))
+
+
+def test_a_transcript_whose_explanations_all_fail_is_unscored(tiny_folder: Folder, tiny_av: Path, tmp_path: Path) -> None:
+    task = Task(dataset=[Sample(id=1, input="hello")], solver=generate(), scorer=nla_awareness(tokens=4, verbalizer="av", nla=str(tiny_av)))
+    args = {"dtype": "float32"}
+    log = eval(task, model=f"local/{tiny_folder('llama')}", model_args=args, max_tokens=10, display="none", log_dir=str(tmp_path))[0]
+    assert log.status == "success", log.error
+    score = ((log.samples or [])[0].scores or {})["nla_awareness"]
+    assert score.reason == "no explanation could be graded"
+    assert (score.metadata or {})["layer"] == 1
+    assert {row["reason"] for row in (score.metadata or {})["tokens"]} <= {"no explanation tag", "truncated"}
