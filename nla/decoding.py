@@ -11,11 +11,13 @@ import itertools
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nla.attention import RaggedStep, ragged_step
@@ -60,6 +62,11 @@ class Request:
     should_stop: Callable[[list[int]], bool] | None = None
     top_logprobs: int | None = None
     cancelled: bool = False
+
+    @cached_property
+    def id_array(self) -> NDArray[np.int64]:
+        """The prompt's token ids, for quick comparison."""
+        return np.asarray(self.prompt_ids, dtype=np.int64)
 
     @property
     def shareable(self) -> int:
@@ -111,7 +118,7 @@ class Decoder:
         self._rows: list[_Row] = []
         self._finished: list[Completion] = []
         self._cache = KVCache()
-        self._prefixes: OrderedDict[tuple[int, ...], Prefix] = OrderedDict()
+        self._prefixes: OrderedDict[bytes, tuple[NDArray[np.int64], Prefix]] = OrderedDict()
 
     def add(self, request: Request) -> None:
         """Queue a request; it joins the batch at a later `step`."""
@@ -204,7 +211,7 @@ class Decoder:
             same_start, prefix = self._longest_prefix(request)
             lengths = [len(r.prompt_ids) - start for r in (*group, request)]
             padded = max(lengths) * len(lengths)
-            would_share = _shared_length(first.prompt_ids, request.prompt_ids, min(first.shareable, request.shareable))
+            would_share = _shared_length(first.id_array, request.id_array, min(first.shareable, request.shareable))
             reuse_later = (
                 would_share >= max(start + 1, _MIN_SHARED_PREFIX) and would_share < len(request.prompt_ids) and start < first.shareable
             )
@@ -290,29 +297,28 @@ class Decoder:
         """How much of a prompt a kept prefix covers, and which one. The last prompt token always runs: its logits are needed."""
         limit = min(request.shareable, len(request.prompt_ids) - 1)
         best, length = None, _MIN_SHARED_PREFIX - 1
-        for ids in self._prefixes:
-            shared = _shared_length(ids, request.prompt_ids, limit)
+        for key, (ids, _) in self._prefixes.items():
+            shared = _shared_length(ids, request.id_array, limit)
             if shared > length:
-                best, length = ids, shared
+                best, length = key, shared
         if best is None:
             return 0, None
         self._prefixes.move_to_end(best)
-        return length, self._prefixes[best]
+        return length, self._prefixes[best][1]
 
     def _keep_prefix(self, request: Request, slot: int) -> None:
-        ids = tuple(request.prompt_ids[: request.shareable])
-        if len(ids) >= _MIN_SHARED_PREFIX and ids not in self._prefixes:
-            self._prefixes[ids] = self._cache.read_prefix(slot, len(ids))
-            while sum(prefix.n_bytes for prefix in self._prefixes.values()) > _PREFIX_BYTES:
+        ids = request.id_array[: request.shareable]
+        key = ids.tobytes()
+        if len(ids) >= _MIN_SHARED_PREFIX and key not in self._prefixes:
+            self._prefixes[key] = (ids, self._cache.read_prefix(slot, len(ids)))
+            while sum(prefix.n_bytes for _, prefix in self._prefixes.values()) > _PREFIX_BYTES:
                 self._prefixes.popitem(last=False)
 
 
-def _shared_length(left: Sequence[int], right: Sequence[int], limit: int) -> int:
-    limit = min(limit, len(left))
-    for i in range(limit):
-        if left[i] != right[i]:
-            return i
-    return limit
+def _shared_length(left: NDArray[np.int64], right: NDArray[np.int64], limit: int) -> int:
+    n = min(limit, len(left), len(right))
+    different = np.flatnonzero(left[:n] != right[:n])
+    return int(different[0]) if different.size else n
 
 
 def _token_logprob(logits: Float[Tensor, " vocab"], token: int, top: int) -> TokenLogprob:

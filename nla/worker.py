@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import anyio
 import sniffio
@@ -84,7 +85,12 @@ def _threadsafe(callback: Callable[[], object]) -> Callable[[], None]:
         import trio
 
         token = trio.lowlevel.current_trio_token()
-        return lambda: token.run_sync_soon(callback)
+
+        def soon() -> None:
+            with suppress(trio.RunFinishedError):  # the caller is gone
+                token.run_sync_soon(callback)
+
+        return soon
     loop = asyncio.get_running_loop()
 
     def call() -> None:
