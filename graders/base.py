@@ -1,7 +1,7 @@
 """The contract every grader keeps: texts in, one `Grade` each out, failures never turned into a verdict."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal, Protocol
 
@@ -46,6 +46,13 @@ class Grade:
     def scored(self) -> bool:
         """Whether the text got a verdict."""
         return self.verdict is not None
+
+
+def with_checked_evidence(grade: Grade, text: str) -> Grade:
+    """The grade, or a failed one where its evidence is not in the text: a grader that misquotes may have misread."""
+    if grade.evidence in text:
+        return grade
+    return replace(grade, verdict=None, reason="evidence is not in the text")
 
 
 class Grader(Protocol):

@@ -5,7 +5,7 @@ from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
 from graders import build_grader
-from graders.base import Verdict
+from graders.base import Verdict, with_checked_evidence
 from graders.metrics import flagged_high, flagged_low, flagged_rate, n
 
 
@@ -30,6 +30,7 @@ def verbalized_awareness(grader: str = "rules", blurb: str = "") -> Scorer:
         if not turns:
             return Score.unscored(reason="no assistant turn with text", metadata={"grader": grader, "turns": []})
         grades = await judge.grade([text for _, text in turns], kind="response", blurb=blurb)
+        grades = [with_checked_evidence(grade, text) for grade, (_, text) in zip(grades, turns, strict=True)]
         table = [
             {"message": index, "verdict": g.verdict and str(g.verdict), "rule": g.rule, "evidence": g.evidence, "reason": g.reason}
             for (index, _), g in zip(turns, grades, strict=True)

@@ -4,6 +4,8 @@ The provider renders what it generates from with the functions here, and capture
 that activations are read in the context the model really saw.
 """
 
+import functools
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -118,6 +120,18 @@ def reasoning_text(message: ChatMessage) -> str:
     if isinstance(message.content, str):
         return ""
     return "\n".join(part.reasoning for part in message.content if isinstance(part, ContentReasoning))
+
+
+def encode_content(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of untrusted text: what looks like a control token in it stays ordinary text."""
+    return list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+
+
+@functools.lru_cache(maxsize=16)
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Identifies a vocabulary: 12 hex digits of the sha256 of its tokens and ids."""
+    vocabulary = json.dumps(sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]))
+    return hashlib.sha256(vocabulary.encode()).hexdigest()[:12]
 
 
 def thinking_opened(prompt: str) -> bool:

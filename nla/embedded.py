@@ -5,7 +5,9 @@ fetched, never installed. Loading a GGUF through transformers takes about 20 s a
 the dequantised weights are written once as bfloat16 safetensors; every later load takes about a second.
 """
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -29,6 +31,7 @@ GGUF_SHA256 = "b179c952"
 """Leading hex digits of the GGUF's sha256."""
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _STAMP = "harness.json"
+_LEFTOVER_SECONDS = 3_600
 
 Report = Callable[[str, float | None], None]
 """Called with what is being done and the share of it that is done (None where that is not known)."""
@@ -74,12 +77,20 @@ def ensure_embedded(report: Report = lambda _step, _share: None) -> Path:
     if not is_intact():
         target = embedded_dir()
         target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(target.parent)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as scratch:
             gguf = _fetch_gguf(Path(scratch), report)
             report("converting the GGUF to safetensors (about 20 s, once)", None)
             converted = _convert(gguf, Path(scratch) / "converted")
             _swap_in(converted, target)
     return embedded_dir()
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Delete what killed fetches left behind; younger folders may belong to a fetch that is running."""
+    for leftover in folder.glob(".fetch-*"):
+        if time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _fetch_gguf(scratch: Path, report: Report) -> Path:
@@ -125,7 +136,8 @@ def _convert(gguf: Path, out: Path) -> Path:
 
     logging.disable_progress_bar()
     folder, name = str(gguf.parent), gguf.name
-    loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
+    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar of its own that cannot be switched off
+        loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
     settings = loaded.config.to_dict()
     settings.pop("quantization_config", None)
     clean = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings)).to(torch.bfloat16)

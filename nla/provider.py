@@ -74,6 +74,8 @@ class LocalArgs:
             value = given.get(name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ConfigError(f"-M {name}={value} makes no sense; give a whole number of 1 or more.")
+        if not isinstance(given.get("trust_remote_code", False), bool):
+            raise ConfigError(f"-M trust_remote_code={given['trust_remote_code']} makes no sense; give true or false.")
         return cls(**given)
 
     def load(self, name: str) -> LoadedModel:
@@ -162,7 +164,7 @@ class LocalAPI(ModelAPI):
         return [
             Request(
                 prompt_ids=prompt,
-                max_tokens=config.max_tokens or _DEFAULT_MAX_TOKENS,
+                max_tokens=_DEFAULT_MAX_TOKENS if config.max_tokens is None else config.max_tokens,
                 sampling=sampling,
                 seed=(*key, choice),
                 stop_ids=self.model.stop_ids,
@@ -188,9 +190,9 @@ class LocalAPI(ModelAPI):
         text = str(self.tokenizer.decode(kept, skip_special_tokens=True))
         cut = min((at for at in (text.find(stop) for stop in config.stop_seqs or []) if at >= 0), default=None)
         if cut is not None:
-            text, kept = text[:cut], kept[: tokens_within(self.tokenizer, kept, cut)]
+            text, kept = text[:cut], kept[: tokens_within(self.tokenizer, kept, cut, skip_special=True)]
         message = assistant_message(text, tools, model=self.model_name, family=self._family(), opened=opened)
-        message.metadata = record(kept, len(completion.request.prompt_ids), tools)
+        message.metadata = record(self.tokenizer, kept, len(completion.request.prompt_ids), tools)
         reason: StopReason = "tool_calls" if message.tool_calls else _INSPECT_REASON[completion.stop_reason]
         logprobs = completion.logprobs
         return ChatCompletionChoice(

@@ -34,8 +34,14 @@ def choose_tokens(logits: Float[Tensor, "row vocab"], params: list[SamplingParam
         logits: float32 logits.
         params: one a row.
         uniforms: one draw from [0, 1) a row; unused by greedy rows.
+
+    Raises:
+        FloatingPointError: a row has NaN or infinite logits.
     """
-    chosen: list[int] = logits.argmax(dim=-1).tolist()
+    best = logits.argmax(dim=-1)
+    if not bool(logits.gather(-1, best[:, None]).isfinite().all()):  # argmax finds a NaN if there is one
+        raise FloatingPointError("the model's logits are not finite; try -M dtype=float32")
+    chosen: list[int] = best.tolist()
     sampled = [row for row, p in enumerate(params) if p.temperature > 0]
     if not sampled:
         return chosen

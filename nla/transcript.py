@@ -5,6 +5,7 @@ in. Usually one pass holds the whole conversation; where the context of a turn i
 template that drops earlier thinking, say) a new pass begins.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,9 +15,9 @@ from inspect_ai.model import ChatMessage, ChatMessageAssistant
 from inspect_ai.tool import ToolInfo
 from transformers import PreTrainedTokenizerBase
 
-from nla.chat import encode, reasoning_text, render, template_message, thinking_opened
+from nla.chat import encode, encode_content, reasoning_text, render, template_message, thinking_opened
 from nla.errors import DataError
-from nla.reply import Channel, Reply, is_reply, offered_tools, reply_of
+from nla.reply import Channel, Reply, is_reply, keeps_its_tokens, offered_tools, reply_of
 from nla.sampling import seeded_generator
 
 
@@ -117,16 +118,18 @@ def context_of(tokenizer: PreTrainedTokenizerBase, messages: Sequence[ChatMessag
     """The prompt for the next reply: its tokens, and whether it opens a thinking block.
 
     Earlier replies of the model itself stand in it with their own token ids (so generation can reuse keys and values), except
-    those with thinking, which the template renders, since it decides whether old thinking stays.
+    those with thinking, which the template renders, since it decides whether old thinking stays. Control tokens written out in
+    a message's text are encoded as ordinary text, so no user can forge a turn.
     """
-    spliced = {i for i, m in enumerate(messages) if is_reply(m) and not reasoning_text(m)}
-    rendered = [template_message(m, _mark(i) if i in spliced else None) for i, m in enumerate(messages)]
+    spliced = {i for i, m in enumerate(messages) if keeps_its_tokens(m)}
+    mark = _unused_mark(messages)
+    rendered = [template_message(m, mark.format(i) if i in spliced else None) for i, m in enumerate(messages)]
     rest = render(tokenizer, rendered, tools, add_generation_prompt=True)
     opened = thinking_opened(rest)
     context = Pass()
     start = 0
     for index in sorted(spliced):
-        head, found, rest = rest.partition(_mark(index))
+        head, found, rest = rest.partition(mark.format(index))
         if not found:
             raise DataError(f"the chat template dropped the reply in message {index}, so what the model saw cannot be rebuilt.")
         _extend_with_text(context, tokenizer, head, messages, range(start, index))
@@ -141,26 +144,51 @@ def context_of(tokenizer: PreTrainedTokenizerBase, messages: Sequence[ChatMessag
 
 def _extend_with_text(context: Pass, tokenizer: PreTrainedTokenizerBase, text: str, messages: Sequence[ChatMessage], within: range) -> None:
     """Append rendered text: tokens inside a message's content are `CONTEXT` of that message, the others `SCAFFOLD`."""
-    owners: list[int | None] = [None] * len(text)
-    cursor = 0
+    control = [*tokenizer.all_special_tokens]
+    cursor, last = 0, within.start
+    plain_from, owned = 0, list[tuple[int, int, int]]()
     for index in within:
         content = messages[index].text.strip()
         found = text.find(content, cursor) if content else -1
-        if found >= 0:
-            cursor = found + len(content)
-            owners[found:cursor] = [index] * len(content)
+        if found < 0:
+            continue
+        cursor, last = found + len(content), index
+        if any(token in content for token in control):
+            _extend_jointly(context, tokenizer, text[plain_from:found], plain_from, owned, within.start)
+            ids = encode_content(tokenizer, content)
+            context.extend(ids, [Channel.CONTEXT] * len(ids), [index] * len(ids))
+            plain_from, owned = cursor, []
+        else:
+            owned.append((found, cursor, index))
+    _extend_jointly(context, tokenizer, text[plain_from:], plain_from, owned, last)
+
+
+def _extend_jointly(
+    context: Pass, tokenizer: PreTrainedTokenizerBase, text: str, offset: int, owned: list[tuple[int, int, int]], fallback: int
+) -> None:
+    """Append a stretch of rendered text that starts at `offset`, tokenised as one; `owned` are (start, end, message) of contents."""
+    if not text:
+        return
     if tokenizer.is_fast:
         encoded: Any = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        ids, starts = list(encoded["input_ids"]), [start for start, _ in encoded["offset_mapping"]]
+        ids, starts = list(encoded["input_ids"]), [start + offset for start, _ in encoded["offset_mapping"]]
     else:
         ids = encode(tokenizer, text)
-        starts = [0] * len(ids)
-    last = within.start
+        starts = [-1] * len(ids)
+    spans = iter(owned)
+    span = next(spans, None)
+    message = owned[0][2] if owned else fallback
     for token, start in zip(ids, starts, strict=True):
-        owner = owners[start] if start < len(owners) else None
-        last = owner if owner is not None else last
-        context.extend([token], [Channel.SCAFFOLD if owner is None else Channel.CONTEXT], [last])
+        while span is not None and start >= span[1]:
+            span = next(spans, None)
+        inside = span is not None and start >= span[0]
+        if inside and span is not None:
+            message = span[2]
+        context.extend([token], [Channel.CONTEXT if inside else Channel.SCAFFOLD], [message])
 
 
-def _mark(index: int) -> str:
-    return f"\u241freply {index}\u241f"
+def _unused_mark(messages: Sequence[ChatMessage]) -> str:
+    """A format for marks that no message's text contains."""
+    everything = "".join(message.text for message in messages)
+    nonce = next(n for n in itertools.count() if f"\u241f{n}:" not in everything)
+    return f"\u241f{nonce}:{{}}\u241f"

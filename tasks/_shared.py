@@ -1,5 +1,6 @@
 """What every task shares: reading its data from the hub, a file or the bundled set, and attaching the awareness scorers."""
 
+import csv
 import hashlib
 import json
 from collections import Counter
@@ -14,7 +15,7 @@ from inspect_ai.solver import Solver, system_message
 
 from graders.awareness import nla_awareness
 from graders.verbalized import verbalized_awareness
-from nla.errors import DataError, FetchError
+from nla.errors import ConfigError, DataError, FetchError
 from nla.launch import user_path
 
 Row = dict[str, Any]
@@ -76,24 +77,41 @@ def read_file(path: Path) -> list[Row]:
     Raises:
         DataError: no such file, a suffix that is none of these, or a file that cannot be parsed.
     """
-    import pandas as pd
-
-    readers: dict[str, Callable[[Path], Any]] = {
-        ".parquet": pd.read_parquet,
-        ".csv": pd.read_csv,
-        ".json": pd.read_json,
-        ".jsonl": lambda p: pd.read_json(p, lines=True, dtype=False),
-    }
+    readers: dict[str, Callable[[Path], list[Row]]] = {".parquet": _parquet, ".csv": _csv, ".json": _json, ".jsonl": _jsonl}
     if not path.is_file():
         raise DataError(f"source '{path}' is not a file; give hub, bundled, or the path of a parquet, CSV, JSON or JSONL file.")
-    if path.suffix not in readers:
+    if path.suffix.lower() not in readers:
         raise DataError(f"source '{path}' ends in '{path.suffix}'; expected one of {', '.join(readers)}.")
     try:
-        frame = readers[path.suffix](path)
-    except Exception as ex:  # pandas and pyarrow raise many kinds
+        rows = readers[path.suffix.lower()](path)
+    except Exception as ex:  # the libraries raise many kinds
         raise DataError(f"source '{path}' cannot be read: {str(ex).splitlines()[0] if str(ex) else type(ex).__name__}") from ex
-    records: list[Row] = frame.astype(object).where(frame.notna(), None).to_dict("records") if len(frame) else []
-    return records
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"source '{path}' does not hold rows; expected a list of objects with named columns.")
+    return rows
+
+
+def _parquet(path: Path) -> list[Row]:
+    import pyarrow.parquet as pq
+
+    rows: list[Row] = pq.read_table(path).to_pylist()
+    return rows
+
+
+def _csv(path: Path) -> list[Row]:
+    # Every cell stays the text it is: a choice "None", "NA" or "1.50" means just that.
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _json(path: Path) -> list[Row]:
+    rows: list[Row] = json.loads(path.read_text(encoding="utf-8-sig"))
+    return rows
+
+
+def _jsonl(path: Path) -> list[Row]:
+    # not splitlines(): texts may hold other line separators
+    return [json.loads(line) for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
 
 
 def field(row: Row, *names: str) -> Any:
@@ -148,6 +166,8 @@ def awareness_scorers(
     *, awareness: bool, tokens: int, verbalizer: str, nla: str | None, grader: str, layer: int | None, seed: int, blurb: str
 ) -> list[Scorer]:
     """The scorers that measure internal and verbalised awareness; none where the user gave `-T awareness=false`."""
+    if not isinstance(awareness, bool):
+        raise ConfigError(f"awareness={awareness} makes no sense; give true or false.")
     if not awareness:
         return []
     return [

@@ -98,23 +98,26 @@ def _parts(row: Row) -> tuple[str, list[str], int]:
     """Question, options and index of the right one, from the hub's columns or from choice0 to choice3."""
     question = text_field(row, "question")
     listed: Any = row.get("choices")
-    choices = [str(c) for c in (listed if listed is not None else [field(row, f"choice{i}") for i in range(4)])]
-    answer = field(row, "answer")
-    if len(choices) != 4 or str(answer) not in "0123" or not str(answer):
-        raise DataError(
-            f"an MMLU item needs four choices and an answer from 0 to 3; found {len(choices)} choices, answer {answer!r}: {question[:80]}"
-        )
-    return question, choices, int(answer)
+    choices = listed if listed is not None else [field(row, f"choice{i}") for i in range(4)]
+    answer = str(field(row, "answer"))
+    if not isinstance(choices, list) or len(choices) != 4 or any(choice is None for choice in choices):
+        raise DataError(f"an MMLU item needs a list of four choices; found {choices!r}: {question[:80]}")
+    if answer not in ("0", "1", "2", "3"):
+        raise DataError(f"an MMLU item needs an answer from 0 to 3; found {answer!r}: {question[:80]}")
+    return question, [str(choice) for choice in choices], int(answer)
 
 
 def _examples(source: str, fewshot_source: str | None, fewshot: int) -> list[Row]:
-    if fewshot < 0:
-        raise ConfigError(f"fewshot={fewshot} makes no sense; give 0 or more.")
+    if not isinstance(fewshot, int) or fewshot < 0:
+        raise ConfigError(f"fewshot={fewshot} makes no sense; give a whole number, 0 or more.")
     if fewshot == 0:
         return []
     if fewshot_source is None and source not in ("hub", "bundled"):
         raise ConfigError("with a file as source, say where the solved examples come from: -T fewshot_source=PATH (or bundled, or hub).")
-    return DEV.rows(fewshot_source or source)
+    examples = DEV.rows(fewshot_source or source)
+    if len(examples) < fewshot:
+        raise ConfigError(f"fewshot={fewshot}, but '{fewshot_source or source}' has only {len(examples)} solved examples.")
+    return examples
 
 
 def _shots(examples: list[Row], row: Row, fewshot: int) -> list[ChatMessage]:

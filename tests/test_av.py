@@ -83,6 +83,6 @@ def test_a_transcript_whose_explanations_all_fail_is_unscored(tiny_folder: Folde
     log = eval(task, model=f"local/{tiny_folder('llama')}", model_args=args, max_tokens=10, display="none", log_dir=str(tmp_path))[0]
     assert log.status == "success", log.error
     score = ((log.samples or [])[0].scores or {})["nla_awareness"]
-    assert score.reason == "no explanation could be graded"
+    assert score.reason == "most explanations failed"
     assert (score.metadata or {})["layer"] == 1
     assert {row["reason"] for row in (score.metadata or {})["tokens"]} <= {"no explanation tag", "truncated"}

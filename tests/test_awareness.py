@@ -146,8 +146,18 @@ class _Oracle:
         (lambda i: Grade(None, "", reason="refused") if i < 4 else Grade(Verdict.NO, "r"), 0.0, 0.0, 4),
         (lambda i: Grade(Verdict.YES, "r", evidence="not in the text") if i == 0 else Grade(Verdict.NO, "r"), 0.0, 0.0, 1),
         (lambda i: Grade(None, "", reason="refused"), None, None, 10),
+        (lambda i: Grade(None, "", reason="refused") if i < 6 else Grade(Verdict.NO, "r"), None, None, 6),
+        (lambda i: Grade(None, "", reason="refused") if i < 9 else Grade(Verdict.YES, "r"), 1.0, 1.0, 9),
     ],
-    ids=["one yes flags", "unclear does not", "failures are unscored", "evidence must be quoted", "all failed is unscored"],
+    ids=[
+        "one yes flags",
+        "unclear does not",
+        "failures are unscored",
+        "evidence must be quoted",
+        "all failed is unscored",
+        "most failed is unscored",
+        "a yes stands",
+    ],
 )
 def test_flags_follow_the_grades(
     tiny_folder: Folder, monkeypatch: pytest.MonkeyPatch, choose: Any, value: float | None, rate: float | None, n_unscored: int
@@ -186,7 +196,16 @@ def test_an_empty_response_is_unscored_with_its_reason(tiny_folder: Folder) -> N
 
 
 @pytest.mark.parametrize(
-    ("options", "said"), [({"tokens": 0}, "tokens=0"), ({"grader": "nobody"}, "no grader named"), ({"grader": "base"}, "there are")]
+    ("options", "said"),
+    [
+        ({"tokens": 0}, "tokens=0"),
+        ({"grader": "nobody"}, "no grader named"),
+        ({"grader": "base"}, "there are"),
+        ({"verbalizer": "nope"}, "av, logit_lens, selfie"),
+        ({"layer": -1}, "layer=-1"),
+        ({"tokens": "abc"}, "tokens=abc"),
+        ({"seed": 1.5}, "seed=1.5"),
+    ],
 )
 def test_options_that_make_no_sense_are_refused_at_the_door(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):

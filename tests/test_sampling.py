@@ -72,3 +72,9 @@ def test_generators_differ_when_and_only_when_their_keys_do(left: tuple[str, int
 @pytest.mark.parametrize("draw", [0.0, 1 - 2**-53])
 def test_extreme_draws_pick_a_real_token(draw: float) -> None:
     assert choose_tokens(torch.tensor([[0.0, -torch.inf, 0.0]]), [SamplingParams()], [draw])[0] in (0, 2)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_are_an_error(bad: float) -> None:
+    with pytest.raises(FloatingPointError, match="not finite"):
+        choose_tokens(torch.tensor([[0.0, bad, 1.0]]), [SamplingParams(0)], [0.5])

@@ -122,12 +122,16 @@ GOOD = {"question": "q", "subject": "s", "choices": ["a", "b", "c", "d"], "answe
         (mmlu, [{"prompt": "?"}], "no column 'question'; found: prompt"),
         (mmlu, [GOOD | {"question": "  "}], "no text in column 'question'"),
         (mmlu, [GOOD | {"answer": 4}], "answer from 0 to 3"),
+        (mmlu, [GOOD | {"answer": "12"}], "found '12'"),
         (mmlu, [GOOD | {"choices": ["a"]}], "four choices"),
+        (mmlu, [GOOD | {"choices": "abcd"}], "four choices"),
+        (mmlu, [GOOD | {"choices": ["a", None, "c", "d"]}], "four choices"),
+        (mmlu, {"rows": 1}, "does not hold rows"),
         (wildchat, [{"id": 1, "text": "a"}, {"id": 1, "text": "b"}], "id '1' stands 2 times"),
         (wildchat, [{"id": 1, "text": None}], "no text"),
     ],
 )
-def test_bad_rows_are_refused_with_what_was_found(tmp_path: Path, make: Callable[..., Task], rows: list[dict[str, Any]], said: str) -> None:
+def test_bad_rows_are_refused_with_what_was_found(tmp_path: Path, make: Callable[..., Task], rows: Any, said: str) -> None:
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(rows))
     with pytest.raises(DataError, match=re.escape(said)):
@@ -142,6 +146,20 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path, name: str, said: 
         (tmp_path / name).write_text("rubbish")
     with pytest.raises(DataError, match=re.escape(said)):
         mmlu(source=str(tmp_path / name))
+
+
+def test_cells_of_a_csv_stay_the_text_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "rows.CSV"
+    path.write_text('\ufeffquestion,subject,choice0,choice1,choice2,choice3,answer\n"a, ""b""?",s,None,NA,01,1.50,2\n', encoding="utf-8")
+    sample = mmlu(source=str(path)).dataset[0]
+    assert (sample.input, sample.choices, sample.target) == ('a, "b"?', ["None", "NA", "01", "1.50"], "C")
+
+
+def test_ids_and_texts_of_json_stay_what_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"id": "001", "text": "12"}, {"id": 9007199254740993, "text": "NA"}, {"id": 9007199254740992, "text": "a\u2028b"}]
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    assert {(s.id, s.input) for s in wildchat(source=str(path)).dataset} == {(str(row["id"]), row["text"]) for row in rows}
 
 
 def test_a_repeated_item_gets_its_own_id(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from transformers import PreTrainedModel
 
 from nla.capture import residual_stream
 from nla.errors import ConfigError
+from nla.found import verbalizer_names
 from nla.model import LoadedModel, load_model
 from nla.reference import NEUTRAL_TEXTS, mean_vector
-from nla.verbalizers import verbalizer_for, verbalizer_names
+from nla.verbalizers import verbalizer_for
 from nla.verbalizers.base import UNUSABLE
 
 KEYS: list[tuple[object, ...]] = [(i,) for i in range(5)]

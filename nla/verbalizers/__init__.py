@@ -2,18 +2,11 @@
 
 import functools
 import importlib
-import pkgutil
 
 from nla.errors import ConfigError
+from nla.found import verbalizer_names
 from nla.model import LoadedModel
 from nla.verbalizers.base import Verbalizer
-
-_NOT_VERBALIZERS = {"base"}
-
-
-def verbalizer_names() -> list[str]:
-    """Names a user can give as `-T verbalizer=NAME`."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _NOT_VERBALIZERS)
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,0 +1,12 @@
+"""What there is to choose from by name, found by looking at the files, without importing torch."""
+
+import pkgutil
+from pathlib import Path
+
+_FOLDER = Path(__file__).parent / "verbalizers"
+_CONTRACT = "base"
+
+
+def verbalizer_names() -> list[str]:
+    """Names a user can give as `-T verbalizer=NAME`: the modules of `nla/verbalizers`."""
+    return sorted(module.name for module in pkgutil.iter_modules([str(_FOLDER)]) if module.name != _CONTRACT)
