@@ -17,11 +17,6 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _audit() -> None:
-    """Keep `audit demo` a subcommand while it is the only one."""
-
-
 @app.command()
 def demo(
     limit: Annotated[int, typer.Option(help="Items a condition (at most 40).")] = 40,
