@@ -302,7 +302,7 @@ def confusion(reference: Codes, grader: Codes) -> Codes:
 
 
 def changes(reference: Codes, before: Codes, now: Codes, max_drop: float) -> list[Change]:
-    """What became of a grader's figures on the same items; one that falls by more than `max_drop`, or stops being defined, fell.
+    """What became of a grader's figures on the same items; one that falls by more than `max_drop` fell.
 
     Sensitivity, specificity and the share of exact verdicts are taken on the items that both scored, so that the share of
     scored items is a figure of its own: a grader that stops answering does not pass.
@@ -324,7 +324,7 @@ def _scored(grader: Codes) -> Estimate:
 
 
 def _fell(before: float | None, now: float | None, max_drop: float) -> bool:
-    return before is not None and (now is None or before - now > max_drop + 1e-12)  # 0.92 - 0.9 is a little more than 0.02
+    return before is not None and now is not None and before - now > max_drop + 1e-12  # 0.92 - 0.9 is a little more than 0.02
 
 
 def mcnemar_exact(first_right: npt.NDArray[np.bool_], second_right: npt.NDArray[np.bool_]) -> McNemar:
