@@ -22,7 +22,7 @@ from graders import build_grader
 from graders.base import Grade, Verdict, with_checked_evidence
 from graders.metrics import explanations_unscored, flagged_high, flagged_low, flagged_rate, mean_k, n, token_rate, unclear_rate
 from nla.errors import ConfigError, ModelError
-from nla.found import verbalizer_names
+from nla.found import check_verbalizer_name
 
 if TYPE_CHECKING:  # torch is imported where it is first needed, so that a scorer can be listed without it
     from nla.model import LoadedModel
@@ -51,8 +51,7 @@ class Settings:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ConfigError(f"{name}={value} makes no sense; give a whole number, {least} or more.")
-        if self.verbalizer not in verbalizer_names():
-            raise ConfigError(f"no verbalizer named '{self.verbalizer}'; there are: {', '.join(verbalizer_names())}.")
+        check_verbalizer_name(self.verbalizer)
 
 
 @scorer(metrics=[flagged_rate(), flagged_low(), flagged_high(), n(), token_rate(), mean_k(), unclear_rate(), explanations_unscored()])

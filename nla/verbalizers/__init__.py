@@ -3,8 +3,7 @@
 import functools
 import importlib
 
-from nla.errors import ConfigError
-from nla.found import verbalizer_names
+from nla.found import check_verbalizer_name
 from nla.model import LoadedModel
 from nla.verbalizers.base import Verbalizer
 
@@ -23,8 +22,7 @@ def verbalizer_for(name: str, model: LoadedModel, layer: int | None = None, nla:
         ConfigError: there is none of that name, or no such layer.
         ContractError: a pair that does not fit the model.
     """
-    if name not in verbalizer_names():
-        raise ConfigError(f"no verbalizer named '{name}'; there are: {', '.join(verbalizer_names())}.")
+    check_verbalizer_name(name)
     module = importlib.import_module(f"{__name__}.{name}")
     built: Verbalizer = module.build(model, layer, nla)
     return built
