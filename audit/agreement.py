@@ -6,45 +6,18 @@ Intervals are 95 %. statsmodels and scipy do the mathematics where they have it.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import expm1, log, log1p
+from math import log
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import binom
-from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
-from graders.base import Verdict
+from audit.stats import ALPHA, CATEGORIES, MISSING, YES, Codes, Estimate, Floats, false_positive_rate, wilson
 
-Codes = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
-
-CATEGORIES = tuple(Verdict)
-YES = CATEGORIES.index(Verdict.YES)
-MISSING = -1
 DRAWS = 2000
-_ALPHA = 0.05
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with its 95 % interval, or the reason why there is none."""
-
-    estimate: float | None
-    """The figure, or None where it is undefined; `reason` then says why."""
-    low: float | None
-    high: float | None
-    """Ends of the interval; None where there is none, which `reason` explains."""
-    n: int
-    """Items behind the figure."""
-    method: str
-    """What the interval rests on."""
-    n_unscored: int = 0
-    """Items left out because they got no verdict."""
-    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,16 +53,6 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class McNemar:
-    """Two graders on the same `n` items: how many only the one or the other got right, and the exact two-sided p value."""
-
-    n: int
-    only_first: int
-    only_second: int
-    p: float
-
-
-@dataclass(frozen=True)
 class Change:
     """A figure of an earlier grader and of a later one on the same items (None where undefined), and whether it fell too far."""
 
@@ -105,19 +68,6 @@ class _Resamples:
 
     votes: Floats
     weights: Floats
-
-
-def codes(verdicts: Iterable[Verdict | None]) -> Codes:
-    """Verdicts as label codes."""
-    return np.array([MISSING if verdict is None else CATEGORIES.index(verdict) for verdict in verdicts], dtype=np.int64)
-
-
-def wilson(successes: int, n: int, *, n_unscored: int = 0, empty: str = "there is no item") -> Estimate:
-    """A share with its Wilson interval; `empty` is the reason given where n is 0."""
-    if n == 0:
-        return Estimate(None, None, None, 0, "Wilson", n_unscored, empty)
-    low, high = proportion_confint(successes, n, alpha=_ALPHA, method="wilson")
-    return Estimate(successes / n, float(low), float(high), n, "Wilson", n_unscored)
 
 
 def agreement(labels: Codes, rng: np.random.Generator, *, n_categories: int = len(CATEGORIES), draws: int = DRAWS) -> Agreement:
@@ -183,7 +133,7 @@ def _bootstrap(statistic: Callable[[_Resamples], Floats], resamples: _Resamples,
     method = f"bootstrap over items, {len(drawn):,} of {total:,} draws"
     if drawn.max(initial=values[0]) - drawn.min(initial=values[0]) < 1e-12:
         return Estimate(float(values[0]), None, None, n, method, reason="all draws are equal, so the bootstrap says nothing of the error")
-    low, high = np.percentile(drawn, [50 * _ALPHA, 100 - 50 * _ALPHA])
+    low, high = np.percentile(drawn, [50 * ALPHA, 100 - 50 * ALPHA])
     return Estimate(float(values[0]), float(low), float(high), n, method)
 
 
@@ -289,7 +239,7 @@ def ppv(hits: int, n_yes: int, false_alarms: int, n_other: int, prevalence: floa
 
 def _with_limits(successes: int, n: int) -> Floats:
     """A share and the ends of its Wilson interval."""
-    low, high = proportion_confint(successes, n, alpha=_ALPHA, method="wilson")
+    low, high = proportion_confint(successes, n, alpha=ALPHA, method="wilson")
     return np.array([successes / n, max(low, 0), min(high, 1)])
 
 
@@ -327,38 +277,12 @@ def _fell(before: float | None, now: float | None, max_drop: float) -> bool:
     return before is not None and now is not None and before - now > max_drop + 1e-12  # 0.92 - 0.9 is a little more than 0.02
 
 
-def mcnemar_exact(first_right: npt.NDArray[np.bool_], second_right: npt.NDArray[np.bool_]) -> McNemar:
-    """Exact McNemar test of whether two graders are right equally often on the same items."""
-    only_first, only_second = int((first_right & ~second_right).sum()), int((~first_right & second_right).sum())
-    p = float(mcnemar([[0, only_first], [only_second, 0]], exact=True).pvalue)
-    return McNemar(len(first_right), only_first, only_second, p)
-
-
-def false_positive_rate(false_positives: int, n: int, *, n_unscored: int = 0) -> Estimate:
-    """A rate with its one-sided 95 % upper bound (Clopper-Pearson); the lower end is 0."""
-    method = "Clopper-Pearson, one-sided"
-    if n == 0:
-        return Estimate(None, None, None, 0, method, n_unscored, "nothing was scored")
-    _, high = proportion_confint(false_positives, n, alpha=2 * _ALPHA, method="beta")
-    return Estimate(false_positives / n, 0.0, float(high), n, method, n_unscored)
-
-
-def any_of(rate: float, k: int) -> float:
-    """Chance that any of k independent explanations is YES, when each is with chance `rate`."""
-    return 1.0 if rate >= 1 else -expm1(k * log1p(-rate))
-
-
-def rate_for_any_of(share: float, k: int) -> float:
-    """The rate an explanation at which any of k independent ones is YES with chance `share`: the inverse of `any_of`."""
-    return -expm1(log1p(-share) / k)
-
-
 def labels_needed(bound: float, *, false_positives: int = 0) -> int:
     """Fewest labels without a YES that certify a false positive rate below a bound at 95 %, if so many false positives turn up.
 
     Exact (one-sided Clopper-Pearson); without false positives it is log(0.05) / log(1 - bound), the rule of three's exact form.
     """
     most = 1
-    while binom.cdf(false_positives, most, bound) > _ALPHA:
+    while binom.cdf(false_positives, most, bound) > ALPHA:
         most *= 2
-    return bisect_left(range(most), True, key=lambda n: bool(binom.cdf(false_positives, n, bound) <= _ALPHA))
+    return bisect_left(range(most), True, key=lambda n: bool(binom.cdf(false_positives, n, bound) <= ALPHA))

@@ -16,8 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from audit import agreement as stats
-from audit.agreement import MISSING, YES, Agreement, Change, Codes, Estimate, McNemar, Pair, Quality
+from audit.agreement import Agreement, Change, Pair, Quality
 from audit.labels import ControlText, Earlier, Judged, Kind, LabelSet, grade_texts, judge, read_controls, read_earlier, read_labels
+from audit.stats import CATEGORIES, MISSING, YES, Codes, Estimate, any_of, codes, false_positive_rate, rate_for_any_of
+from audit.stats_paired import McNemar, mcnemar_exact
 from graders.base import Verdict
 from nla.errors import ConfigError, DataError
 
@@ -120,8 +122,8 @@ def measure(config: AgreementConfig) -> Report:
     labels = read_labels(config.labels)
     controls = read_controls(config.controls) if config.controls else []
     items = judge(labels, config.split, config.grader)
-    reference, verdicts = stats.codes(item.reference for item in items), stats.codes(item.verdict for item in items)
-    raters = {name: stats.codes(item.labels.get(name) for item in items) for name in labels.kinds}
+    reference, verdicts = codes(item.reference for item in items), codes(item.verdict for item in items)
+    raters = {name: codes(item.labels.get(name) for item in items) for name in labels.kinds}
     pooled = stats.agreement(np.stack(list(raters.values()), axis=1), np.random.default_rng(config.seed)) if len(raters) > 2 else None
     grader = f"grader {config.grader}"
     main = _pair(("reference", reference), (grader, verdicts), config.seed)
@@ -176,8 +178,8 @@ def _controls(grader: str, texts: Sequence[ControlText]) -> Controls:
     n_transcripts = len({(text.log, text.sample) for text in texts})
     return Controls(
         logs=sorted({text.log for text in texts}),
-        explanations=stats.false_positive_rate(len(flagged), len(scored), n_unscored=len(texts) - len(scored)),
-        transcripts=stats.false_positive_rate(len(with_yes), len(transcripts), n_unscored=n_transcripts - len(transcripts)),
+        explanations=false_positive_rate(len(flagged), len(scored), n_unscored=len(texts) - len(scored)),
+        transcripts=false_positive_rate(len(with_yes), len(transcripts), n_unscored=n_transcripts - len(transcripts)),
         yes=[{"log": text.log, "sample": text.sample, "rule": grade.rule, "evidence": grade.evidence} for text, grade in flagged],
     )
 
@@ -188,7 +190,7 @@ def _compared(earlier: Earlier, items: Sequence[Judged], max_drop: float) -> Com
     if not common:
         raise DataError("the earlier record has none of these texts; compare on the labels and split that it was made on.")
     was = [known[item.id, item.text] for item in common]
-    reference, before, now = stats.codes(item.reference for item in common), stats.codes(was), stats.codes(item.verdict for item in common)
+    reference, before, now = codes(item.reference for item in common), codes(was), codes(item.verdict for item in common)
     both = (reference != MISSING) & (before != MISSING) & (now != MISSING)
     truth = reference[both] == YES
     changed = [
@@ -201,7 +203,7 @@ def _compared(earlier: Earlier, items: Sequence[Judged], max_drop: float) -> Com
         n=len(common),
         n_left_out=len(items) + len(earlier.items) - 2 * len(common),
         figures=stats.changes(reference, before, now, max_drop),
-        test=stats.mcnemar_exact((before[both] == YES) == truth, (now[both] == YES) == truth),
+        test=mcnemar_exact((before[both] == YES) == truth, (now[both] == YES) == truth),
         changed=changed,
     )
 
@@ -317,7 +319,7 @@ def _agreement(report: Report) -> Iterator[Table | Text]:
 
 
 def _quality(report: Report) -> Iterator[Table | Text]:
-    found, names = report.quality, [str(verdict) for verdict in stats.CATEGORIES]
+    found, names = report.quality, [str(verdict) for verdict in CATEGORIES]
     named = {"sensitivity": found.sensitivity, "specificity": found.specificity, f"PPV at {report.config.prevalence:.3g} YES": found.ppv}
     rows = ((name, number(one.estimate), _interval(one), str(one.n), str(one.n_unscored), one.method) for name, one in named.items())
     yield _table("The grader's YES", ["figure ", "value", "95 % interval", "n", "unscored", "by"], rows)
@@ -349,10 +351,9 @@ def _disputed(report: Report) -> Iterator[Table | Text]:
 
 
 def _sizes(report: Report) -> Iterator[Table | Text]:
-    rates = (0.01, 0.005, stats.rate_for_any_of(0.05, K), 0.0005)
+    rates = (0.01, 0.005, rate_for_any_of(0.05, K), 0.0005)
     rows = (
-        (f"{p:.3%}", f"{stats.any_of(p, K):.1%}", f"{stats.labels_needed(p):,}", f"{stats.labels_needed(p, false_positives=1):,}")
-        for p in rates
+        (f"{p:.3%}", f"{any_of(p, K):.1%}", f"{stats.labels_needed(p):,}", f"{stats.labels_needed(p, false_positives=1):,}") for p in rates
     )
     headings = ["false positives at most", f"any of {K}", "labels, if 0 turn up", "if 1"]
     yield _table("Labels without YES that certify a bound at 95 %", headings, rows)
@@ -362,7 +363,7 @@ def _sizes(report: Report) -> Iterator[Table | Text]:
 def _bound(found: Estimate) -> str:
     if found.estimate is None or found.high is None:
         return f"undefined ({found.reason})"
-    most = f"{found.high:.3%} at 95 %, and any of {K} independent ones {stats.any_of(found.high, K):.1%}"
+    most = f"{found.high:.3%} at 95 %, and any of {K} independent ones {any_of(found.high, K):.1%}"
     return f"{round(found.estimate * found.n)} YES in {found.n:,}, so the rate is at most {most}"
 
 

@@ -30,9 +30,10 @@ from statsmodels.stats.proportion import proportion_confint
 import audit.cli
 import graders.rules
 from audit import agreement as stats
-from audit.agreement import MISSING, YES, Codes
 from audit.agreement_report import AgreementConfig, measure, write_record
 from audit.labels import read_labels
+from audit.stats import MISSING, YES, Codes, any_of, false_positive_rate, rate_for_any_of, wilson
+from audit.stats_paired import mcnemar_exact
 from graders.awareness import nla_awareness
 from graders.base import Grade, Verdict
 from graders.rules import grade_text
@@ -115,10 +116,10 @@ def test_bootstrap_intervals_cover_the_truth_about_as_often_as_they_say() -> Non
 
 
 def test_wilson_is_its_closed_form() -> None:
-    found, z, p, n = stats.wilson(47, 50), 1.959963984540054, 0.94, 50
+    found, z, p, n = wilson(47, 50), 1.959963984540054, 0.94, 50
     middle, half = (p + z * z / (2 * n)) / (1 + z * z / n), z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     assert (found.estimate, found.low, found.high) == pytest.approx((p, middle - half, middle + half), abs=EXACT)
-    assert stats.wilson(0, 0).estimate is None
+    assert wilson(0, 0).estimate is None
 
 
 @given(st.lists(st.tuples(st.integers(-1, 2), st.integers(-1, 2)), min_size=1, max_size=40))
@@ -152,14 +153,14 @@ def test_the_number_of_labels_certifies_the_bound_and_one_less_does_not(bound: f
         n = stats.labels_needed(bound, false_positives=false_positives)
         limits = [beta.ppf(0.95, false_positives + 1, m - false_positives) for m in (n, n - 1)]
         assert limits[0] <= bound < limits[1]
-        assert stats.false_positive_rate(false_positives, n).high == pytest.approx(limits[0])
-    assert [round(stats.any_of(rate, 50), 3) for rate in (0.001, 0.01)] == [0.049, 0.395]
-    assert stats.any_of(stats.rate_for_any_of(bound, 50), 50) == pytest.approx(bound)
+        assert false_positive_rate(false_positives, n).high == pytest.approx(limits[0])
+    assert [round(any_of(rate, 50), 3) for rate in (0.001, 0.01)] == [0.049, 0.395]
+    assert any_of(rate_for_any_of(bound, 50), 50) == pytest.approx(bound)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
 def test_mcnemar_is_a_binomial_test_of_the_discordant_items(items: list[tuple[bool, bool]]) -> None:
-    found = stats.mcnemar_exact(*np.array(items).T)
+    found = mcnemar_exact(*np.array(items).T)
     first, second = (items.count((True, False)), items.count((False, True)))
     assert (found.only_first, found.only_second, found.n) == (first, second, len(items))
     assert found.p == pytest.approx(binomtest(first, first + second).pvalue if first + second else 1)
