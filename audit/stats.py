@@ -120,23 +120,26 @@ def bounds(verdicts: Codes, clusters: Codes | None = None) -> Bounds:
     return Bounds(*(rate(filled, clusters) for filled in (verdicts, np.where(missing, NO, verdicts), np.where(missing, YES, verdicts))))
 
 
-def mean(values: Floats, clusters: Codes | None = None) -> Estimate:
+def mean(values: Floats, clusters: Codes | None = None, *, judgements: int | None = None) -> Estimate:
     """Mean of figures from 0 to 1, one a transcript, with its interval.
 
     Args:
         values: one figure a transcript; NaN is unscored.
         clusters: code of the sample each transcript comes from; all different where it is None.
+        judgements: yes-or-no judgements that all values rest on; one a value where it is None.
     """
-    return column_means(values[:, None], clusters)[0]
+    return column_means(values[:, None], clusters, judgements=judgements)[0]
 
 
-def column_means(values: Floats, clusters: Codes | None = None) -> list[Estimate]:
+def column_means(values: Floats, clusters: Codes | None = None, *, judgements: int | None = None) -> list[Estimate]:
     """`mean` of every column of values (transcript, column); a transcript is NaN in all columns or in none.
 
     The interval is Wilson's with the effective sample size r (1 - r) / v, v the cluster-robust (linearised) variance of the mean,
     shrunk by (z / t)^2 for the few clusters that v is estimated from (Dean and Pagano 2015), and at most the number of
-    transcripts. Where v is 0 or cannot be estimated, a cluster counts as one transcript (Kish). Zeros and ones without
-    clusters give plain Wilson.
+    judgements. t has Satterthwaite's degrees of freedom, from the fourth moments: if few transcripts hold all YES, v is itself
+    uncertain. In simulations of 50 transcripts (4 epochs, or shares of 50 tokens) it covers 93 to 98 %, but 90 % where the rate
+    is 0.02 and tokens of a transcript correlate by 0.5. Where v is 0 or cannot be estimated, a cluster counts as one judgement
+    (Kish). Zeros and ones without clusters give plain Wilson.
     """
     scored = ~np.isnan(values[:, 0])
     n, n_unscored = int(scored.sum()), int((~scored).sum())
@@ -144,7 +147,7 @@ def column_means(values: Floats, clusters: Codes | None = None) -> list[Estimate
         return [Estimate(None, None, None, 0, "Wilson", n_unscored, "nothing was scored")] * values.shape[1]
     kept = values[scored]
     means = kept.mean(axis=0)
-    sizes = effective_sizes(kept, None if clusters is None else clusters[scored])
+    sizes = effective_sizes(kept, None if clusters is None else clusters[scored], judgements=judgements)
     lows, highs = proportion_confint(means * sizes, sizes, alpha=ALPHA, method="wilson")
     ends = zip(means, lows, highs, sizes, strict=True)
     return [Estimate(float(m), float(lo), float(hi), n, _method(float(size), n), n_unscored) for m, lo, hi, size in ends]
@@ -154,9 +157,10 @@ def _method(size: float, n: int) -> str:
     return "Wilson" if size == n else f"Wilson, effective n {size:.1f}"
 
 
-def effective_sizes(values: Floats, clusters: Codes | None = None) -> Floats:
-    """How many independent yes-or-no transcripts each column of scored values (transcript, column) is worth; see `column_means`."""
+def effective_sizes(values: Floats, clusters: Codes | None = None, *, judgements: int | None = None) -> Floats:
+    """How many independent yes-or-no judgements each column of scored values (transcript, column) is worth; see `column_means`."""
     n = len(values)
+    most = n if judgements is None else judgements
     groups = np.arange(n) if clusters is None else np.unique(clusters, return_inverse=True)[1]
     members = np.bincount(groups).astype(np.float64)
     plain = ((values == 0) | (values == 1)).all(axis=0) & (len(members) == n)
@@ -167,9 +171,11 @@ def effective_sizes(values: Floats, clusters: Codes | None = None) -> Floats:
         residuals = np.zeros((len(members), values.shape[1]))
         np.add.at(residuals, groups, values - means)
         variances = (residuals**2).sum(axis=0) * len(members) / (len(members) - 1) / n**2
-        shrink = (norm.ppf(1 - ALPHA / 2) / t.ppf(1 - ALPHA / 2, len(members) - 1)) ** 2
         varied = variances > 1e-15
-        sizes[varied] = np.minimum(means * (1 - means) / np.where(varied, variances, 1) * shrink, n)[varied]
+        fourth = np.where(varied, (residuals**4).sum(axis=0), 1)
+        freedom = np.clip(3 * (residuals**2).sum(axis=0) ** 2 / fourth - 1, 1, len(members) - 1)
+        shrink = (norm.ppf(1 - ALPHA / 2) / t.ppf(1 - ALPHA / 2, freedom)) ** 2
+        sizes[varied] = np.minimum(means * (1 - means) / np.where(varied, variances, 1) * shrink, most)[varied]
     sizes[plain] = n
     return sizes
 

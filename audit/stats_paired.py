@@ -22,7 +22,9 @@ class McNemar:
     only_first: int
     only_second: int
     p: float
-    """Exact: of McNemar's test, or of its generalisation to several pairs an item."""
+    """Exact: of McNemar's test, or of its generalisation to several pairs an item. Rejects far below its level where few pairs differ."""
+    p_mid: float
+    """Mid-p: counts half of the observed outcome's chance; closer to its level, which it may exceed by a little (Fagerland 2013)."""
     both: int
     neither: int
     difference: Estimate
@@ -76,11 +78,13 @@ def mcnemar_exact(first: Bools, second: Bools, items: Codes | None = None, *, n_
     groups = np.arange(n_pairs) if items is None else np.unique(items, return_inverse=True)[1]
     sizes = np.bincount(groups)
     sums = np.round(np.bincount(groups, weights=change)).astype(np.int64)
+    p, p_mid = _sign_flip(sums)
     return McNemar(
         n=n_pairs,
         only_first=int((first & ~second).sum()),
         only_second=int((~first & second).sum()),
-        p=_sign_flip_p(sums),
+        p=p,
+        p_mid=p_mid,
         both=int((first & second).sum()),
         neither=int((~first & ~second).sum()),
         difference=_bonett_price(sums / np.maximum(sizes, 1), n_unscored),
@@ -106,22 +110,19 @@ def _bonett_price(changes: Floats, n_unscored: int) -> Estimate:
     return Estimate(float(changes.mean()), float(low), float(high), n, method, n_unscored)
 
 
-def _sign_flip_p(sums: Codes) -> float:
-    """Chance that the sum of the items' differences, each with a random sign, is as far from 0 as it is."""
+def _sign_flip(sums: Codes) -> tuple[float, float]:
+    """Exact p and mid-p of the items' summed differences, if each had a random sign."""
     sizes, counts = np.unique(np.abs(sums[sums != 0]), return_counts=True)
     if not len(sizes):
-        return 1.0
-    distance = abs(int(sums.sum()))
-    if len(sizes) == 1:
-        positive = (int(counts[0]) + distance // int(sizes[0])) // 2
-        return min(2 * float(binom.sf(positive - 1, counts[0], 0.5)), 1.0)
-    chances = np.ones(1)
+        return 1.0, 1.0
+    chances = np.ones(1)  # of the sum of the positive differences
     for size, count in zip(sizes, counts, strict=True):
         steps = np.zeros(size * count + 1)
         steps[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
-        chances = fftconvolve(chances, steps)
-    reach = int(sizes @ counts)  # of the positive part P, the sum is 2 P - reach
-    return float(np.clip(2 * chances[(reach + distance) // 2 :].sum(), 0.0, 1.0))
+        chances = fftconvolve(chances, steps) if len(chances) > 1 else steps
+    at = (len(chances) - 1 + abs(int(sums.sum()))) // 2
+    p, observed = 2 * float(chances[at:].sum()), float(chances[at])
+    return min(max(p, 0.0), 1.0), min(max(p - observed, 0.0), 1.0)
 
 
 def against_paraphrase(

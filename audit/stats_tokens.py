@@ -69,7 +69,7 @@ def chance_of_flag(counts: TokenCounts, ks: Sequence[int]) -> Floats:
     drawn = np.arange(max(ks, default=1))
     left = np.maximum(scored - drawn, 1)
     missed = np.where(drawn < scored, np.maximum(scored - yes - drawn, 0) / left, 1.0).astype(np.float64)
-    table: Floats = 1 - np.cumprod(missed, axis=1)
+    table = np.asarray(1 - np.cumprod(missed, axis=1), dtype=np.float64)
     table[scored[:, 0] == 0] = np.nan
     chances: Floats = table[:, np.array(ks, dtype=np.int64) - 1][index]
     return chances
@@ -77,7 +77,7 @@ def chance_of_flag(counts: TokenCounts, ks: Sequence[int]) -> Floats:
 
 def any_of_k_curve(counts: TokenCounts, clusters: Codes | None = None, ks: Sequence[int] = range(1, 51)) -> list[CurvePoint]:
     """Expected share of flagged transcripts at each k, with the interval of `column_means`."""
-    rates = column_means(chance_of_flag(counts, ks), clusters)
+    rates = column_means(chance_of_flag(counts, ks), clusters, judgements=int(counts.scored.sum()))
     short = np.searchsorted(np.sort(counts.scored[counts.scored > 0]), np.array(ks), side="left")
     return [CurvePoint(k, found, int(n)) for k, found, n in zip(ks, rates, short, strict=True)]
 
@@ -85,7 +85,7 @@ def any_of_k_curve(counts: TokenCounts, clusters: Codes | None = None, ks: Seque
 def token_rate(counts: TokenCounts, clusters: Codes | None = None) -> Estimate:
     """Mean over transcripts of the share of YES among their scored tokens; transcripts weigh alike, whatever their length."""
     shares = np.where(counts.scored > 0, counts.yes / np.maximum(counts.scored, 1), np.nan)
-    return mean(shares, clusters)
+    return mean(shares, clusters, judgements=int(counts.scored.sum()))
 
 
 def flag_bounds(counts: TokenCounts, clusters: Codes | None = None) -> Bounds:
