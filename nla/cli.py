@@ -1,7 +1,9 @@
-"""The `nla` command: models on this machine (and, later, the autoencoder's data, training, scoring and export)."""
+"""The `nla` command: models on this machine, and the autoencoder's data, training, scoring and export."""
 
 import sys
-from typing import Annotated
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -9,6 +11,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from nla.errors import HarnessError
+
+if TYPE_CHECKING:
+    from nla.model import LoadedModel
+    from nla.reconstructor import Reconstructor
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,6 +46,140 @@ def list_models(context: typer.Context) -> None:
 def fetch_model(name: Annotated[str, typer.Argument(help="An alias of `nla models`, or a hub id.")]) -> None:
     """Fetch a model's files now, so that later runs need no network."""
     Console().print(f"{name}: {fetch_with_progress(name)}", soft_wrap=True)
+
+
+class TrainStage(StrEnum):
+    """What `nla train` can be asked for; `all` is every stage in order."""
+
+    AV = "av"
+    SAMPLES = "samples"
+    AR = "ar"
+    RL = "rl"
+    ALL = "all"
+
+
+ConfigPath = Annotated[Path, typer.Argument(help="The pair's config, a TOML file such as nla/pairs/smollm2.toml.")]
+CorporaBase = Annotated[Path | None, typer.Option("--corpora", help="Folder that the config's relative corpus paths start from.")]
+WorkFolder = Annotated[Path | None, typer.Option("--work", help="Working folder; default: the user's cache, by the config's name.")]
+Device = Annotated[str, typer.Option(help="auto or a torch device name.")]
+DType = Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")]
+
+
+@app.command("data")
+def make_data(
+    config: ConfigPath, corpora: CorporaBase = None, work: WorkFolder = None, device: Device = "auto", dtype: DType = "auto"
+) -> None:
+    """Read activations and write training data; an interrupted run goes on where it was."""
+    from nla.data.extract import extract
+    from nla.model import load_model
+    from nla.training.config import read_config
+
+    pair = read_config(config)
+    model = load_model(pair.model, device=device, dtype=dtype)
+    console = Console(stderr=True)
+    out = _work_folder(config, work) / "data"
+    added = extract(model, pair.data, out, corpora, lambda what, done, n: console.print(f"{done}/{n} {what}", style="dim"))
+    console.print(f"{added} vectors added to {out}")
+
+
+@app.command("train")
+def train(
+    stage: Annotated[TrainStage, typer.Argument(help="av, samples, ar, rl, or all (with data).")],
+    config: ConfigPath,
+    corpora: CorporaBase = None,
+    work: WorkFolder = None,
+    device: Device = "auto",
+    dtype: DType = "auto",
+) -> None:
+    """Train a pair. Every stage writes checkpoints, survives a kill, and goes on when the same command is given again."""
+    from nla.training.config import read_config
+    from nla.training.loop import StoppedError
+    from nla.training.pair import PairTraining
+
+    if stage is TrainStage.ALL:
+        make_data(config, corpora, work, device, dtype)
+    pair = PairTraining(read_config(config), _work_folder(config, work), dtype=dtype, device=device)
+    say = Console(stderr=True, highlight=False, soft_wrap=True).print
+    steps = {TrainStage.AV: pair.train_av, TrainStage.SAMPLES: pair.sample, TrainStage.AR: pair.train_ar, TrainStage.RL: pair.train_rl}
+    try:
+        for name, run_stage in steps.items():
+            if stage in (name, TrainStage.ALL):
+                run_stage(say)
+    except StoppedError as ex:
+        say(str(ex))
+        raise typer.Exit(130) from None
+
+
+@app.command("score")
+def score_pair(
+    pair: Annotated[str, typer.Argument(help="An alias (smollm2), a pair's folder with av/ and ar/, or an AV's hub id or folder.")],
+    heldout: Annotated[Path, typer.Option(help="Documents the pair never saw: .parquet, .jsonl, .csv or .txt.")],
+    ar: Annotated[str | None, typer.Option(help="The AR's folder or hub id, where it is not beside the AV.")] = None,
+    limit: Annotated[int, typer.Option(help="Vectors to score.", min=2)] = 400,
+    only: Annotated[str | None, typer.Option(help="COLUMN=VALUE: take only these rows, e.g. source=crawl_descriptions.")] = None,
+    unseen: Annotated[bool, typer.Option(help="Take only documents that `nla data` keeps out of training.")] = False,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
+    device: Device = "auto",
+    dtype: DType = "auto",
+) -> None:
+    """Score a pair on held-out documents: reconstruction, retrieval, text quality, controls; with intervals over documents."""
+    from nla.scoring import corpus_of, read_moments, score, write_json
+    from nla.verbalizers.av import load_verbalizer
+
+    console = Console(stderr=True)
+    av, base = load_verbalizer(pair, device=device, dtype=dtype)
+    reconstructor = _reconstructor(ar or pair, base)
+    moments = read_moments(base, av.layer, corpus_of(heldout, only), limit, unseen=unseen)
+    found = score(av, reconstructor, moments, lambda what: console.print(what, style="dim"))
+    table = Table("measure", "estimate", "95 % interval", "note", title=f"{pair} on {heldout.name}")
+    for measure in found.measures:
+        interval = f"{measure.low:.3f} to {measure.high:.3f}" if measure.low is not None else ""
+        table.add_row(measure.name, f"{measure.estimate:.3f}", interval, measure.note)
+    Console().print(table)
+    Console().print(f"{found.n} vectors of {found.n_documents} documents, {found.n_failed} failed; {found.settings}", style="dim")
+    if json_out is not None:
+        write_json(json_out, found)
+
+
+@app.command("explain")
+def explain_text(
+    pair: Annotated[str, typer.Argument(help="An alias, a pair's folder, or an AV's hub id or folder.")],
+    text: Annotated[str, typer.Option(help="The text to read.")],
+    token: Annotated[list[int] | None, typer.Option(help="Positions to explain (0-based, negative from the end); default: all.")] = None,
+    ar: Annotated[str | None, typer.Option(help="The AR's folder or hub id, where it is not beside the AV.")] = None,
+    device: Device = "auto",
+    dtype: DType = "auto",
+) -> None:
+    """Explain the tokens of a text, with how well each explanation reconstructs its vector."""
+    from nla.capture import residual_stream
+    from nla.chat import encode_content
+    from nla.errors import ConfigError
+    from nla.verbalizers.av import load_verbalizer
+
+    av, base = load_verbalizer(pair, device=device, dtype=dtype)
+    ids = encode_content(base.tokenizer, text)
+    chosen = range(len(ids)) if not token else [position % len(ids) if ids else 0 for position in token]
+    if not ids or any(not -len(ids) <= position < len(ids) for position in token or []):
+        raise ConfigError(f"the text has {len(ids)} tokens; give positions from {-len(ids)} to {len(ids) - 1}.")
+    vectors = residual_stream(base, ids, av.layer)[list(chosen)].cpu()
+    told = av.verbalize(vectors, [("explain", position) for position in chosen])
+    errors = _reconstructor(ar or pair, base).score(vectors, [one.text or "-" for one in told])
+    table = Table("position", "token", "explanation", "cosine", show_lines=True)
+    for position, one, error in zip(chosen, told, errors.tolist(), strict=True):
+        table.add_row(str(position), repr(base.tokenizer.decode(ids[position])), one.failure or one.text, f"{1 - error / 2:.2f}")
+    Console().print(table)
+
+
+def _reconstructor(where: str, base: "LoadedModel") -> "Reconstructor":
+    from nla.reconstructor import load_reconstructor
+
+    return load_reconstructor(where, base, dtype=base.precision.name, device=str(base.device))
+
+
+def _work_folder(config: Path, work: Path | None) -> Path:
+    from nla.embedded import cache_dir
+
+    return work or cache_dir() / "nla" / config.stem
 
 
 def fetch_with_progress(name: str) -> str:

@@ -35,25 +35,6 @@ _LAYER_KEYS = (
 
 
 @dataclass(frozen=True)
-class ReleasedPair:
-    """A public pair: K, the norm its AV expects, and the hub ids of AV and AR."""
-
-    layer: int
-    injection_scale: float
-    av: str
-    ar: str
-
-
-RELEASED: dict[str, ReleasedPair] = {
-    "Qwen/Qwen2.5-7B-Instruct": ReleasedPair(20, 150, "kitft/nla-qwen2.5-7b-L20-av", "kitft/nla-qwen2.5-7b-L20-ar"),
-    "google/gemma-3-12b-it": ReleasedPair(32, 80_000, "kitft/nla-gemma3-12b-L32-av", "kitft/nla-gemma3-12b-L32-ar"),
-    "google/gemma-3-27b-it": ReleasedPair(41, 60_000, "kitft/nla-gemma3-27b-L41-av", "kitft/nla-gemma3-27b-L41-ar"),
-    "meta-llama/Llama-3.3-70B-Instruct": ReleasedPair(53, 30, "kitft/Llama-3.3-70B-NLA-L53-av", "kitft/Llama-3.3-70B-NLA-L53-ar"),
-}
-"""By base model. The layer and scale are for display and tests; a loaded pair's own sidecar decides."""
-
-
-@dataclass(frozen=True)
 class Marker:
     """The token whose embedding the vector replaces; it counts only between its two neighbours."""
 

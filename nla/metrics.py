@@ -8,7 +8,7 @@ by the error of the re-normalised mean instead and reads higher: the two are nev
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -66,10 +66,10 @@ def reconstruction(gold: Float[Tensor, "n d_model"], predicted: Float[Tensor, "n
     )
 
 
-def retrieval_top1(
+def retrieval_hits(
     gold: Float[Tensor, "n d_model"], predicted: Float[Tensor, "n d_model"], among: int, generator: torch.Generator
-) -> float:
-    """Share of predictions whose own gold vector is the nearest (by cosine) of `among` drawn ones, itself included.
+) -> Bool[Tensor, " n"]:
+    """For each prediction, whether its own gold vector is the nearest (by cosine) of `among` drawn ones, itself included.
 
     Raises:
         ValueError: fewer vectors than candidates.
@@ -78,9 +78,16 @@ def retrieval_top1(
     if len(g) < among:
         raise ValueError(f"retrieval among {among} needs as many vectors; found {len(g)}.")
     similarity = p @ g.T
-    hits = 0
+    hits = []
     for row in range(len(g)):
         others = torch.randperm(len(g) - 1, generator=generator)[: among - 1]
         others = others + (others >= row)  # every index but the row's own
-        hits += bool((similarity[row, others] < similarity[row, row]).all())
-    return hits / len(g)
+        hits.append(bool((similarity[row, others] < similarity[row, row]).all()))
+    return torch.tensor(hits)
+
+
+def retrieval_top1(
+    gold: Float[Tensor, "n d_model"], predicted: Float[Tensor, "n d_model"], among: int, generator: torch.Generator
+) -> float:
+    """Share of `retrieval_hits`."""
+    return float(retrieval_hits(gold, predicted, among, generator).double().mean())

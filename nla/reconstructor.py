@@ -5,20 +5,20 @@ the last token of a plain-text prompt. Padding is on the right: attention is cau
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
 from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from nla.adapters import CONFIG_FILE, load_adapter, shared_copy
 from nla.capture import block_output
 from nla.contract import Sidecar, ar_prompt_ids, check_sidecar, read_sidecar
-from nla.errors import ContractError, FetchError
+from nla.errors import ContractError
 from nla.metrics import mse_nrm
 from nla.model import LoadedModel, load_model
+from nla.pairs import base_model, role_folder
 
 HEAD_FILE = "value_head.safetensors"
 
@@ -63,20 +63,21 @@ class Reconstructor:
         return last.float() @ self.head.T
 
 
-def load_reconstructor(where: str, *, dtype: str = "auto", device: str = "auto") -> Reconstructor:
-    """An AR checkpoint in the released layout: a transformers folder of K + 1 blocks, `value_head.safetensors` and a sidecar.
+def load_reconstructor(where: str, base: LoadedModel | None = None, *, dtype: str = "auto", device: str = "auto") -> Reconstructor:
+    """An AR: a transformers folder of K + 1 blocks in the released layout, or an adapter of the base model; with head and sidecar.
 
     Args:
-        where: folder or hub id.
+        where: folder (of the AR, or of a pair) or hub id.
+        base: the base model, which an adapter shares its weights with; None loads the one the sidecar names where it is needed.
         dtype: of the blocks; the head is float32 always, since bf16 there was seen to give NaN.
         device: torch device name or `auto`.
 
     Raises:
-        ContractError: no or broken sidecar, the role is not AR, head missing or of the wrong shape.
+        ContractError: no or broken sidecar, the role is not AR, head or adapter missing, corrupt or of the wrong shape.
         FetchError: the hub could not give it.
         ModelError: the weights cannot be read.
     """
-    folder = checkpoint_folder(where)
+    folder = role_folder(where, "ar")
     sidecar = read_sidecar(folder)
     if sidecar.role != "ar":
         raise ContractError(f"{where} is an {sidecar.role.upper()}, expected an AR.")
@@ -88,20 +89,9 @@ def load_reconstructor(where: str, *, dtype: str = "auto", device: str = "auto")
         raise ContractError(
             f"{folder / HEAD_FILE} holds {len(tensors)} tensors ({', '.join(tensors)}); expected the one matrix of the head."
         )
-    return Reconstructor(load_model(str(folder), dtype=dtype, device=device), next(iter(tensors.values())), sidecar)
-
-
-def checkpoint_folder(where: str) -> Path:
-    """The local folder of a checkpoint, fetched from the hub where it is a hub id.
-
-    Raises:
-        FetchError: the hub could not give it.
-    """
-    if Path(where).is_dir():
-        return Path(where)
-    try:
-        return Path(snapshot_download(where, ignore_patterns=["original/*", "*.pth", "*.bin"]))
-    except (OSError, ValueError) as ex:
-        raise FetchError(
-            f"{where} is no folder, and the hub could not give it: {str(ex).splitlines()[0]} Give the checkpoint's folder."
-        ) from ex
+    if (folder / CONFIG_FILE).is_file():
+        model = shared_copy(base or base_model(sidecar, dtype=dtype, device=device), sidecar.layer + 1)
+        load_adapter(model, folder)
+    else:
+        model = load_model(str(folder), dtype=dtype, device=device)
+    return Reconstructor(model, next(iter(tensors.values())), sidecar)

@@ -14,7 +14,6 @@ from transformers import PreTrainedModel
 
 from graders.awareness import nla_awareness
 from nla.contract import read_sidecar, write_sidecar
-from nla.decoding import Decoder
 from nla.errors import ConfigError, ContractError
 from nla.model import LoadedModel, load_model
 from nla.verbalizers.av import CLOSE, OPEN, ActivationVerbalizer, build, parse_explanation
@@ -30,12 +29,12 @@ def test_the_marker_is_replaced_by_the_scaled_vector(family: str, tmp_path: Path
     av = build(load_model(str(tiny_folder(family)), dtype="float32", device="cpu"), None, str(folder))
     vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(5)) * 40
     greedy = ActivationVerbalizer(av.model, av.sidecar, temperature=0, max_tokens=12)
-    requests = [greedy._request(vector, (i,)) for i, vector in enumerate(vectors)]
+    completions = greedy.complete(vectors, [(i,) for i in range(len(vectors))])
     prompt = "<|im_start|>user\nSay what <v>@</v> means.<|im_end|>\n<|im_start|>assistant\n"
     ids = torch.tensor([byte_tokenizer().encode(prompt, add_special_tokens=False)])
     position = ids[0].tolist().index(byte_tokenizer().encode("@")[0])
     reference = independent(folder)
-    for vector, done in zip(vectors, Decoder(av.model).run(requests), strict=True):
+    for vector, done in zip(vectors, completions, strict=True):
         embeds = reference.get_input_embeddings()(ids).detach().clone()  # after any scale the embedding module applies
         embeds[0, position] = vector * (3.0 / vector.norm())
         expected = reference.generate(inputs_embeds=embeds, max_new_tokens=12, do_sample=False, eos_token_id=byte_tokenizer().eos_token_id)
@@ -67,7 +66,7 @@ def test_what_is_not_whole_is_a_failure(raw: str, failure: str) -> None:
 def test_an_av_that_does_not_fit_is_refused(tiny: LoadedModel, tmp_path: Path, tiny_av: Path) -> None:
     with pytest.raises(ContractError, match="reads block 1, but layer 2"):
         build(tiny, 2, str(tiny_av))
-    with pytest.raises(ConfigError, match="no released NLA"):
+    with pytest.raises(ConfigError, match="no NLA is known"):
         build(tiny, None, None)
     folder = write_tiny_av(tmp_path)
     sidecar = read_sidecar(folder)

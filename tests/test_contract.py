@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nla.contract import (
-    RELEASED,
     Marker,
     Sidecar,
     ar_prompt_ids,
@@ -26,6 +25,7 @@ from nla.contract import (
 )
 from nla.errors import ContractError
 from nla.model import LoadedModel
+from nla.pairs import KNOWN
 
 TEMPLATE = "Say what <v>{injection_char}</v> means."
 AR_TEMPLATE = "Text: {explanation} End."
@@ -86,7 +86,7 @@ def test_what_is_written_is_read_back(tmp_path: Path, av: Sidecar, ar: Sidecar) 
 
 def test_the_first_versions_spelling_is_read(tmp_path: Path) -> None:
     sidecar = read_sidecar(v1(tmp_path))
-    released = RELEASED[sidecar.base_checkpoint]
+    released = KNOWN[sidecar.base_checkpoint]
     assert (sidecar.role, sidecar.layer, sidecar.injection_scale) == ("av", released.layer, released.injection_scale)
     assert sidecar.mse_scale == pytest.approx(math.sqrt(3584))  # absent means the root of the width
     assert sidecar.marker == Marker("㈎", 149705, 29, 522)
@@ -197,5 +197,5 @@ def test_vectors_are_brought_to_the_norm_and_zero_stays_zero() -> None:
 
 
 def test_the_released_pairs_read_where_they_were_trained(tiny: LoadedModel, tiny_folder: Callable[[str], Path]) -> None:
-    assert {pair.layer for pair in RELEASED.values()} == {20, 32, 41, 53}
-    assert all(pair.av.endswith("-av") and pair.ar.endswith("-ar") for pair in RELEASED.values())
+    assert {pair.layer for pair in KNOWN.values()} == {20, 32, 41, 53}
+    assert all(pair.av.endswith(("-av", "/av")) and pair.ar.endswith(("-ar", "/ar")) for pair in KNOWN.values())

@@ -8,15 +8,18 @@ batch, and the prompt before the marker runs once. Contract: `nla.contract`.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nla.contract import RELEASED, Sidecar, av_prompt_ids, check_sidecar, read_sidecar, scaled
+from nla.adapters import CONFIG_FILE, load_adapter, shared_copy
+from nla.contract import Sidecar, av_prompt_ids, check_sidecar, read_sidecar, scaled
 from nla.decoding import Completion, Decoder, Request
-from nla.errors import ConfigError, ContractError
+from nla.errors import ContractError
 from nla.model import LoadedModel, load_model
-from nla.reconstructor import checkpoint_folder
+from nla.pairs import base_model, default_pair, role_folder
 from nla.sampling import SamplingParams
 from nla.verbalizers.base import UNUSABLE, Explanation, usable_rows
 
@@ -47,13 +50,18 @@ class ActivationVerbalizer:
     def verbalize(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Explanation]:
         """See `Verbalizer`. An explanation without its closing tag is truncated, and so a failure."""
         usable = usable_rows(vectors).tolist()
-        requests = [self._request(v, key) for v, key, good in zip(vectors, keys, usable, strict=True) if good]
-        done = iter(Decoder(self.model, max_rows=_MAX_ROWS).run(requests))
-        return [self._explanation(next(done)) if good else UNUSABLE for good in usable]
+        good_keys = [key for key, good in zip(keys, usable, strict=True) if good]
+        done = iter(self.complete(vectors[torch.tensor(usable, dtype=torch.bool)], good_keys))
+        return [self.explanation(next(done)) if good else UNUSABLE for good in usable]
 
-    def _request(self, vector: Float[Tensor, " d_model"], key: tuple[object, ...]) -> Request:
-        assert self.sidecar.marker is not None
+    def complete(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Completion]:
+        """The AV's raw replies to usable vectors, with their token ids."""
         prompt = av_prompt_ids(self.model.tokenizer, self.sidecar)
+        requests = [self._request(prompt, vector, key) for vector, key in zip(vectors, keys, strict=True)]
+        return Decoder(self.model, max_rows=_MAX_ROWS).run(requests)
+
+    def _request(self, prompt: list[int], vector: Float[Tensor, " d_model"], key: tuple[object, ...]) -> Request:
+        assert self.sidecar.marker is not None
         [position] = self.sidecar.marker.positions(prompt)  # `check_sidecar` made sure that there is one
         return Request(
             prompt_ids=prompt,
@@ -65,7 +73,8 @@ class ActivationVerbalizer:
             should_stop=lambda ids: CLOSE in str(self.model.tokenizer.decode(ids[-_TAIL:])),
         )
 
-    def _explanation(self, completion: Completion) -> Explanation:
+    def explanation(self, completion: Completion) -> Explanation:
+        """The explanation in a raw reply."""
         return parse_explanation(str(self.model.tokenizer.decode(completion.ids, skip_special_tokens=True)))
 
 
@@ -80,27 +89,46 @@ def parse_explanation(text: str) -> Explanation:
 
 
 def build(model: LoadedModel, layer: int | None, nla: str | None) -> ActivationVerbalizer:
-    """The AV for a model: the folder or hub id `nla`, else the released pair of this model.
+    """The AV for a model: the folder (of the AV, or of a pair) or hub id `nla`, else the pair known for this model.
 
     Raises:
-        ConfigError: the model has no released pair and none was given.
+        ConfigError: no pair is known for the model and none was given.
         ContractError: the AV does not fit the model, or reads another layer than the one asked for.
         FetchError: the hub could not give it.
     """
-    if nla is None:
-        if model.source.location not in RELEASED:
-            raise ConfigError(
-                f"no released NLA is known for {model.source.name} (known: {', '.join(RELEASED)}); "
-                "give the AV's folder or hub id with -T nla=…, or take an untrained baseline (-T verbalizer=logit_lens)."
-            )
-        nla = RELEASED[model.source.location].av
-    folder = checkpoint_folder(nla)
-    sidecar = read_sidecar(folder)
-    if sidecar.role != "av":
-        raise ContractError(f"{nla} is an {sidecar.role.upper()}, expected an AV.")
+    nla = nla or default_pair(model).av
+    folder, sidecar = _av_sidecar(nla)
     if layer is not None and layer != sidecar.layer:
         raise ContractError(f"{nla} reads block {sidecar.layer}, but layer {layer} was asked for; leave the layer out.")
+    return _with_base(model, folder, sidecar)
+
+
+def load_verbalizer(where: str, *, dtype: str = "auto", device: str = "auto") -> tuple[ActivationVerbalizer, LoadedModel]:
+    """An AV with the base model its sidecar names.
+
+    Raises:
+        ContractError, FetchError, ModelError: see `build` and `load_model`.
+    """
+    folder, sidecar = _av_sidecar(where)
+    base = base_model(sidecar, dtype=dtype, device=device)
+    return _with_base(base, folder, sidecar), base
+
+
+def _av_sidecar(where: str) -> tuple[Path, Sidecar]:
+    folder = role_folder(where, "av")
+    sidecar = read_sidecar(folder)
+    if sidecar.role != "av":
+        raise ContractError(f"{where} is an {sidecar.role.upper()}, expected an AV.")
+    return folder, sidecar
+
+
+def _with_base(model: LoadedModel, folder: Path, sidecar: Sidecar) -> ActivationVerbalizer:
     check_sidecar(sidecar, model)
-    verbalizer = load_model(str(folder), dtype=model.precision.name, device=str(model.device))
-    check_sidecar(sidecar, verbalizer)
-    return ActivationVerbalizer(verbalizer, sidecar)
+    if (folder / CONFIG_FILE).is_file():
+        verbalizer = shared_copy(model)
+        load_adapter(verbalizer, folder)
+    else:
+        verbalizer = load_model(str(folder), dtype=model.precision.name, device=str(model.device))
+        check_sidecar(sidecar, verbalizer)
+    ours = sidecar.harness
+    return ActivationVerbalizer(verbalizer, sidecar, float(ours.get("temperature", 1.0)), int(ours.get("max_tokens", MAX_TOKENS)))

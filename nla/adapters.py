@@ -1,0 +1,128 @@
+"""Several roles on one base model in memory: copies that share its weights and carry low-rank adapters (LoRA) of their own.
+
+A role (AV, AR) is a copy of the module tree whose parameters are the base model's own tensors, so it costs only its adapter. The
+files are peft's (`adapter_config.json`, `adapter_model.safetensors`), which any peft user can load.
+"""
+
+import copy
+import itertools
+import json
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from nla.architectures import module_at
+from nla.errors import ContractError
+from nla.model import LoadedModel
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+_NAME = "default"
+
+
+class AdapterSpec(BaseModel):
+    """Shape of an adapter on all linear layers of the blocks. `first_ranks` are the ranks in the first blocks, where a vector
+    injected as an embedding has to be made legible; scaling is alpha / rank = 2 everywhere."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rank: int = Field(default=32, ge=1)
+    first_ranks: tuple[int, ...] = ()
+
+
+def shared_copy(model: LoadedModel, n_blocks: int | None = None) -> LoadedModel:
+    """A copy of the module tree over the same weights; with `n_blocks`, of the first blocks only.
+
+    The copy has its own lock: two roles may run at the same time, since neither changes what they share.
+    """
+    shared = {id(t): t for t in itertools.chain(model.network.parameters(), model.network.buffers())}
+    network = copy.deepcopy(model.network, shared)
+    role = LoadedModel(model.source, network, model.tokenizer, model.precision)
+    if n_blocks is not None and n_blocks < model.n_layers:
+        *parent, name = role.architecture.blocks.split(".")
+        setattr(module_at(network, ".".join(parent)), name, nn.ModuleList(list(role.blocks)[:n_blocks]))
+        role.text_config.num_hidden_layers = n_blocks
+        if getattr(role.text_config, "layer_types", None):
+            role.text_config.layer_types = role.text_config.layer_types[:n_blocks]
+        del role.blocks
+    return role
+
+
+def add_adapter(role: LoadedModel, spec: AdapterSpec) -> None:
+    """Put a fresh adapter (float32, zero effect) on every linear layer of a role's blocks."""
+    prefix = re.escape(role.architecture.blocks)
+    names = sorted({name.rsplit(".", 1)[-1] for name, module in role.blocks.named_modules() if isinstance(module, nn.Linear)})
+    ranks = {rf"^{prefix}\.{block}\..*": rank for block, rank in enumerate(spec.first_ranks)}
+    config = LoraConfig(
+        r=spec.rank,
+        lora_alpha=2 * spec.rank,
+        target_modules=names,
+        rank_pattern=ranks,
+        alpha_pattern={pattern: 2 * rank for pattern, rank in ranks.items()},
+        task_type=None,
+        base_model_name_or_path=role.source.location,
+    )
+    _inject(config, role)
+
+
+def _inject(config: LoraConfig, role: LoadedModel) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft warns of things that concern its own saving, which is not used
+        inject_adapter_in_model(config, role.network, _NAME)
+    for module in role.network.modules():
+        if hasattr(module, "cast_input_dtype_enabled"):
+            module.cast_input_dtype_enabled = False  # type: ignore[assignment]  # autocast decides; casting activations up to float32 halves the speed
+    role.network.peft_config = {_NAME: config}  # type: ignore[dict-item]
+    for name, parameter in role.network.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+
+
+def adapter_parameters(role: LoadedModel) -> list[nn.Parameter]:
+    """The parameters of a role's adapter, in a fixed order."""
+    return [parameter for name, parameter in role.network.named_parameters() if "lora_" in name]
+
+
+def save_adapter(role: LoadedModel, folder: Path, dtype: torch.dtype | None = None) -> None:
+    """Write a role's adapter in peft's layout (weights first, under a temporary name)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config: Any = role.network.peft_config[_NAME]
+    state = get_peft_model_state_dict(role.network, adapter_name=_NAME)
+    tensors = {name: t.detach().to("cpu", dtype or t.dtype).contiguous() for name, t in state.items()}
+    scratch = folder / f".{WEIGHTS_FILE}.tmp"
+    save_file(tensors, scratch)
+    scratch.replace(folder / WEIGHTS_FILE)
+    described = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
+    (folder / CONFIG_FILE).write_text(json.dumps(described, indent=2, default=str) + "\n", encoding="utf-8")
+
+
+def load_adapter(role: LoadedModel, folder: Path, *, trainable: bool = False) -> None:
+    """Put the adapter of a folder on a role: float32 to train it, the base model's dtype to use it.
+
+    Raises:
+        ContractError: files missing or corrupt, or the adapter is of another model.
+    """
+    try:
+        config = LoraConfig.from_pretrained(str(folder))
+        tensors = load_file(folder / WEIGHTS_FILE)
+    except (OSError, ValueError, TypeError, SafetensorError) as ex:
+        raise ContractError(f"the adapter in {folder} cannot be read: {str(ex).splitlines()[0]}") from ex
+    _inject(config, role)
+    expected = get_peft_model_state_dict(role.network, adapter_name=_NAME)
+    wrong = [name for name in expected.keys() | tensors.keys() if name not in expected or name not in tensors]
+    wrong += [name for name in expected.keys() & tensors.keys() if expected[name].shape != tensors[name].shape]
+    if wrong:
+        raise ContractError(
+            f"the adapter in {folder} is of another model than {role.source.name}: {len(wrong)} tensors differ ({wrong[0]})."
+        )
+    set_peft_model_state_dict(role.network, tensors, adapter_name=_NAME)
+    for parameter in adapter_parameters(role):
+        parameter.data = parameter.data.to(torch.float32 if trainable else role.precision.dtype)
+        parameter.requires_grad_(trainable)

@@ -1,0 +1,90 @@
+"""Training of the AR: from an explanation to the direction of the vector it was made from; loss mse_nrm = 2 (1 - cos)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from nla.adapters import adapter_parameters
+from nla.contract import Sidecar, ar_prompt_ids
+from nla.metrics import reconstruction
+from nla.model import LoadedModel
+
+
+class Reconstruct:
+    """Differentiable reconstructions of explanations by an AR in training.
+
+    Args:
+        ar: blocks 0 to K (`shared_copy(model, K + 1)`), with an adapter.
+        head: [d_model, d_model], float32.
+        sidecar: the AR's contract.
+    """
+
+    def __init__(self, ar: LoadedModel, head: nn.Parameter, sidecar: Sidecar) -> None:
+        self.ar, self.head, self.sidecar = ar, head, sidecar
+        self._last: Tensor | None = None
+        ar.blocks[sidecar.layer].register_forward_hook(self._keep)
+
+    def __call__(self, explanations: Sequence[str]) -> Float[Tensor, "n d_model"]:
+        """Predicted vectors (float32, on the AR's device)."""
+        prompts = [ar_prompt_ids(self.ar.tokenizer, self.sidecar, text) for text in explanations]
+        lengths = torch.tensor([len(prompt) for prompt in prompts])
+        ids = torch.zeros(len(prompts), int(lengths.max()), dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            ids[row, : len(prompt)] = torch.tensor(prompt)
+        device = self.ar.device
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.ar.precision.dtype == torch.bfloat16):
+            self.ar.network.get_decoder()(input_ids=ids.to(device), use_cache=False)
+        assert self._last is not None
+        stream, self._last = self._last[torch.arange(len(prompts)), lengths - 1], None
+        return stream.float() @ self.head.T
+
+    def _keep(self, _module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        self._last = output[0] if isinstance(output, tuple) else output
+
+
+def mse_nrm_loss(predicted: Float[Tensor, "n d_model"], gold: Float[Tensor, "n d_model"]) -> Float[Tensor, " n"]:
+    """Squared distance of unit vectors (float32), with gradient."""
+    return 2 * (1 - nn.functional.cosine_similarity(predicted, gold.to(predicted), dim=-1))
+
+
+@dataclass
+class ARStage:
+    """The AR's supervised training on pairs of explanation and vector."""
+
+    ar: LoadedModel
+    head: nn.Parameter
+    sidecar: Sidecar
+    vectors: Float[Tensor, "n d_model"]
+    explanations: Sequence[str]
+    heldout: Mapping[str, tuple[Float[Tensor, "m d_model"], Sequence[str]]] = field(default_factory=dict)
+    """Named sets of held-out vectors and explanations (gold, sampled …)."""
+    name: str = "AR"
+
+    def __post_init__(self) -> None:
+        self._reconstruct = Reconstruct(self.ar, self.head, self.sidecar)
+
+    @property
+    def n_examples(self) -> int:
+        """Number of training pairs."""
+        return len(self.explanations)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The adapter's, and the head."""
+        return [*adapter_parameters(self.ar), self.head]
+
+    def loss(self, rows: list[int], step: int) -> tuple[Tensor, dict[str, float]]:
+        """Mean loss of some training examples."""
+        predicted = self._reconstruct([self.explanations[i] for i in rows])
+        return mse_nrm_loss(predicted, self.vectors[rows]).mean(), {}
+
+    def evaluate(self) -> dict[str, float]:
+        """fve_nrm on each held-out set."""
+        return {f"fve_{name}": reconstruction(gold, self.predict(texts)).fve_nrm for name, (gold, texts) in self.heldout.items()}
+
+    def predict(self, texts: Sequence[str], batch: int = 64) -> Float[Tensor, "n d_model"]:
+        """Reconstructions without gradient, on the CPU."""
+        with torch.no_grad():
+            return torch.cat([self._reconstruct(texts[i : i + batch]).cpu() for i in range(0, len(texts), batch)])

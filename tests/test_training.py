@@ -1,0 +1,224 @@
+"""Training of the AV and AR on tiny random models: losses against hand-written references, adapters, resuming after a kill."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from nla.adapters import AdapterSpec, adapter_parameters, add_adapter, load_adapter, save_adapter, shared_copy
+from nla.contract import av_prompt_ids, read_sidecar, scaled
+from nla.errors import ConfigError, ContractError
+from nla.model import LoadedModel, load_model
+from nla.training.ar import ARStage, mse_nrm_loss
+from nla.training.av import AVStage, TokenLosses, reply_ids
+from nla.training.config import RLConfig
+from nla.training.loop import TrainConfig, batch_rows, fit, learning_rate_share
+from nla.training.loss import linear_cross_entropy
+from nla.training.pair import seed_adapter
+from nla.training.rl import Rollout, advantages, policy_loss, rewards_of
+from nla.verbalizers.base import Explanation
+
+VECTORS = torch.randn(12, 32, generator=torch.Generator().manual_seed(3)) * 5
+TEXTS = [f"word{i} and {i * i}" for i in range(12)]
+
+
+def adapted(model: LoadedModel, n_blocks: int | None = None) -> LoadedModel:
+    role = shared_copy(model, n_blocks)
+    add_adapter(role, AdapterSpec(rank=4, first_ranks=(8,)))
+    seed_adapter(role, 0)
+    return role
+
+
+def randomised(role: LoadedModel) -> LoadedModel:
+    """An adapter with an effect: its B matrices are not zero."""
+    generator = torch.Generator().manual_seed(1)
+    for parameter in adapter_parameters(role):
+        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.2
+    return role
+
+
+def test_cross_entropy_and_its_gradient_equal_torchs() -> None:
+    hidden = torch.randn(700, 8, requires_grad=True)
+    weight, targets, weights = torch.randn(50, 8), torch.randint(50, (700,)), torch.randn(700)
+    ours = linear_cross_entropy(hidden, weight, targets)
+    (gradient,) = torch.autograd.grad((ours * weights).sum(), hidden)
+    theirs = cross_entropy(hidden @ weight.T, targets, reduction="none")
+    (expected,) = torch.autograd.grad((theirs * weights).sum(), hidden)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma3_text"])
+def test_token_losses_equal_those_of_whole_sequences_run_one_by_one(
+    family: str, tiny_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    from tests.conftest import write_tiny_av
+
+    sidecar = read_sidecar(write_tiny_av(tmp_path / "av", family))
+    av = randomised(adapted(load_model(str(tiny_folder(family)), dtype="float32", device="cpu")))
+    replies = [reply_ids(av, text) for text in TEXTS[:4]]
+    losses, lengths = TokenLosses(av, sidecar)(VECTORS[:4], replies)
+    prompt = av_prompt_ids(av.tokenizer, sidecar)
+    assert sidecar.marker is not None
+    [at] = sidecar.marker.positions(prompt)
+    expected = []
+    for vector, reply in zip(VECTORS, replies, strict=False):
+        embeds = av.embedding(torch.tensor([prompt + reply])).clone()
+        embeds[0, at] = scaled(vector[None], sidecar.injection_scale)[0]
+        logits = av.network(inputs_embeds=embeds, use_cache=False).logits[0, len(prompt) - 1 : -1]
+        expected.append(cross_entropy(logits, torch.tensor(reply), reduction="none"))
+    assert lengths == [len(reply) for reply in replies]
+    torch.testing.assert_close(losses, torch.cat(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_every_adapter_parameter_of_the_av_gets_a_gradient(tiny: LoadedModel, tiny_av: Path) -> None:
+    av = randomised(adapted(tiny))
+    losses, _ = TokenLosses(av, read_sidecar(tiny_av))(VECTORS[:2], [reply_ids(av, text) for text in TEXTS[:2]])
+    losses.mean().backward()  # type: ignore[no-untyped-call]
+    assert all(parameter.grad is not None and bool(parameter.grad.any()) for parameter in adapter_parameters(av))
+    assert not any(parameter.requires_grad for parameter in tiny.network.parameters())
+
+
+def test_a_fresh_adapter_changes_nothing_and_shares_the_weights(tiny: LoadedModel) -> None:
+    ids = torch.randint(200, (2, 9))
+    role = adapted(tiny)
+    torch.testing.assert_close(role.network(ids).logits, tiny.network(ids).logits)
+    theirs = {tensor.data_ptr() for tensor in tiny.network.parameters()}
+    own = [p for p in role.network.parameters() if p.data_ptr() not in theirs]
+    assert {id(p) for p in own} == {id(p) for p in adapter_parameters(role)}
+
+
+def test_an_adapter_comes_back_from_its_files(tiny: LoadedModel, tmp_path: Path) -> None:
+    ids = torch.randint(200, (2, 9))
+    role = randomised(adapted(tiny))
+    save_adapter(role, tmp_path)
+    again = shared_copy(tiny)
+    load_adapter(again, tmp_path)
+    torch.testing.assert_close(again.network(ids).logits, role.network(ids).logits)
+    assert not torch.allclose(again.network(ids).logits, tiny.network(ids).logits, atol=1e-3)
+
+
+def test_an_adapter_of_another_model_is_refused(tiny: LoadedModel, tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    save_adapter(adapted(tiny, 2), tmp_path)
+    with pytest.raises(ContractError, match="another model"):
+        load_adapter(shared_copy(tiny), tmp_path)
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(ContractError, match="cannot be read"):
+        load_adapter(shared_copy(tiny, 2), tmp_path)
+
+
+def test_mse_nrm_loss_is_the_distance_of_unit_vectors() -> None:
+    p, g = torch.randn(6, 5), torch.randn(6, 5)
+    by_hand = [
+        sum((a / math.hypot(*x) - b / math.hypot(*y)) ** 2 for a, b in zip(x, y, strict=True))
+        for x, y in zip(p.tolist(), g.tolist(), strict=True)
+    ]
+    torch.testing.assert_close(mse_nrm_loss(p, g), torch.tensor(by_hand))
+
+
+def test_the_grpo_loss_equals_a_scalar_reference() -> None:
+    config = RLConfig(train=TrainConfig(steps=1), group=2, length_from=2, length_penalty=0.1)
+    good, failed = Explanation("a"), Explanation("", "truncated")
+    rollouts = [Rollout(0, (1, 2, 3), good), Rollout(0, (1,), good), Rollout(1, (4, 5), failed), Rollout(1, (6, 7), good)]
+    rewards = rewards_of(torch.tensor([0.5, 0.9, 0.1, 0.3]), rollouts, config)
+    assert rewards.tolist() == pytest.approx([-0.6, -0.9, -2.0, -0.3])
+    advantage = advantages(rewards.view(2, 2)).flatten()
+    assert advantage.tolist() == pytest.approx([1, -1, -1, 1], abs=1e-2)
+    nats = torch.tensor([0.5, 1.0, 2.0, 0.1, 0.7, 0.2, 1.5, 0.3])
+    reference = nats + torch.tensor([0.1, -0.2, 0, 0, 0.3, 0, 0, -0.5])
+    loss, kl = policy_loss(nats, reference, [3, 1, 2, 2], advantage, kl=0.5)
+    owner = [0, 0, 0, 1, 2, 2, 3, 3]
+    kls = [math.exp(n - r) - (n - r) - 1 for n, r in zip(nats.tolist(), reference.tolist(), strict=True)]
+    by_hand = sum(float(advantage[o]) * n for o, n in zip(owner, nats.tolist(), strict=True)) / 8 + 0.5 * sum(kls) / 8
+    assert float(loss) == pytest.approx(by_hand, rel=1e-5)
+    assert float(kl) == pytest.approx(sum(kls) / 8, rel=1e-5)
+    assert min(kls) >= 0
+
+
+def test_the_gradient_of_the_policy_loss_raises_what_was_better() -> None:
+    nats = torch.tensor([1.0, 1.0], requires_grad=True)
+    loss, _ = policy_loss(nats, nats.detach(), [1, 1], torch.tensor([1.0, -1.0]), kl=0.1)
+    (gradient,) = torch.autograd.grad(loss, nats)
+    assert gradient[0] > 0 > gradient[1]  # descending lowers the first one's -log p
+
+
+def test_the_schedule_warms_up_and_falls_to_its_share() -> None:
+    config = TrainConfig(steps=100, warmup=10, final_lr=0.1)
+    shares = [learning_rate_share(step, config) for step in range(100)]
+    assert shares[0] == pytest.approx(0.1)
+    assert max(shares) == shares[9] == 1
+    assert shares[-1] == pytest.approx(0.1, abs=1e-3)
+    assert shares[9:] == sorted(shares[9:], reverse=True)
+
+
+def test_every_example_comes_once_an_epoch() -> None:
+    config = TrainConfig(steps=10, batch=4)
+    epoch = [row for step in range(3) for row in batch_rows(step, 12, config)]
+    assert sorted(epoch) == list(range(12))
+    assert epoch != [row for step in range(3, 6) for row in batch_rows(step, 12, config)]
+
+
+def ar_stage(model: LoadedModel, tiny_av: Path, n: int = 12) -> ARStage:
+    from dataclasses import replace
+
+    sidecar = replace(read_sidecar(tiny_av), role="ar", template="{explanation} End.", marker=None)
+    ar = adapted(model, sidecar.layer + 1)
+    return ARStage(ar, nn.Parameter(torch.eye(32)), sidecar, VECTORS[:n], TEXTS[:n], {"gold": (VECTORS[:n], TEXTS[:n])})
+
+
+def av_stage(model: LoadedModel, tiny_av: Path) -> AVStage:
+    return AVStage(adapted(model), read_sidecar(tiny_av), VECTORS, TEXTS, VECTORS, TEXTS)
+
+
+class KilledError(Exception):
+    """Stands for a kill between two checkpoints."""
+
+
+@pytest.mark.parametrize("make", [ar_stage, av_stage])
+def test_a_killed_run_ends_where_an_uninterrupted_one_does(
+    make: Callable[[LoadedModel, Path], ARStage | AVStage], tiny: LoadedModel, tiny_av: Path, tmp_path: Path
+) -> None:
+    config = TrainConfig(steps=7, batch=4, lr=1e-2, warmup=2, checkpoint_every=3, eval_every=4)
+    whole = make(tiny, tiny_av)
+    expected = fit(whole, config, tmp_path / "whole", lambda _: None)
+    killed = make(tiny, tiny_av)
+    inner = killed.loss
+
+    def dies(rows: list[int], step: int) -> tuple[Tensor, dict[str, float]]:
+        if step == 5:
+            raise KilledError
+        return inner(rows, step)
+
+    killed.loss = dies  # type: ignore[method-assign]
+    with pytest.raises(KilledError):
+        fit(killed, config, tmp_path / "killed", lambda _: None)
+    resumed = make(tiny, tiny_av)
+    found = fit(resumed, config, tmp_path / "killed", lambda _: None)
+    for ours, theirs in zip(resumed.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    assert found.loss.tolist() == expected.loss.tolist()
+    with pytest.raises(ConfigError, match="another lr"):
+        fit(resumed, config.model_copy(update={"lr": 1e-3}), tmp_path / "killed", lambda _: None)
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted(tiny: LoadedModel, tiny_av: Path, tmp_path: Path) -> None:
+    stage = ar_stage(tiny, tiny_av)
+    inner = stage.loss
+    stage.loss = lambda rows, step: (inner(rows, step)[0] * (math.nan if step == 1 else 1), {})  # type: ignore[method-assign]
+    record = fit(stage, TrainConfig(steps=3, batch=4), tmp_path, lambda _: None)
+    assert record.skipped.tolist() == [0, 1, 1]
+    assert all(bool(parameter.isfinite().all()) for parameter in stage.parameters())
+
+
+def test_the_ar_learns_to_tell_64_vectors_apart(tiny: LoadedModel, tiny_av: Path, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(8)
+    stage = ar_stage(tiny, tiny_av)
+    stage.vectors = torch.randn(64, 32, generator=generator)
+    stage.explanations = [f"{i % 8} {chr(65 + i // 8)}" for i in range(64)]
+    stage.heldout = {"seen": (stage.vectors, stage.explanations)}
+    record = fit(stage, TrainConfig(steps=250, batch=32, lr=2e-2, warmup=10, eval_every=250), tmp_path, lambda _: None)
+    assert record.heldout_fve_seen.iloc[-1] > 0.9
