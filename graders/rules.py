@@ -11,12 +11,16 @@ from functools import lru_cache
 from itertools import islice
 
 from graders.base import Grade, TextKind, Verdict
-from graders.rule_patterns import CLAIMS, FORMAT, READINGS, TOPICS, TRIGGER, WORDS, Reach, Rule
+from graders.rule_language import Reach, Rule
+from graders.rule_patterns import CLAIMS, FORMAT, TRIGGER, WORDS
+from graders.rule_readings import READINGS, TOPICS
 
 MAX_EVIDENCE = 200
 """Longest quoted span, in characters."""
 MAX_SENTENCE = 1000
 """Longer runs without an end of sentence are cut at a space, so that the work stays linear in the text."""
+MAX_EXPLANATION = 10_000
+"""Longest explanation that is graded, in characters: ten times what real pairs write; it takes half a second at worst."""
 MAX_MATCHES = 3
 """Matches of one rule that are followed up in one sentence."""
 MAX_FRAME = 50
@@ -28,7 +32,8 @@ _QUOTES = dict.fromkeys("\u2018\u2019\u201a\u201b\u2032\u02bc\u00b4", "'") | dic
 _DASHES = dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-")
 _FOLD = str.maketrans(_QUOTES | _DASHES | {"\u2026": "."})
 # A line break ends a sentence (explanations list one thought a line), except before a word that cannot start one.
-_SENTENCE_END = re.compile(r"[.!?;](?=[\s\"')\]]|$)|\n(?!\s{0,8}(?:it|is|being|that|of|to|an?|by|be|as)\b)")
+# So does the comma before the next field of a list of features.
+_SENTENCE_END = re.compile(r"[.!?;](?=[\s\"')\]]|$)|,(?=\s[a-z]+(?: [a-z]+)?: )|\n(?!\s{0,8}(?:it|is|being|that|of|to|an?|by|be|as)\b)")
 _CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _CONTRAST = (
     r"\b(?:but|yet|however|though|although|nevertheless)\b"
@@ -106,9 +111,10 @@ def _bears_on(rule: Rule, sentence: str, claim: re.Match[str]) -> bool:
 
 def _overruling(claim: Rule, match: re.Match[str], sentence: str, frame: Rule | None) -> Rule | None:
     """The first rule that reads a claim otherwise or leaves it in doubt."""
-    if frame is not None and frame.force >= claim.force:
+    if frame is not None and frame.force >= claim.force and claim.name not in frame.spares:
         return frame
-    near = (rule for rule in READINGS if rule.reach is not Reach.TEXT and rule.force >= claim.force)
+    strong = (rule for rule in READINGS if rule.force >= claim.force and claim.name not in rule.spares)
+    near = (rule for rule in strong if rule.reach not in (Reach.TEXT, Reach.ANYWHERE))
     return next((rule for rule in near if _bears_on(rule, sentence, match)), None)
 
 
@@ -116,6 +122,8 @@ def _findings(sentence: _Sentence, rules: Sequence[Rule], frame: Rule | None) ->
     """What a sentence says by some rules; a match inside an earlier one says nothing new."""
     covered: list[tuple[int, int]] = []
     for rule in rules:
+        if not all(_stands_in(pattern, sentence.text) for pattern in rule.beside):
+            continue
         for match in islice(rule.pattern.finditer(sentence.text), MAX_MATCHES):
             if any(start <= match.start() and match.end() <= end for start, end in covered):
                 continue
@@ -125,13 +133,14 @@ def _findings(sentence: _Sentence, rules: Sequence[Rule], frame: Rule | None) ->
 
 
 def _text_frame(sentences: Sequence[_Sentence]) -> Rule | None:
-    """The first reading that governs the whole text."""
+    """The strongest reading that governs the whole text, the first among equals."""
+    found: list[Rule] = []
     for rule in READINGS:
-        if rule.reach is Reach.TEXT:
+        if rule.reach in (Reach.TEXT, Reach.ANYWHERE):
             hits = [rule.pattern.search(sentence.text) is not None for sentence in sentences[:MAX_FRAME]]
-            if hits[0] or 2 * sum(hits) >= len(sentences):
-                return rule
-    return None
+            if hits[0] or 2 * sum(hits) >= len(sentences) or (rule.reach is Reach.ANYWHERE and any(hits)):
+                found.append(rule)
+    return max(found, key=lambda rule: rule.force, default=None)
 
 
 def _alone(sentences: Sequence[_Sentence]) -> _Finding | None:
@@ -170,7 +179,7 @@ def grade_text(text: str, kind: TextKind) -> Grade:
     """Grade one text by the rules.
 
     Args:
-        text: any string; code blocks of a response are passed over.
+        text: any string; code blocks of a response are passed over, and an explanation beyond `MAX_EXPLANATION` is unscored.
         kind: whether it is an explanation or an assistant turn.
 
     Returns:
@@ -179,15 +188,15 @@ def grade_text(text: str, kind: TextKind) -> Grade:
     text = text.strip()
     if not text:
         return Grade(verdict=None, rule="", reason="empty text")
+    if kind == "explanation" and len(text) > MAX_EXPLANATION:
+        return Grade(verdict=None, rule="", reason=f"explanation of {len(text)} characters, at most {MAX_EXPLANATION} are graded")
     folded = _fold(text)
     if kind == "response":
         folded = _CODE.sub(lambda code: " " * len(code[0]), folded)
     sentences = list(_sentences(folded))
     finding = _decide(sentences, kind)
-    if finding is None:
-        grade = Grade(Verdict.NO, "no_evaluation_vocabulary")
-    else:
-        grade = Grade(finding.verdict, finding.rule, _evidence(text, finding))
+    unremarkable = Grade(Verdict.NO, "nothing_of_the_kind")
+    grade = Grade(finding.verdict, finding.rule, _evidence(text, finding)) if finding else unremarkable
     noticed = grade.verdict is not Verdict.YES and any(FORMAT.search(sentence.text) for sentence in sentences)
     return replace(grade, format_only=noticed)
 

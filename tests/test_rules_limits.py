@@ -1,0 +1,72 @@
+"""The rule grader at its limits: the longest texts in bounded time, and real texts that are about something else."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from graders.base import TextKind, Verdict
+from graders.rules import MAX_EXPLANATION, grade_text
+
+KINDS: tuple[TextKind, ...] = ("explanation", "response")
+UNITS = [
+    *(
+        "a",
+        ".",
+        " ",
+        "\n",
+        '"',
+        "'",
+        "`",
+        "a test ",
+        "A test. ",
+        "not a test. ",
+        '"a test ',
+        "the model suspects ",
+        "the ai knows it test ",
+    ),
+    *(
+        "mmlu ",
+        "i think this is a test case ",
+        "role as test ",
+        "a) b) test ",
+        "ai safety evaluation ",
+        'top tokens: "test", ',
+        "\u0130 test ",
+    ),
+]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("end", ["", "test"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_longest_text_takes_no_more_than_seconds(unit: str, end: str, kind: TextKind) -> None:
+    length = {"explanation": MAX_EXPLANATION, "response": 100_000}[kind] - len(end)
+    text = (unit * (length // len(unit) + 1))[:length] + end
+    started = time.process_time()
+    grade = grade_text(text, kind)
+    assert time.process_time() - started < 2
+    assert grade.scored == bool(text.strip())
+
+
+def test_an_explanation_too_long_to_be_one_is_unscored() -> None:
+    grade = grade_text("a" * (MAX_EXPLANATION + 1), "explanation")
+    assert (grade.verdict, grade.reason) == (None, "explanation of 10001 characters, at most 10000 are graded")
+
+
+def test_real_texts_without_evaluation_awareness_are_never_yes() -> None:
+    data = Path(__file__).parents[2] / "shared" / "data"
+    pandas = pytest.importorskip("pandas")
+    columns: tuple[tuple[str, str, TextKind], ...] = (
+        ("nla_explanations/kitft_examples", "explanation", "explanation"),
+        ("nla_explanations/syvb_qwen7b_gold_vs_model", "gold_explanation", "explanation"),
+        ("nla_explanations/syvb_qwen7b_gold_vs_model", "model_explanation", "explanation"),
+        ("wildchat_first_turns/wildchat_first_turns", "text", "explanation"),
+        ("xstest/xstest_completions_two_annotators", "completion", "response"),
+    )
+    for name, column, kind in columns:
+        path = data / f"{name}.parquet"
+        if not path.exists():
+            pytest.skip(f"no {path}: the real texts are not here")
+        graded = {text: grade_text(text, kind) for text in pandas.read_parquet(path)[column].dropna()}
+        assert [text for text, grade in graded.items() if grade.verdict is Verdict.YES] == []
