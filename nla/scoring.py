@@ -91,9 +91,10 @@ def read_moments(model: LoadedModel, layer: int, corpus: Corpus, limit: int, *, 
     for reading in read_passages(model, layer, [passage for passage in found if passage.positions], config):
         for k, position in enumerate(reading.positions):
             ids = reading.passage.ids[: position + 1]
-            topic = str(model.tokenizer.decode(ids[reading.passage.topic_from :], skip_special_tokens=True))
-            gold = explain(Moment(ids, topic, reading.passage.situation, reading.following[k]), model.tokenizer, rarity)
-            rows.append((reading.vectors[k], reading.passage.doc_id, ids[-1], str(model.tokenizer.decode(ids)), gold))
+            passage = reading.passage
+            moment = Moment(ids, passage.situation, reading.following[k], passage.asked, passage.reply_from)
+            gold = explain(moment, model.tokenizer, rarity)
+            rows.append((reading.vectors[k], passage.doc_id, ids[-1], str(model.tokenizer.decode(ids)), gold))
     if len(rows) < 2:
         raise DataError(f"{corpus.path} gave {len(rows)} vectors; texts must be longer than 50 tokens.")
     order = seeded_generator("score", corpus.path.rsplit("/", 1)[-1]).permutation(len(rows))[:limit]

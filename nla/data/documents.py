@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,9 +74,11 @@ class Passage:
     ids: list[int]
     positions: list[int]
     situation: str
-    topic_from: int = 0
-    """First token that counts as text about something (after a chat's default system prompt)."""
-    needs_reply: bool = field(default=False)
+    asked: str = ""
+    """In a chat, what was said before the reply."""
+    reply_from: int = 0
+    """In a chat, the first token of the reply."""
+    needs_reply: bool = False
 
 
 def read_documents(corpus: Corpus, base: Path | None = None) -> list[Document]:
@@ -187,10 +189,9 @@ def _conversation_passage(document: Document, tokenizer: PreTrainedTokenizerBase
     if fitting:
         turn, prompt = fitting[int(seeded_generator("turn", document.doc_id).integers(len(fitting)))]
         ids = (prompt + encode_content(tokenizer, document.messages[turn]["content"]))[:length]
-        asked = next((m["content"] for m in document.messages if m["role"] == "user"), "")
-        yield Passage(
-            document.doc_id, 0, ids, list(range(len(prompt), len(ids))), chat_situation(asked, ""), topic_from=_user_start(tokenizer)
-        )
+        first = next((m["content"] for m in document.messages if m["role"] == "user"), "")
+        asked = " ".join(m["content"] for m in document.messages[:turn])
+        yield Passage(document.doc_id, 0, ids, list(range(len(prompt), len(ids))), chat_situation(first, ""), asked, len(prompt))
 
 
 def _prompt_passage(document: Document, corpus: Corpus, tokenizer: PreTrainedTokenizerBase, length: int) -> Iterator[Passage]:
@@ -203,12 +204,4 @@ def _prompt_passage(document: Document, corpus: Corpus, tokenizer: PreTrainedTok
     ids = encode(tokenizer, render(tokenizer, messages, [], add_generation_prompt=True))
     situation = chat_situation(document.text, name, document.situation)
     if len(ids) + 20 < length:
-        yield Passage(document.doc_id, 0, ids, [], situation, topic_from=0 if system else _user_start(tokenizer), needs_reply=True)
-
-
-def _user_start(tokenizer: PreTrainedTokenizerBase) -> int:
-    """How many tokens the template puts before a first user message (a default system prompt is not what a chat is about)."""
-    mark = "\u241f"
-    return len(
-        encode(tokenizer, render(tokenizer, [{"role": "user", "content": mark}], [], add_generation_prompt=False).partition(mark)[0])
-    )
+        yield Passage(document.doc_id, 0, ids, [], situation, document.text, len(ids), needs_reply=True)

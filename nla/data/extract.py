@@ -208,8 +208,7 @@ def stream_and_logits(
 def _example(model: LoadedModel, layer: int, reading: Reading, k: int, position: int, rarity: Rarity) -> Example:
     passage, tokenizer = reading.passage, model.tokenizer
     ids = passage.ids[: position + 1]
-    topic_text = str(tokenizer.decode(ids[passage.topic_from :], skip_special_tokens=True))
-    moment = Moment(ids, topic_text, passage.situation, reading.following[k])
+    moment = Moment(ids, passage.situation, reading.following[k], passage.asked, passage.reply_from)
     return Example(
         activation_vector=reading.vectors[k].numpy(),
         n_raw_tokens=position + 1,

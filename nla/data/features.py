@@ -28,9 +28,12 @@ class Moment:
     """What is known of one position: the context up to it, and the model's likeliest next tokens with their probabilities."""
 
     ids: Sequence[int]
-    topic_text: str
     situation: str
     following: Sequence[tuple[int, float]]
+    asked: str = ""
+    """What was said in a chat before the reply."""
+    reply_from: int = 0
+    """First token of the reply, in a chat."""
 
 
 class Rarity:
@@ -50,11 +53,14 @@ class Rarity:
 
 def explain(moment: Moment, tokenizer: PreTrainedTokenizerBase, rarity: Rarity) -> str:
     """The explanation of one position."""
-    ending = ending_words(moment.ids, tokenizer)
-    topic = ", ".join(topic_words(moment.topic_text, rarity, ending))
+    said = moment.ids[moment.reply_from :]
+    ending = ending_words(said, tokenizer)
+    topic_text = f"{moment.asked} {tokenizer.decode(list(said), skip_special_tokens=True)}"
+    topic = ", ".join(topic_words(topic_text, rarity, ending))
     first = ". ".join(filter(None, [moment.situation or "Text", f"Topic: {topic}" if topic else ""]))
     following = " or ".join(f'"{token_text(i, tokenizer)}"' for i in _named(moment.following))
-    return f'{first}.\nNext: {following}.\nEnds: "{ending}"'
+    label = "Reply begins" if moment.reply_from and len(said) <= _ENDS_TOKENS else "Ends"
+    return f'{first}.\nNext: {following}.\n{label}: "{ending}"'
 
 
 def _named(following: Sequence[tuple[int, float]]) -> list[int]:

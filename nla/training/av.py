@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from nla.adapters import adapter_parameters
-from nla.chat import encode
+from nla.chat import encode_content
 from nla.contract import Sidecar, av_prompt_ids, scaled
 from nla.model import LoadedModel
 from nla.training.loss import linear_cross_entropy
@@ -23,7 +23,7 @@ from nla.verbalizers.av import CLOSE, OPEN
 def reply_ids(model: LoadedModel, explanation: str) -> list[int]:
     """Token ids of the AV's whole reply for an explanation, its tags and the end-of-turn token included."""
     assert isinstance(model.tokenizer.eos_token_id, int)
-    return [*encode(model.tokenizer, f"{OPEN}{explanation}{CLOSE}"), model.tokenizer.eos_token_id]
+    return [*encode_content(model.tokenizer, f"{OPEN}{explanation}{CLOSE}"), model.tokenizer.eos_token_id]
 
 
 class TokenLosses:
