@@ -1,7 +1,9 @@
 """Graders turn an explanation or an assistant turn into YES / NO / UNCLEAR with evidence. Each is a module here, found by name."""
 
 import importlib
+import inspect
 import pkgutil
+import re
 
 from graders.base import Grader
 from nla.errors import ConfigError
@@ -13,13 +15,18 @@ def grader_names() -> list[str]:
     return sorted(name for name in modules if hasattr(importlib.import_module(f"{__name__}.{name}"), "grader"))
 
 
-def build_grader(name: str) -> Grader:
-    """The grader of that name.
+def build_grader(spec: str) -> Grader:
+    """The grader of a name, with options for one that takes any: `rules`, `judge`, `judge:batch=8:blurb=none`.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: there is none of that name, or it has no such option.
     """
+    name, *typed = re.split(r":(?=[a-z]+=)", spec)
     if name not in grader_names():
         raise ConfigError(f"no grader named '{name}'; there are: {', '.join(grader_names())}.")
-    built: Grader = importlib.import_module(f"{__name__}.{name}").grader()
+    factory = importlib.import_module(f"{__name__}.{name}").grader
+    options = dict(option.split("=", 1) for option in typed)
+    if options and not inspect.signature(factory).parameters:
+        raise ConfigError(f"grader '{name}' takes no options; found {', '.join(typed)}.")
+    built: Grader = factory(**options)
     return built

@@ -19,7 +19,7 @@ from inspect_ai.tool import ToolDef, ToolInfo
 from inspect_ai.util import concurrency
 
 from graders import build_grader
-from graders.base import Grade, Verdict, with_checked_evidence
+from graders.base import Grade, Verdict, tokens_spent, with_checked_evidence
 from graders.metrics import explanations_unscored, flagged_high, flagged_low, flagged_rate, mean_k, n, token_rate, unclear_rate
 from nla.errors import ConfigError, ModelError
 from nla.found import check_verbalizer_name
@@ -198,6 +198,7 @@ def _table(reading: _Reading, grades: list[Grade]) -> dict[str, Any]:
     return {
         "counts": dict(counts),
         "n_unscored": len(grades) - len(scored),
+        "grader_tokens": tokens_spent(grades),
         "token_rate": counts[Verdict.YES] / len(scored) if scored else None,
         "unclear_rate": counts[Verdict.UNCLEAR] / len(scored) if scored else None,
         "tokens": table,

@@ -37,6 +37,10 @@ class Grade:
     """Benchmark-like format was noticed without any claim of evaluation: recorded, never counted as YES."""
     reason: str = ""
     """Why there is no verdict, for a failed grading."""
+    input_tokens: int = 0
+    """Tokens read by the model that graded; where one call graded several texts, all stand on the first."""
+    output_tokens: int = 0
+    """Tokens written by the model that graded, likewise."""
 
     def __post_init__(self) -> None:
         if self.verdict is None and not self.reason:
@@ -53,6 +57,11 @@ def with_checked_evidence(grade: Grade, text: str) -> Grade:
     if grade.evidence in text:
         return grade
     return replace(grade, verdict=None, reason="evidence is not in the text")
+
+
+def tokens_spent(grades: Sequence[Grade]) -> dict[str, int]:
+    """Tokens that a model read and wrote for some grades; 0 for graders without one."""
+    return {"input": sum(grade.input_tokens for grade in grades), "output": sum(grade.output_tokens for grade in grades)}
 
 
 class Grader(Protocol):

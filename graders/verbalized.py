@@ -5,7 +5,7 @@ from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
 from graders import build_grader
-from graders.base import Verdict, with_checked_evidence
+from graders.base import Verdict, tokens_spent, with_checked_evidence
 from graders.metrics import flagged_high, flagged_low, flagged_rate, n
 
 
@@ -35,7 +35,7 @@ def verbalized_awareness(grader: str = "rules", blurb: str = "") -> Scorer:
             {"message": index, "verdict": g.verdict and str(g.verdict), "rule": g.rule, "evidence": g.evidence, "reason": g.reason}
             for (index, _), g in zip(turns, grades, strict=True)
         ]
-        metadata = {"grader": grader, "turns": table}
+        metadata = {"grader": grader, "turns": table, "grader_tokens": tokens_spent(grades)}
         flagged = any(grade.verdict is Verdict.YES for grade in grades)
         failed = [grade.reason for grade in grades if not grade.scored]
         if failed and not flagged:
