@@ -6,7 +6,6 @@ for the AV, with a KL penalty towards the warm-started AV, and one for the AR on
 continued, never replaced. After the public reference (kitft/natural_language_autoencoders); the length hinge and -log mse are ours.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -127,12 +126,13 @@ class RLStage:
         ar_loss = mse_nrm_loss(predicted, vectors[owners].to(predicted))[good].mean() if bool(good.any()) else predicted.sum() * 0
         figures = {
             "reward": float(rewards.mean()),
-            "mse_nrm": float(errors[good].mean()) if bool(good.any()) else math.nan,
             "kl": float(kl),
             "failed": float((~good).float().mean()),
             "length": sum(lengths) / len(lengths),
             "distinct": len({rollout.explanation.text for rollout in rollouts}) / len(rollouts),
         }
+        if bool(good.any()):
+            figures["mse_nrm"] = float(errors[good].mean())
         return policy + self.config.ar_lr_share * ar_loss, figures
 
     def _rollouts(self, vectors: Float[Tensor, "n d_model"], step: int) -> list[Rollout]:
@@ -154,13 +154,15 @@ class RLStage:
         verbalizer = self._verbalizer(self.temperature)
         drawn = verbalizer.verbalize(self.heldout_vectors, [("heldout", i) for i in range(len(self.heldout_vectors))])
         kept = [i for i, one in enumerate(drawn) if not one.failure]
+        figures = {"failed": 1 - len(kept) / len(drawn)}
+        if len(kept) < 2:
+            return figures
         texts = [drawn[i].text for i in kept]
         with torch.no_grad():
             predicted = torch.cat([self._reconstruct(texts[i : i + 64]).cpu() for i in range(0, len(texts), 64)])
         words = [word for text in texts for word in text.split()]
-        return {
+        return figures | {
             "fve": reconstruction(self.heldout_vectors[kept], predicted).fve_nrm,
-            "failed": 1 - len(kept) / len(drawn),
             "distinct": len(set(texts)) / len(texts),
             "distinct_words": len(set(words)) / max(len(words), 1),
         }

@@ -1,0 +1,144 @@
+"""`nla data` and `nla train` through the command line on a tiny random model: whole, killed and resumed, and in two processes."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.slow
+
+CONFIG = """
+model = "{model}"
+base_checkpoint = ""
+av_template = "Say what [{{injection_char}}] holds"
+ar_template = "{{explanation}} End."
+marker = "@"
+injection_scale = 5
+heldout_vectors = 16
+av_adapter = {{ rank = 4 }}
+ar_adapter = {{ rank = 4 }}
+[av]
+steps = 12
+batch = 4
+checkpoint_every = 2
+eval_every = 6
+[samples]
+n = 24
+temperature = 1.0
+max_tokens = 24
+[ar]
+steps = 12
+batch = 4
+checkpoint_every = 2
+eval_every = 6
+[rl]
+group = 2
+max_tokens = 24
+[rl.train]
+steps = 4
+batch = 2
+checkpoint_every = 1
+eval_every = 2
+[data]
+layer = 1
+passage_tokens = 60
+positions_per_passage = 2
+[[data.corpora]]
+path = "texts.parquet"
+windows = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Callable[[str], Path]) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    texts = [f"Text {i} tells how the ferry number {i * 7} crosses the wide river at dawn." for i in range(400)]
+    pd.DataFrame({"doc_id": [str(i) for i in range(400)], "text": texts}).to_parquet(folder / "texts.parquet")
+    (folder / "pair.toml").write_text(CONFIG.format(model=tiny_folder("llama")))
+    return folder
+
+
+def command(project: Path, stage: str, work: str, *launcher: str) -> list[str]:
+    start = [*launcher, "-m", "nla.cli"] if launcher else [sys.executable, "-m", "nla.cli"]
+    return [*start, "train", stage, "pair.toml", "--corpora", ".", "--work", work, "--dtype", "float32", "--device", "cpu"]
+
+
+def run(project: Path, *args: str, launcher: tuple[str, ...] = ()) -> None:
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command(project, *args, *launcher), cwd=project, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def finished(project: Path, work: str) -> dict[str, torch.Tensor]:
+    pair = project / work / "pair"
+    return {
+        f"{path.parent.name}/{path.name}/{name}": t for path in sorted(pair.rglob("*.safetensors")) for name, t in load_file(path).items()
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(project: Path) -> dict[str, torch.Tensor]:
+    run(project, "all", "whole")
+    return finished(project, "whole")
+
+
+def test_all_stages_make_a_pair(whole: dict[str, torch.Tensor], project: Path) -> None:
+    assert {name.split("/")[1] for name in whole} == {"adapter_model.safetensors", "value_head.safetensors"}
+    assert all(bool(tensor.isfinite().all()) for tensor in whole.values())
+    assert (project / "whole" / "pair" / "av" / "nla_meta.yaml").is_file()
+
+
+def test_a_run_killed_in_every_stage_ends_in_the_same_pair(whole: dict[str, torch.Tensor], project: Path) -> None:
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    for stage in ("av", "ar", "rl"):
+        running = subprocess.Popen(command(project, "all", "killed"), cwd=project, env=env, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 90
+        while not list((project / "killed" / stage).glob("checkpoint-*")) and running.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+    run(project, "all", "killed")
+    again = finished(project, "killed")
+    assert again.keys() == whole.keys()
+    for name, tensor in whole.items():
+        torch.testing.assert_close(again[name], tensor, rtol=0, atol=0)
+
+
+def test_sigterm_writes_a_checkpoint_first(whole: dict[str, torch.Tensor], project: Path) -> None:
+    assert whole
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    shutil.copytree(project / "whole" / "data", project / "stopped" / "data")
+    long = (
+        (project / "pair.toml").read_text().replace("steps = 12", "steps = 5000").replace("checkpoint_every = 2", "checkpoint_every = 5000")
+    )
+    (project / "long.toml").write_text(long)
+    start = [part.replace("pair.toml", "long.toml") for part in command(project, "av", "stopped")]
+    running = subprocess.Popen(start, cwd=project, env=env, stderr=subprocess.PIPE, text=True)
+    metrics = project / "stopped" / "av" / "metrics.jsonl"
+    deadline = time.monotonic() + 90
+    while (not metrics.exists() or metrics.read_text().count("\n") < 3) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGTERM)
+    _, told = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "the same command goes on from there" in told
+    assert len(list((project / "stopped" / "av").glob("checkpoint-*"))) == 1
+
+
+def test_two_processes_train_the_ar_to_the_same_weights_as_one(whole: dict[str, torch.Tensor], project: Path) -> None:
+    for part in ("data", "samples", "pair/av"):
+        shutil.copytree(project / "whole" / part, project / "two" / part)
+    launcher = ("accelerate", "launch", "--cpu", "--num_processes=2", "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no")
+    run(project, "ar", "two", launcher=launcher)
+    expected = pd.read_json(project / "whole" / "ar" / "metrics.jsonl", lines=True)
+    found = pd.read_json(project / "two" / "ar" / "metrics.jsonl", lines=True)
+    assert found.heldout_fve_gold.dropna().tolist() == pytest.approx(expected.heldout_fve_gold.dropna().tolist(), abs=2e-3)
