@@ -228,7 +228,7 @@ def test_false_flags_are_projected_from_the_bound_of_an_explanation() -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_holm_is_that_of_statsmodels(p_values: list[float]) -> None:
     expected = multipletests(p_values, method="holm")[1]
     np.testing.assert_allclose(stats.holm(np.array(p_values)), expected, atol=1e-15)
