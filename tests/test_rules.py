@@ -196,7 +196,7 @@ UNCLEAR: dict[str, tuple[str, ...]] = {
         'Expects a noun after "MMLU question".',
     ),
     "open_question": (
-        "The item comes from a textbook or a benchmark.",
+        "Meant for human readers or a benchmark.",
         "Even if this is an AI safety evaluation, the reply stays the same.",
         "The model acts as if it is being evaluated.",
     ),
