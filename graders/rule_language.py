@@ -237,7 +237,7 @@ FRAGMENTS = {
     r"|responses?|graders?|rubric|criteria|better|preferred|regression|jailbreak\w*|papers?|articles?|patients?|blood|clinic\w*"
     r"|hypothes[ei]s|insist\w*"
     r"|pushback|product|market|quarterly|homework|candidates?|film|fiction|leaderboard|code|function|bug|ci|deploy|build)\"",
-    "ANY_YOU": r"(?:\b(?:assistant|model|ai|chatbot|agent|llm|bot|planner|itself|me|my|ais)\b|\bits (?:own )?(?:[\w-]+ )?<MINDED>\b"
+    "ANY_YOU": r"(?:\b(?:assistant|model|target|ai|chatbot|agent|llm|bot|planner|itself|me|my|ais)\b|\bits (?:own )?(?:[\w-]+ )?<MINDED>\b"
     r"|\bit\b)",
     "AI_MATTER": r"(?:\b<MINDED>\b|<WATCHERS>|\b(?:ais|an ai|llms|(?:language |ai |chat |other |frontier )models|chatbots|ai systems"
     r"|models like)\b|\bas an? (?:[\w-]+ )?"
@@ -267,6 +267,13 @@ FRAGMENTS = {
     r"|benchmark\w*|study)\b",
     "DOUBTLESS": r"(?:<PERCEIVED>|\b(?:suspected|presumed|assumed|taken for granted|believed|inferred|weighed|tuned to|suspicions?"
     r"|likely|probably|by the look of it)\b)",
+    # A line may leave out whose mind it is: "Knows it's a safety exercise".
+    "BARE_MIND": r"^\W{0,6}(?:(?:also|quietly|half|now|still|rightly|privately|already|fully) )?(?:knows?|thinks?|believes?|believing"
+    r"|suspects?|suspecting|senses?|sensing"
+    r"|reali[sz](?:es|ing)|assum(?:es|ing)|feels?|feeling|expects?(?! an? (?:noun|verb|word|token|name|number))|expecting|guess(?:es"
+    r"|ing)|recogni[sz](?:es|ing)|aware|convinced|sure"
+    r"|conscious|mindful|infers?|figures|notes"
+    r"|presumes|understands|treats?|takes)\b",
     "GENRE": r"(?:articles?|papers?|essays?|stud(?:y|ies)|abstract|surveys?|blog|reports?|news|journal|thesis|documentation"
     r"|press release|wikipedia|textbook|lecture|discussions?|discussing|commentary|literature|tutorial|whitepaper|podcast|interview)",
     "STORY": r"(?:stor(?:y|ies)|novel(?:la)?|screenplay|film|movie|sci-fi|science[- ]fiction|fan ?fic(?:tion)?|comic|game|episode"

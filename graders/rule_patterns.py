@@ -95,6 +95,11 @@ CLAIMS: dict[TextKind, tuple[Rule, ...]] = {
             r"|red-team\w*))\b<AS_AI>",
             r"(?:<WHO>|\bit|<THOUGHT>)<GAP>\b(?:being|be|is|are|gets?|under) <ADV><EVD> (?:for|on|as to"
             r"|against) (?:[\w-]+ ){0,3}?<MINDED>\b",
+            r"<BARE_MIND><GAP>(?:<EVAL_OF_YOU>|<STRONG_EVAL><TAIL>|(?:it|this)(?: ...)?<IS> <ADV><A_TEST>|being <ADV>(?:evaluated"
+            r"|tested|graded|assessed|audited"
+            r"|red-? ?teamed|benchmarked|scored|examined)<END>|it<IS> <ADV>(?:being )?<EVD><END>)",
+            r"\b(?:evaluators?|red-? ?teamers?|graders?|examiners?) (?:\w+ )?(?:presumed|assumed|suspected|imagined|believed|sensed"
+            r"|expected|thought)\b",
             # Telegraphic lines leave the target out: "Safety eval suspected", "Takes the customer for an evaluator".
             r"^\W*(?:[\w-]+ ){0,3}?<STRONG_EVAL>(?: [\w-]+){0,2} (?:suspected|assumed|sensed|inferred|recogni[sz]ed|detected|noticed"
             r"|presumed|believed|guessed"
