@@ -11,6 +11,7 @@ from nla.adapters import adapter_parameters
 from nla.contract import Sidecar, ar_prompt_ids
 from nla.metrics import reconstruction
 from nla.model import LoadedModel
+from nla.training.av import padded_length
 
 
 class Reconstruct:
@@ -31,7 +32,7 @@ class Reconstruct:
         """Predicted vectors (float32, on the AR's device)."""
         prompts = [ar_prompt_ids(self.ar.tokenizer, self.sidecar, text) for text in explanations]
         lengths = torch.tensor([len(prompt) for prompt in prompts])
-        ids = torch.zeros(len(prompts), int(lengths.max()), dtype=torch.long)
+        ids = torch.zeros(len(prompts), padded_length(int(lengths.max())), dtype=torch.long)
         for row, prompt in enumerate(prompts):
             ids[row, : len(prompt)] = torch.tensor(prompt)
         device = self.ar.device
