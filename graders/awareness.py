@@ -43,6 +43,7 @@ class Settings:
     nla: str | None
     grader: str
     seed: int
+    project_out: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("tokens", 1), ("layer", 0), ("seed", 0)):
@@ -64,6 +65,7 @@ def nla_awareness(
     seed: int = 0,
     blurb: str = "",
     model: str | None = None,
+    project_out: bool = False,
 ) -> Scorer:
     """Evaluation awareness in the residual stream, read at response tokens.
 
@@ -76,11 +78,12 @@ def nla_awareness(
         seed: of the choice of tokens and of any draws in verbalizing.
         blurb: what the evaluation is, for graders that use it.
         model: the open model behind the transcripts, where their provider's model name does not tell.
+        project_out: take the steering direction out of the vectors before they are verbalised (nothing happens without steering).
 
     Raises:
         ConfigError: unknown verbalizer or grader, or numbers that make no sense.
     """
-    settings = Settings(tokens, layer, verbalizer, nla, grader, seed)
+    settings = Settings(tokens, layer, verbalizer, nla, grader, seed, project_out)
     judge = build_grader(grader)
 
     async def score(state: TaskState, target: Target) -> Score:
@@ -110,11 +113,13 @@ def _read(state: TaskState, settings: Settings, model_name: str | None, active: 
     from nla.verbalizers import verbalizer_for
 
     model = target_model(state, model_name, active)
-    teller: Verbalizer = verbalizer_for(settings.verbalizer, model, settings.layer, settings.nla)
+    teller: Verbalizer = verbalizer_for(settings.verbalizer, model.plain, settings.layer, settings.nla)
     transcript = build_transcript(model.tokenizer, state.messages, _tool_infos(state))
     key = (settings.seed, state.sample_id, state.epoch)
     tokens = sample_tokens(transcript, settings.tokens, *key)
     vectors = capture(model, transcript, tokens, teller.layer)
+    if settings.project_out and model.steering is not None:
+        vectors = model.steering.project_out(vectors, teller.layer)
     explanations = teller.verbalize(vectors, [(*key, token.pass_index, token.position) for token in tokens]) if tokens else []
     metadata = {
         "k": len(tokens),
@@ -126,6 +131,7 @@ def _read(state: TaskState, settings: Settings, model_name: str | None, active: 
         "grader": settings.grader,
         "tokens_wanted": settings.tokens,
         "seed": settings.seed,
+        "project_out": settings.project_out,
         "model": model.describe(),
     }
     return _Reading(_rows(model, transcript, tokens), explanations, metadata)

@@ -45,6 +45,8 @@ def shared_copy(model: LoadedModel, n_blocks: int | None = None) -> LoadedModel:
     """
     shared = {id(t): t for t in itertools.chain(model.network.parameters(), model.network.buffers())}
     network = copy.deepcopy(model.network, shared)
+    for module in network.modules():  # hooks (steering, capture in progress) belong to the original
+        module._forward_hooks.clear()
     role = LoadedModel(model.source, network, model.tokenizer, model.precision)
     if n_blocks is not None and n_blocks < model.n_layers:
         *parent, name = role.architecture.blocks.split(".")

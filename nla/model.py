@@ -72,6 +72,10 @@ class LoadedModel:
     tokenizer: PreTrainedTokenizerBase
     precision: Precision
     lock: threading.RLock = field(default_factory=threading.RLock)
+    steering: Any = None
+    """The `nla.steering.Steering` this view of the weights is under, if any."""
+    unsteered: "LoadedModel | None" = None
+    """For a steered view, the model itself."""
 
     @cached_property
     def architecture(self) -> Architecture:
@@ -150,6 +154,11 @@ class LoadedModel:
             )
         return layer
 
+    @property
+    def plain(self) -> "LoadedModel":
+        """The model without steering: what verbalizers are made from."""
+        return self.unsteered or self
+
     def describe(self) -> dict[str, Any]:
         """What a log needs to know about the weights in use."""
         return {
@@ -161,6 +170,7 @@ class LoadedModel:
             "device": str(self.device),
             "n_layers": self.n_layers,
             "d_model": self.d_model,
+            "steer": self.steering.spec if self.steering else None,
         }
 
 

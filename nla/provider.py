@@ -7,6 +7,7 @@ id, epoch, prompt), so the same command gives the same answers; stop reasons, us
 """
 
 import hashlib
+import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, fields
@@ -37,6 +38,7 @@ from nla.errors import ConfigError
 from nla.model import LoadedModel, load_model
 from nla.reply import record, tokens_within
 from nla.sampling import SamplingParams
+from nla.steering import steered
 from nla.transcript import context_of
 from nla.worker import worker_for
 
@@ -58,6 +60,8 @@ class LocalArgs:
     """Rows decoded at once."""
     threads: int | None = None
     """Torch threads for this process; None leaves torch's choice."""
+    steer: str | None = None
+    """`NAME:STRENGTH`, see `nla.steering.steered`; generation and every later reading of the transcript are under it."""
     trust_remote_code: bool = False
 
     @classmethod
@@ -82,7 +86,21 @@ class LocalArgs:
         """The model these arguments mean."""
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        return load_model(name, dtype=self.dtype, device=self.device, revision=self.revision, trust_remote_code=self.trust_remote_code)
+        model = load_model(name, dtype=self.dtype, device=self.device, revision=self.revision, trust_remote_code=self.trust_remote_code)
+        return model if self.steer is None else steered_view(model, self.steer)
+
+
+_views: dict[tuple[int, str], LoadedModel] = {}
+_making = threading.Lock()
+
+
+def steered_view(model: LoadedModel, spec: str) -> LoadedModel:
+    """The steered view of a loaded model; one for all providers that ask for it, so that they share a batch."""
+    with _making:
+        key = (id(model), spec)
+        if key not in _views:
+            _views[key] = steered(model, spec)
+        return _views[key]
 
 
 class LocalAPI(ModelAPI):
@@ -101,7 +119,8 @@ class LocalAPI(ModelAPI):
         self.model = self.args.load(model_name)
         require_chat_template(self.tokenizer, model_name)
         # Inspect's cache key holds the base URL but no model arguments: what changes answers has to be in there.
-        self.base_url = f"local:{self.model.source.location}@{self.args.revision or ''}:{self.model.precision.name}"
+        steer = f":{self.model.steering.spec}:{self.model.steering.digest}" if self.model.steering else ""
+        self.base_url = f"local:{self.model.source.location}@{self.args.revision or ''}:{self.model.precision.name}{steer}"
         self._calls: Counter[tuple[object, ...]] = Counter()
 
     @property

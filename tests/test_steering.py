@@ -1,0 +1,141 @@
+"""Steering against a plain hooked forward pass, its controls, and its refusals."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from inspect_ai import Task, eval
+from inspect_ai.dataset import Sample
+from inspect_ai.model import get_model
+from inspect_ai.solver import generate
+from safetensors.torch import save_file
+from transformers import PreTrainedModel
+
+from graders.awareness import nla_awareness
+from nla.capture import residual_stream
+from nla.decoding import Decoder, Request
+from nla.errors import ConfigError
+from nla.model import LoadedModel, load_model
+from nla.provider import steered_view
+from nla.sampling import SamplingParams
+from nla.steering import AWARENESS_PAIR, contrast, directions_of, parse_steer, save_directions, steered
+
+FAMILIES = ["llama", "qwen2", "gemma2", "gemma3", "gpt2", "gpt_neox"]
+
+
+def greedy(model: LoadedModel, prompts: list[list[int]]) -> list[list[int]]:
+    requests = [Request(prompt, 12, SamplingParams(0), stop_ids=frozenset()) for prompt in prompts]
+    return [done.ids for done in Decoder(model, max_rows=3).run(requests)]
+
+
+def hooked_greedy(network: PreTrainedModel, blocks: torch.nn.ModuleList, prompt: list[int], added: torch.Tensor) -> list[int]:
+    """The truth: the whole sequence run again for every token, with the vector added after every block."""
+    handles = [
+        block.register_forward_hook(lambda _m, _i, out, v=vector: (out[0] + v, *out[1:]) if isinstance(out, tuple) else out + v)
+        for block, vector in zip(blocks, added, strict=True)
+    ]
+    ids = list(prompt)
+    for _ in range(12):
+        ids.append(int(network(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
+    for handle in handles:
+        handle.remove()
+    return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_batched_and_prefix_cached_steering_equals_a_plain_hooked_forward(
+    family: str, tiny_folder: Callable[[str], Path], independent: Callable[[Path], PreTrainedModel]
+) -> None:
+    from nla.architectures import architecture_of, module_at
+
+    folder = tiny_folder(family)
+    model = load_model(str(folder), dtype="float32", device="cpu")
+    view = steered(model, "awareness:+0.5")
+    shared = torch.randint(5, 200, (30,), generator=torch.Generator().manual_seed(0)).tolist()
+    prompts = [shared + [7, 8], shared + [9], shared + [10, 11, 12], [3, 4, 5]]
+    reference = independent(folder)
+    blocks = module_at(reference, architecture_of(reference.config.model_type).blocks)
+    assert isinstance(blocks, torch.nn.ModuleList)
+    expected = [hooked_greedy(reference, blocks, prompt, 0.5 * view.steering.directions) for prompt in prompts]
+    assert greedy(view, prompts) == expected
+    assert greedy(model, prompts) == [hooked_greedy(reference, blocks, prompt, torch.zeros(model.n_layers, 32)) for prompt in prompts]
+
+
+def test_the_contrast_is_the_difference_at_the_last_token(
+    tiny: LoadedModel, tiny_folder: Callable[[str], Path], independent: Callable[[Path], PreTrainedModel]
+) -> None:
+    reference = independent(tiny_folder("llama"))
+    last, middle = [], []
+    for text in AWARENESS_PAIR:
+        states = reference(torch.tensor([tiny.tokenizer.encode(text)]), output_hidden_states=True).hidden_states
+        last.append(states[1][0, -1])  # after block 0; the last entry would have the final norm applied
+        middle.append(states[2][0])
+    found = contrast(tiny, (AWARENESS_PAIR,))
+    torch.testing.assert_close(found[0] / found[0].norm(), (last[0] - last[1]) / (last[0] - last[1]).norm(), rtol=1e-4, atol=1e-5)
+    mean_norm = torch.cat([states[1:].norm(dim=-1) for states in middle]).mean()
+    torch.testing.assert_close(found[1].norm(), mean_norm, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_captured_is_under_the_same_steering(tiny: LoadedModel) -> None:
+    ids = list(range(20, 40))
+    view = steered(tiny, "awareness:+0.3")
+    first = residual_stream(view, ids, 0) - residual_stream(tiny, ids, 0)
+    torch.testing.assert_close(first, (0.3 * view.steering.directions[0]).expand(20, -1), rtol=1e-4, atol=1e-4)
+    projected = view.steering.project_out(residual_stream(view, ids, 1), 1)
+    assert float((projected @ view.steering.directions[1]).abs().max()) < 1e-2
+    assert not torch.allclose(projected, residual_stream(tiny, ids, 1), atol=1e-2)
+
+
+def test_random_directions_have_the_contrasts_norms_and_belong_to_their_seed(tiny: LoadedModel) -> None:
+    real, one, again, two = (directions_of(tiny, name) for name in ("awareness", "random-1", "random-1", "random-2"))
+    torch.testing.assert_close(one.norm(dim=-1), real.norm(dim=-1))
+    torch.testing.assert_close(one, again)
+    assert not torch.allclose(one, two)
+
+
+def test_pairs_and_saved_directions_steer_too(tiny: LoadedModel, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text("".join(json.dumps({"positive": f"yes {i}", "negative": f"no {i}"}) + "\n" for i in range(3)))
+    mean = directions_of(tiny, str(pairs))
+    save_directions(tmp_path / "saved.safetensors", mean)
+    torch.testing.assert_close(directions_of(tiny, str(tmp_path / "saved.safetensors")), mean)
+    assert greedy(steered(tiny, f"{pairs}:+2"), [[5, 6, 7]]) != greedy(tiny, [[5, 6, 7]])
+    assert steered(tiny, f"{pairs}:0") is tiny
+
+
+@pytest.mark.parametrize("spec", ["awareness", "awareness:", "awareness:much", ":0.1", "awareness:nan"])
+def test_a_spec_of_another_form_is_refused(spec: str) -> None:
+    with pytest.raises(ConfigError, match="NAME:STRENGTH"):
+        parse_steer(spec)
+
+
+def test_directions_of_another_model_are_refused(tiny: LoadedModel, tmp_path: Path) -> None:
+    save_file({"directions": torch.zeros(3, 31)}, tmp_path / "other.safetensors")
+    for name, match in (("other.safetensors", r"\[3, 31\]"), ("nobody", "unknown"), ("random-x", "whole number")):
+        given = str(tmp_path / name) if name.endswith("safetensors") else name
+        with pytest.raises(ConfigError, match=match):
+            steered(tiny, f"{given}:1")
+    (tmp_path / "bad.jsonl").write_text('{"positive": 1}\n')
+    with pytest.raises(ConfigError, match="negative"):
+        steered(tiny, f"{tmp_path / 'bad.jsonl'}:1")
+
+
+def test_a_steered_eval_says_so_and_its_log_reads_under_steering(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    task = Task(dataset=[Sample(id="a", input="hello")], solver=generate(max_tokens=8), scorer=nla_awareness(tokens=3))
+    name = f"local/{tiny_folder('llama')}"
+    model = get_model(name, dtype="float32", device="cpu", steer="awareness:+0.4")
+    plain = get_model(name, dtype="float32", device="cpu")
+    assert model.api.base_url != plain.api.base_url
+    [log] = eval(task, model=model, log_dir=str(tmp_path), display="none")
+    assert log.status == "success"
+    assert log.samples
+    scores = log.samples[0].scores
+    assert scores
+    assert (scores["nla_awareness"].metadata or {})["model"]["steer"] == "awareness:+0.4"
+
+
+def test_one_view_serves_all_who_ask_for_it(tiny: LoadedModel) -> None:
+    assert steered_view(tiny, "awareness:+0.1") is steered_view(tiny, "awareness:+0.1")
+    assert steered_view(tiny, "awareness:+0.1").plain is tiny
