@@ -1,9 +1,9 @@
 """Steering: a vector added to the residual stream after every block, at prompt and response tokens alike.
 
 The contrastive vector of the paper is the difference of the residual stream at the final token, at every layer, between a prompt
-that says the Assistant is being tested and one that says it is not. One constant brings all layers to a common unit, so their
-relative sizes stay: strength s adds s x (mean activation norm at the middle layer) along the vector at the middle layer. (The
-paper gives no formula for the unit; this is our reading, and the coherence check of the audit says where a strength is too much.)
+that says the Assistant is being tested and one that says it is not. All layers are divided by one constant, the mean activation
+norm c at the middle layer, and strength s adds s times that vector in the unit c, which is s times the plain difference: the
+layers keep their relative sizes, and strength 1 adds the whole contrast after every block. `relative_size` says how large that is.
 """
 
 import functools
@@ -127,25 +127,26 @@ def directions_of(model: LoadedModel, name: str) -> Float[Tensor, "n_layers d_mo
 
 @functools.lru_cache(maxsize=16)
 def contrast(model: LoadedModel, pairs: tuple[tuple[str, str], ...]) -> Float[Tensor, "n_layers d_model"]:
-    """The contrastive vector of prompt pairs at every layer, in the unit of strength (see the module's first lines).
-
-    The difference at the final token is averaged over the pairs. The mean activation norm is over all tokens of all prompts but
-    each prompt's first, whose norm is out of proportion in most models.
+    """The contrastive vector of prompt pairs: the difference at the final token after every block, averaged over the pairs.
 
     Raises:
-        ConfigError: the two prompts of the only pair do not differ at the middle layer.
+        ConfigError: the prompts do not differ at the middle layer.
     """
-    differences, norms = [], []
-    middle = model.n_layers // 2
-    for pair in pairs:
-        positive, negative = (_all_layers(model, text) for text in pair)
-        differences.append(positive[:, -1] - negative[:, -1])
-        norms += [positive[middle, 1:].norm(dim=-1), negative[middle, 1:].norm(dim=-1)]
-    mean = torch.stack(differences).mean(dim=0)
-    length = float(mean[middle].norm())
-    if length < 1e-6:
+    both = [[_all_layers(model, text)[:, -1] for text in pair] for pair in pairs]
+    mean = torch.stack([positive - negative for positive, negative in both]).mean(dim=0)
+    if float(mean[model.n_layers // 2].norm()) < 1e-6:
         raise ConfigError("the prompt pairs do not differ inside the model, so there is nothing to steer by; give other pairs.")
-    return mean * (float(torch.cat(norms).mean()) / length)
+    return mean
+
+
+def relative_size(model: LoadedModel, directions: Float[Tensor, "n_layers d_model"]) -> float:
+    """Norm of the directions at the middle layer over the mean activation norm there, on the prompts of `AWARENESS_PAIR`.
+
+    Each prompt's first token is left out: in most models its norm is out of proportion.
+    """
+    middle = model.n_layers // 2
+    norms = torch.cat([_all_layers(model, text)[middle, 1:].norm(dim=-1) for text in AWARENESS_PAIR])
+    return float(directions[middle].norm() / norms.mean())
 
 
 def _all_layers(model: LoadedModel, text: str) -> Float[Tensor, "n_layers pos d_model"]:
@@ -207,4 +208,5 @@ def _read_directions(path: Path, model: LoadedModel) -> Float[Tensor, "n_layers 
         raise ConfigError(
             f"{path} holds {shapes}; expected finite '{_KEY}' of shape [{model.n_layers}, {model.d_model}] for {model.source.name}."
         )
-    return found.float()
+    read: Tensor = found.float()
+    return read

@@ -20,7 +20,7 @@ from nla.errors import ConfigError
 from nla.model import LoadedModel, load_model
 from nla.provider import steered_view
 from nla.sampling import SamplingParams
-from nla.steering import AWARENESS_PAIR, contrast, directions_of, parse_steer, save_directions, steered
+from nla.steering import AWARENESS_PAIR, contrast, directions_of, parse_steer, relative_size, save_directions, steered
 
 FAMILIES = ["llama", "qwen2", "gemma2", "gemma3", "gpt2", "gpt_neox"]
 
@@ -52,13 +52,13 @@ def test_batched_and_prefix_cached_steering_equals_a_plain_hooked_forward(
 
     folder = tiny_folder(family)
     model = load_model(str(folder), dtype="float32", device="cpu")
-    view = steered(model, "awareness:+0.5")
+    view = steered(model, "awareness:+0.9")
     shared = torch.randint(5, 200, (30,), generator=torch.Generator().manual_seed(0)).tolist()
-    prompts = [shared + [7, 8], shared + [9], shared + [10, 11, 12], [3, 4, 5]]
+    prompts = [[*shared, 7, 8], [*shared, 9], [*shared, 10, 11, 12], [3, 4, 5]]
     reference = independent(folder)
     blocks = module_at(reference, architecture_of(reference.config.model_type).blocks)
     assert isinstance(blocks, torch.nn.ModuleList)
-    expected = [hooked_greedy(reference, blocks, prompt, 0.5 * view.steering.directions) for prompt in prompts]
+    expected = [hooked_greedy(reference, blocks, prompt, 0.9 * view.steering.directions) for prompt in prompts]
     assert greedy(view, prompts) == expected
     assert greedy(model, prompts) == [hooked_greedy(reference, blocks, prompt, torch.zeros(model.n_layers, 32)) for prompt in prompts]
 
@@ -67,15 +67,14 @@ def test_the_contrast_is_the_difference_at_the_last_token(
     tiny: LoadedModel, tiny_folder: Callable[[str], Path], independent: Callable[[Path], PreTrainedModel]
 ) -> None:
     reference = independent(tiny_folder("llama"))
-    last, middle = [], []
+    after = []
     for text in AWARENESS_PAIR:
         states = reference(torch.tensor([tiny.tokenizer.encode(text)]), output_hidden_states=True).hidden_states
-        last.append(states[1][0, -1])  # after block 0; the last entry would have the final norm applied
-        middle.append(states[2][0])
+        after.append(torch.stack(states[1:-1])[:, 0])  # the last entry would have the final norm applied
     found = contrast(tiny, (AWARENESS_PAIR,))
-    torch.testing.assert_close(found[0] / found[0].norm(), (last[0] - last[1]) / (last[0] - last[1]).norm(), rtol=1e-4, atol=1e-5)
-    mean_norm = torch.cat([states[1:].norm(dim=-1) for states in middle]).mean()
-    torch.testing.assert_close(found[1].norm(), mean_norm, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[:-1], after[0][:, -1] - after[1][:, -1], rtol=1e-4, atol=1e-4)
+    mean_norm = torch.cat([states[1, 1:].norm(dim=-1) for states in after]).mean()
+    assert relative_size(tiny, found) == pytest.approx(float(found[1].norm() / mean_norm), rel=1e-4)
 
 
 def test_what_is_captured_is_under_the_same_steering(tiny: LoadedModel) -> None:
