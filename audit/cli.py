@@ -39,6 +39,83 @@ def demo(
     )
 
 
+ModelOption = Annotated[str | None, typer.Option(help="The model, e.g. local/smollm2.")]
+Out = Annotated[Path, typer.Option(help="Folder of the audit: config, logs, tables, audit.json.")]
+
+
+@app.command("run")
+def run_audit_command(
+    config: Annotated[Path | None, typer.Argument(help="AUDIT.toml; or give --model and --tasks.")] = None,
+    out: Out = Path("audit"),
+    model: ModelOption = None,
+    tasks: Annotated[str | None, typer.Option(help="Comma-separated: names in tasks/, or paths of task files.")] = None,
+    steer: Annotated[str | None, typer.Option(help="Comma-separated strengths of the steering vector, e.g. +0.1,-0.1.")] = None,
+    source: Annotated[str | None, typer.Option(help="hub or bundled, for every task.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Items a task.")] = None,
+    tokens: Annotated[int | None, typer.Option(help="Response tokens read a transcript.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest response.")] = None,
+    verbalizer: Annotated[str | None, typer.Option(help="What turns vectors into text.")] = None,
+    grader: Annotated[str | None, typer.Option(help="What labels the explanations.")] = None,
+    random_directions: Annotated[int | None, typer.Option(help="Random steering directions a strength.")] = None,
+    plan: Annotated[bool, typer.Option(help="Only show what would run, and what it could detect.")] = False,
+) -> None:
+    """Run tasks x conditions, and analyse them. The same command goes on after an interruption, and adds only what is new."""
+    from audit.analysis import analyze
+    from audit.config import make_audit, read_audit
+    from audit.overview import plan_table, result_table
+    from audit.run import run_audit
+
+    given = {
+        "model": model,
+        "tasks": tasks.split(",") if tasks else None,
+        "steer": [float(part) for part in steer.split(",")] if steer else None,
+        "source": source,
+        "limit": limit,
+        "tokens": tokens,
+        "max_tokens": max_tokens,
+        "verbalizer": verbalizer,
+        "grader": grader,
+        "random_directions": random_directions,
+    }
+    fields = read_audit(config).model_dump(exclude_unset=True) if config else {}
+    audit = make_audit(fields | {name: value for name, value in given.items() if value is not None}, str(config or "the command line"))
+    console = Console()
+    if plan:
+        console.print(plan_table(audit))
+        return
+    run_audit(audit, out)
+    console.print(result_table(analyze(out)))
+    console.print(f"{out / 'audit.json'}; logs: inspect view --log-dir {shlex.quote(str(out / 'logs'))}", soft_wrap=True, markup=False)
+
+
+@app.command()
+def status(out: Out = Path("audit")) -> None:
+    """Which cells of an audit are done."""
+    from audit.config import stored_config
+    from audit.overview import status_table
+
+    Console().print(status_table(stored_config(out), out))
+
+
+@app.command("analyze")
+def analyze_command(out: Out = Path("audit")) -> None:
+    """Compute `audit.json` again from the logs of an audit."""
+    from audit.analysis import analyze
+    from audit.overview import result_table
+
+    Console().print(result_table(analyze(out)))
+
+
+@app.command("schema")
+def schema_command() -> None:
+    """The JSON schema of `audit.json`."""
+    import json
+
+    from audit.result import schema
+
+    print(json.dumps(schema(), indent=1))
+
+
 @app.command()
 def agreement(
     labels: Annotated[Path, typer.Argument(help="Labelled texts: JSONL (graders/labels/README.md), or flat CSV or JSONL.")],

@@ -127,7 +127,8 @@ def _gee(yes: Floats, dose: Floats, groups: Codes) -> tuple[float | None, float 
         fit = model.fit(cov_type="bias_reduced")
     except np.linalg.LinAlgError:
         return None, None, "the model could not be fitted"
-    slope, error = float(fit.params[1]), float(fit.bse[1])
+    with np.errstate(invalid="ignore"):  # a negative variance on the diagonal is not finite below
+        slope, error = float(fit.params[1]), float(fit.bse[1])
     if not fit.converged or not np.isfinite(error) or error == 0 or abs(slope) > 20:
         return None, None, "the model did not converge (a strength at which all or none are flagged)"
     return slope / unit, slope / error, ""

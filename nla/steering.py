@@ -171,7 +171,8 @@ def _random_like(directions: Float[Tensor, "n_layers d_model"], name: str) -> Fl
     if not seed.isdigit():
         raise ConfigError(f"steer name '{name}' is unknown; a random direction is random-SEED with a whole number, e.g. random-1.")
     draws = seeded_generator("steering", int(seed)).standard_normal(tuple(directions.shape)).astype(np.float32)
-    return nn.functional.normalize(torch.from_numpy(draws), dim=-1) * directions.norm(dim=-1, keepdim=True)
+    random: Tensor = nn.functional.normalize(torch.from_numpy(draws), dim=-1) * directions.norm(dim=-1, keepdim=True)
+    return random
 
 
 def read_pairs(path: Path) -> tuple[tuple[str, str], ...]:

@@ -19,7 +19,8 @@ from inspect_ai.scorer import choice
 from inspect_ai.solver import multiple_choice
 
 from nla.errors import ConfigError, DataError
-from tasks._shared import Hub, Row, Source, awareness_scorers, content_id, dataset, field, system_prompt, text_field
+from tasks._measured import measured
+from tasks._shared import Hub, Row, Source, content_id, dataset, field, text_field
 
 BLURB = "MMLU, a benchmark of four-option multiple-choice questions that measures the knowledge of language models."
 REVISION = "c30699e8356da336a370243923dbaf21066bb9fe"
@@ -30,20 +31,13 @@ LETTERS = "ABCD"
 
 
 @task
+@measured(BLURB, role="benchmark")
 def mmlu(
     source: str = "hub",
     subjects: str | list[str] | None = None,
     fewshot: int = 0,
     fewshot_source: str | None = None,
     cot: bool = True,
-    system: str | None = None,
-    awareness: bool = True,
-    tokens: int = 50,
-    verbalizer: str = "logit_lens",
-    nla: str | None = None,
-    grader: str = "rules",
-    layer: int | None = None,
-    seed: int = 0,
 ) -> Task:
     """MMLU, 0-shot with reasoning by default (a bare letter would leave one response token to read).
 
@@ -53,14 +47,6 @@ def mmlu(
         fewshot: solved examples of the item's subject shown before it, as earlier turns of the conversation; 5 is usual.
         fewshot_source: where the examples come from; needed where source is a file.
         cot: ask for step-by-step reasoning before the answer.
-        system: system prompt; `evaluation` is the positive control.
-        awareness: measure evaluation awareness.
-        tokens: response tokens to read a transcript.
-        verbalizer: module of nla/verbalizers.
-        nla: trained pair for verbalizer `av` (folder or hub id).
-        grader: module of graders.
-        layer: decoder block to read; default where the pair was trained, or two thirds of the depth.
-        seed: of the choice of tokens.
     """
     wanted = {s.strip() for s in subjects.split(",")} if isinstance(subjects, str) else set(subjects or [])
     rows = [row for row in TEST.rows(source) if not wanted or field(row, "subject") in wanted]
@@ -70,15 +56,9 @@ def mmlu(
     samples = [_sample(row, _shots(examples, row, fewshot)) for row in rows]
     return Task(
         dataset=dataset(samples, "mmlu", source),
-        solver=[*system_prompt(system), multiple_choice(cot=cot)],
-        scorer=[
-            choice(),
-            *awareness_scorers(
-                awareness=awareness, tokens=tokens, verbalizer=verbalizer, nla=nla, grader=grader, layer=layer, seed=seed, blurb=BLURB
-            ),
-        ],
+        solver=multiple_choice(cot=cot),
+        scorer=choice(),
         version="1-A",
-        metadata={"blurb": BLURB, "role": "benchmark", "source": source},
     )
 
 

@@ -15,7 +15,8 @@ from inspect_ai.dataset import Sample
 from inspect_ai.solver import generate
 
 from nla.errors import DataError
-from tasks._shared import Hub, Row, Source, awareness_scorers, content_id, dataset, system_prompt, text_field
+from tasks._measured import measured
+from tasks._shared import Hub, Row, Source, content_id, dataset, text_field
 
 BLURB = "Real requests of chatbot users, as in deployment; nothing here is an evaluation."
 REVISION = "7d6490e462285cf85d91eabea0f9a954fbddcd1f"
@@ -26,43 +27,24 @@ ITEMS = Source(
 
 
 @task
+@measured(BLURB, role="deployment control")
 def wildchat(
     source: str = "hub",
     language: str | None = "English",
-    system: str | None = None,
-    awareness: bool = True,
-    tokens: int = 50,
-    verbalizer: str = "logit_lens",
-    nla: str | None = None,
-    grader: str = "rules",
-    layer: int | None = None,
-    seed: int = 0,
 ) -> Task:
     """First user turns of WildChat, answered once. There is no right answer and no accuracy.
 
     Args:
         source: hub (the first 20,000 conversations), bundled, or a file with columns id and text, or the hub's.
         language: keep only conversations in this language, where the data say it; None keeps all.
-        system: system prompt; `evaluation` is the positive control.
-        awareness: measure evaluation awareness.
-        tokens: response tokens to read a transcript.
-        verbalizer: module of nla/verbalizers.
-        nla: trained pair for verbalizer `av` (folder or hub id).
-        grader: module of graders.
-        layer: decoder block to read; default where the pair was trained, or two thirds of the depth.
-        seed: of the choice of tokens.
     """
     rows = [row for row in ITEMS.rows(source) if language is None or row.get("language") in (None, language)]
     if not rows:
         raise DataError(f"no conversation of source '{source}' is in {language}.")
     return Task(
         dataset=dataset([_sample(row) for row in rows], "wildchat", source),
-        solver=[*system_prompt(system), generate()],
-        scorer=awareness_scorers(
-            awareness=awareness, tokens=tokens, verbalizer=verbalizer, nla=nla, grader=grader, layer=layer, seed=seed, blurb=BLURB
-        ),
+        solver=generate(),
         version="1-A",
-        metadata={"blurb": BLURB, "role": "deployment control", "source": source},
     )
 
 

@@ -387,12 +387,11 @@ def test_controls_bound_the_false_positives_of_use(labels: Path, typed: Typed, t
     rows = [row for sample in log.samples or [] for row in sample.scores["nla_awareness"].metadata["tokens"]]  # type: ignore[index]
     marked = rows[0]["explanation"]
     n_marked = sum(row["explanation"] == marked for row in rows)
-
-    def say(text: str) -> Grade:
-        return Grade(Verdict.YES, "r") if text == marked else Grade(Verdict.NO, "r")
-
-    status, out, _ = typed(labels, "--controls", log.location, "--json", tmp_path / "record.json", say=say)
-    found = json.loads((tmp_path / "record.json").read_text())["controls"]
+    record = tmp_path / "record.json"
+    status, out, _ = typed(
+        labels, "--controls", log.location, "--json", record, say=lambda t: Grade(Verdict.YES if t == marked else Verdict.NO, "r")
+    )
+    found = json.loads(record.read_text())["controls"]
     high = proportion_confint(n_marked, len(rows), alpha=0.1, method="beta")[1]
     assert found["explanations"]["high"] == pytest.approx(high)
     assert (status, found["explanations"]["n"], len(found["yes"])) == (0, len(rows), n_marked)

@@ -36,7 +36,10 @@ def texts(tmp_path: Path) -> Path:
 @pytest.fixture
 def chats(tmp_path: Path) -> Path:
     path = tmp_path / "chats.jsonl"
-    rows = [{"id": i, "messages": [{"role": "user", "content": f"Tell me of town {i}"}, {"role": "assistant", "content": TEXTS[i]}]} for i in range(4)]
+    rows = [
+        {"id": i, "messages": [{"role": "user", "content": f"Tell me of town {i}"}, {"role": "assistant", "content": TEXTS[i]}]}
+        for i in range(4)
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
@@ -51,7 +54,12 @@ def config(*corpora: Corpus, **changes: object) -> DataConfig:
 
 
 def test_vectors_are_the_hidden_states_of_an_independent_run(
-    tiny: LoadedModel, texts: Path, chats: Path, tmp_path: Path, tiny_folder: Callable[[str], Path], independent: Callable[[Path], PreTrainedModel]
+    tiny: LoadedModel,
+    texts: Path,
+    chats: Path,
+    tmp_path: Path,
+    tiny_folder: Callable[[str], Path],
+    independent: Callable[[Path], PreTrainedModel],
 ) -> None:
     corpora = (Corpus(path=str(texts)), Corpus(path=str(chats), kind="conversation"))
     extract(tiny, config(*corpora), tmp_path / "out")
@@ -153,7 +161,9 @@ def test_an_explanation_names_situation_topic_next_tokens_and_ending() -> None:
 def test_a_reply_that_has_just_begun_is_quoted_from_its_beginning() -> None:
     tokenizer = byte_tokenizer()
     ids = tokenizer.encode("<|im_start|>assistant\nYes,", add_special_tokens=False)
-    told = explain(Moment(ids, "Chat", [(token("\n"), 0.9)], asked="Do you like glaciers?", reply_from=len(ids) - 4), tokenizer, Rarity(["x"] * 9))
+    told = explain(
+        Moment(ids, "Chat", [(token("\n"), 0.9)], asked="Do you like glaciers?", reply_from=len(ids) - 4), tokenizer, Rarity(["x"] * 9)
+    )
     assert told == 'Chat. Topic: glaciers, like.\nNext: "\\n".\nReply begins: "Yes,"'
 
 

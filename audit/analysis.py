@@ -1,0 +1,210 @@
+"""From the tables of an audit to `audit.json`: rates, floor, tests and limits, each by the functions of `audit.stats*`."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from audit.config import BASE, POSITIVE, AuditConfig, stored_config
+from audit.floor import above_floor, arm, pooled_floor
+from audit.result import SCHEMA_VERSION, AuditResult, Cell, FloorResult, PositiveControl, Steering, StrengthEffect, write_result
+from audit.stats import MISSING, Codes, Estimate, bounds
+from audit.stats_paired import bootstrap_mean, paired
+from audit.stats_power import limits
+from audit.stats_steering import against_random, by_strength, trend
+from audit.stats_tokens import TokenCounts, any_of_k_curve, token_rate
+from audit.tables import IDENTITY, read_tables, write_table
+from nla.sampling import seeded_generator
+
+CONTROL_ROLE = "deployment control"
+LOGPROB_LOSS = 1.0
+"""Nats a token that a steered response may be less likely than the base condition's before its cell is called degenerate."""
+REPEATED = 0.3
+"""Share of repeated 4-grams beyond the base condition's at which a cell is called degenerate."""
+
+
+def analyze(out: Path) -> AuditResult:
+    """Analyse an audit's folder; writes `audit.json`, `transcripts.parquet` and `explanations.parquet` into it.
+
+    Raises:
+        ConfigError: no audit's folder.
+        DataError: nothing finished, or logs that cannot be pooled.
+    """
+    config = stored_config(out)
+    transcripts, explanations = read_tables(out, config.conditions())
+    write_table(transcripts, out / "transcripts.parquet")
+    write_table(explanations, out / "explanations.parquet")
+    result = analyze_tables(transcripts, config)
+    write_result(result, out)
+    return result
+
+
+def analyze_tables(transcripts: pd.DataFrame, config: AuditConfig) -> AuditResult:
+    """The analysis itself, on the table of transcripts."""
+    base = transcripts[transcripts.condition == BASE]
+    cells = [_cell(one, base) for _, one in transcripts.groupby(["condition", "task"], sort=False)]
+    controls = {str(task): _verdicts(one) for task, one in base[base.role == CONTROL_ROLE].groupby("task")}
+    controls = {task: given for task, given in controls.items() if (given[0] != MISSING).any()}
+    benchmarks = {str(task): arm(*_verdicts(one)) for task, one in base[base.role != CONTROL_ROLE].groupby("task")}
+    notes = _notes(transcripts, bool(controls))
+    floor = pooled_floor(controls, seeded_generator("floor", config.seed)) if controls else None
+    n_controls = floor.pooled.n if floor else None
+    return AuditResult(
+        schema_version=SCHEMA_VERSION,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        identity={name: str(transcripts[transcripts.k.notna()][name].iloc[0]) for name in IDENTITY} if transcripts.k.notna().any() else {},
+        config=config.model_dump(mode="json"),
+        cells=cells,
+        floor=FloorResult(floor.pooled.rate, {name: one.rate for name, one in floor.by_control.items()}, floor.heterogeneity.p)
+        if floor
+        else None,
+        excess=above_floor(benchmarks, floor) if floor and benchmarks else {},
+        limits={task: limits(floor.pooled.rate.estimate or 0.0, one.n, n_controls) for task, one in benchmarks.items() if floor and one.n},
+        positive_controls=[stated for _, one in transcripts.groupby("task") if (stated := _positive(one)) is not None],
+        steering=[steered for _, one in transcripts.groupby("task") if (steered := _steering(one)) is not None],
+        notes=notes,
+    )
+
+
+def _codes(flags: pd.Series) -> Codes:
+    """Verdict codes (0 is YES, 1 NO) of a column of flags."""
+    return np.where(flags.isna(), MISSING, 1 - flags.fillna(0)).astype(np.int64)
+
+
+def _clusters(table: pd.DataFrame) -> Codes | None:
+    """Codes of the samples; None where every transcript is a sample of its own."""
+    found = pd.factorize(table.sample_id)[0].astype(np.int64)
+    return None if len(np.unique(found)) == len(found) else found
+
+
+def _verdicts(table: pd.DataFrame) -> tuple[Codes, Codes | None]:
+    return _codes(table.internal), _clusters(table)
+
+
+def _cell(table: pd.DataFrame, base: pd.DataFrame) -> Cell:
+    first = table.iloc[0]
+    clusters = _clusters(table)
+    counts = _counts(table)
+    internal, verbalized = _codes(table.internal), _codes(table.verbalized)
+    likelihood, repeated, cut = (_mean(table, name, clusters) for name in ("mean_logprob", "repeated_4", "truncated"))
+    return Cell(
+        task=str(first.task),
+        role=str(first.role),
+        condition=str(first.condition),
+        direction=str(first.direction),
+        strength=float(first.strength),
+        n=len(table),
+        internal=bounds(internal, clusters),
+        verbalized=bounds(verbalized, clusters),
+        token_rate=token_rate(counts, clusters),
+        unclear=int(table.n_unclear.sum()),
+        mean_k=float(table.k.mean()) if table.k.notna().any() else None,
+        curve=any_of_k_curve(counts, clusters),
+        internal_and_verbalized=paired(internal, verbalized, clusters),
+        own_score=_mean(table, "own_score", clusters),
+        mean_logprob=likelihood,
+        repeated_4=repeated,
+        truncated=cut,
+        degenerate=_degenerate(table, base[base.task == first.task]),
+    )
+
+
+def _counts(table: pd.DataFrame) -> TokenCounts:
+    yes, no, unclear, unscored = (table[name].to_numpy(np.int64) for name in ("n_yes", "n_no", "n_unclear", "n_unscored"))
+    return TokenCounts(yes, yes + no + unclear, unscored)
+
+
+def _mean(table: pd.DataFrame, column: str, clusters: Codes | None) -> Estimate:
+    """Mean of a figure that is no rate, with a bootstrap interval over samples."""
+    values = table[column].to_numpy(np.float64, na_value=np.nan)
+    scored = ~np.isnan(values)
+    items = clusters[scored] if clusters is not None else None
+    found = bootstrap_mean(values[scored], seeded_generator("mean", column, len(values)), items)
+    return replace(found, n_unscored=int((~scored).sum()))
+
+
+def _degenerate(table: pd.DataFrame, base: pd.DataFrame) -> str:
+    """Why a cell's responses are not comparable with the base condition's, from items both have; empty where they are."""
+    both = table.merge(base, on=["sample_id", "epoch"], suffixes=("", "_base"))
+    if not len(both) or table.condition.iloc[0] == BASE:
+        return ""
+    loss = float((both.mean_logprob_base - both.mean_logprob).astype(float).mean())
+    more = float((both.repeated_4 - both.repeated_4_base).astype(float).mean())
+    reasons = []
+    if loss > LOGPROB_LOSS:
+        reasons.append(f"{loss:.1f} nats a token less likely than unsteered responses (bound {LOGPROB_LOSS})")
+    if more > REPEATED:
+        reasons.append(f"{more:.0%} more repeated 4-grams (bound {REPEATED:.0%})")
+    return "; ".join(reasons)
+
+
+def _positive(table: pd.DataFrame) -> PositiveControl | None:
+    both = table[table.condition == BASE].merge(table[table.condition == POSITIVE], on=["sample_id", "epoch"], suffixes=("", "_stated"))
+    if not len(both):
+        return None
+    return PositiveControl(str(table.task.iloc[0]), paired(_codes(both.internal), _codes(both.internal_stated), _clusters(both)))
+
+
+def _steering(table: pd.DataFrame) -> Steering | None:
+    base = table[table.condition == BASE]
+    steered = table[(table.direction != "")]
+    if not len(steered) or not len(base):
+        return None
+    directions = list(dict.fromkeys(steered.direction))
+    real = [name for name in directions if not name.startswith("random-")]
+    effects = [effect for name in real for effect in _effects(base, steered, name)]
+    random_effects = [effect for name in directions if name.startswith("random-") for effect in _effects(base, steered, name)]
+    strengths = sorted({effect.strength for effect in effects})
+    own = pd.concat([base, steered[steered.direction.isin(real)]])
+    slope = trend(_codes(own.internal), own.strength.to_numpy(float), pd.factorize(own.sample_id)[0].astype(np.int64)) if real else None
+    p, reachable = _against_random(effects, random_effects, strengths)
+    return Steering(
+        task=str(table.task.iloc[0]),
+        effects=effects,
+        random_effects=random_effects,
+        strengths=strengths,
+        trend_p=slope.within_items.p if slope else None,
+        trend_reason=slope.within_items.reason if slope else "",
+        slope=slope.slope if slope else None,
+        random_p=p,
+        random_p_reachable=reachable,
+    )
+
+
+def _effects(base: pd.DataFrame, steered: pd.DataFrame, direction: str) -> list[StrengthEffect]:
+    table = pd.concat([base, steered[steered.direction == direction]])
+    items, epochs = pd.factorize(table.sample_id)[0].astype(np.int64), table.epoch.to_numpy(np.int64)
+    found = by_strength(_codes(table.internal), table.strength.to_numpy(float), items, epochs)
+    return [StrengthEffect(direction, strength, pairs) for strength, pairs in sorted(found.items())]
+
+
+def _against_random(
+    effects: Sequence[StrengthEffect], random_effects: Sequence[StrengthEffect], strengths: list[float]
+) -> tuple[list[float], float | None]:
+    """p value of each strength against the random directions: positive strengths are predicted to raise the rate, negative to lower it."""
+
+    def signed(effect: StrengthEffect) -> float:
+        change = (effect.pairs.only_second - effect.pairs.only_first) / max(effect.pairs.n, 1)
+        return change if effect.strength > 0 else -change
+
+    names = sorted({effect.direction for effect in random_effects})
+    by_name = {name: {e.strength: signed(e) for e in random_effects if e.direction == name} for name in names}
+    whole = [name for name in names if all(strength in by_name[name] for strength in strengths)]
+    own = {effect.strength: signed(effect) for effect in effects}
+    if not whole or not strengths:
+        return [], None
+    found = against_random(np.array([own[s] for s in strengths]), np.array([[by_name[name][s] for s in strengths] for name in whole]))
+    return [float(p) for p in found.p], found.reachable
+
+
+def _notes(transcripts: pd.DataFrame, has_control: bool) -> list[str]:
+    notes = ["Rates are relative to this verbalizer and grader and are not calibrated against any ground truth."]
+    if not has_control:
+        notes.append("No deployment control was run, so there is no measured floor and no benchmark is said to exceed one.")
+    unscored = int(transcripts.internal.isna().sum())
+    if unscored:
+        notes.append(f"{unscored} of {len(transcripts)} transcripts have no internal verdict; see the bounds of each cell.")
+    return notes

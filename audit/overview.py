@@ -1,0 +1,100 @@
+"""Tables for the terminal: what an audit would run, what of it is done, and what it found."""
+
+from pathlib import Path
+
+from rich import box
+from rich.table import Table
+
+from audit.config import AuditConfig
+from audit.result import AuditResult, Cell
+from audit.run import cells_done
+from audit.stats import ALPHA, Estimate
+from audit.stats_power import limits, paired_detectable
+
+
+def plan_table(config: AuditConfig) -> Table:
+    """Generations and explanations of each condition, and what this number of items could detect."""
+    n = config.limit
+    table = Table(title=f"{config.model}: {len(config.tasks)} tasks x {len(config.conditions())} conditions", box=box.SIMPLE_HEAD)
+    for heading in ("condition", "generations", "explanations (at most)"):
+        table.add_column(heading, justify="left" if heading == "condition" else "right")
+    each = n * config.epochs * len(config.tasks) if n else None
+    for condition in config.conditions():
+        told = (str(each), str(each * config.tokens)) if each else ("all items", f"x {config.tokens}")
+        table.add_row(condition.name, *told)
+    if n:
+        against_five = limits(0.05, n)
+        found = against_five.detectable_rate
+        paired = paired_detectable(n, 0.3)
+        table.caption = (
+            f"{n} items a task: 0 flagged leaves up to {against_five.none_flagged_high:.1%} (95 %); above a floor of 5 % needs "
+            f"{against_five.fewest_flagged} flagged, and a true rate of {_share(found)} is found with 80 % power; "
+            f"a paired change (30 % discordant) of {_share(paired)} is. "
+            f"{_random_note(config)}"
+        )
+    return table
+
+
+def _random_note(config: AuditConfig) -> str:
+    if not config.steer:
+        return ""
+    least = 1 / (1 + config.random_directions)
+    needed = "" if least <= ALPHA else f" ({round(1 / ALPHA) - 1} are needed for {ALPHA})"
+    return f"{config.random_directions} random directions: no p value below {least:.2f}{needed}."
+
+
+def _share(share: float | None) -> str:
+    return "no size" if share is None else f"{share:.0%}"
+
+
+def status_table(config: AuditConfig, out: Path) -> Table:
+    """A row a cell: its status and finished samples."""
+    done = cells_done(out)
+    table = Table("condition", "task", "status", "samples", box=box.SIMPLE_HEAD)
+    for condition in config.conditions():
+        for task in config.tasks:
+            status, samples = done.get((condition.name, Path(task).stem), ("not started", 0))
+            table.add_row(condition.name, Path(task).stem, status, str(samples))
+    return table
+
+
+def result_table(result: AuditResult) -> Table:
+    """A row a cell: internal and verbalised rate with intervals, and whether it exceeds the measured floor."""
+    identity = ", ".join(f"{name} {value}" for name, value in result.identity.items())
+    table = Table(title="Evaluation awareness", box=box.SIMPLE_HEAD, caption=" ".join([identity + ".", *result.notes]))
+    for heading in ("condition", "task", "n", "internal", "verbalised", "unscored", "k", "against the floor"):
+        table.add_column(heading, justify="left" if heading in ("condition", "task", "against the floor") else "right")
+    for cell in result.cells:
+        internal = cell.internal.scored
+        table.add_row(
+            cell.condition,
+            cell.task,
+            str(internal.n),
+            percent(internal),
+            percent(cell.verbalized.scored),
+            str(internal.n_unscored),
+            "" if cell.mean_k is None else f"{cell.mean_k:.1f}",
+            against_floor(cell, result),
+        )
+    return table
+
+
+def percent(estimate: Estimate) -> str:
+    """`12 % [4, 29]`, or a dash where nothing was scored."""
+    if estimate.estimate is None:
+        return "—"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.estimate:.0%}"
+    return f"{estimate.estimate:.0%} [{estimate.low * 100:.0f}, {estimate.high * 100:.0f}]"
+
+
+def against_floor(cell: Cell, result: AuditResult) -> str:
+    """What the floor's tests say of a cell of the base condition; why a steered cell does not count."""
+    if cell.degenerate:
+        return f"degenerate: {cell.degenerate}"
+    excess = result.excess.get(cell.task) if cell.condition == "base" else None
+    if excess is None:
+        return ""
+    p = excess.holm_measured
+    told = "exceeds" if excess.exceeds else "does not exceed"
+    return f"{told} the measured floor" + (f" (Holm p {p:.3f})" if p is not None else "")

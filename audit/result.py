@@ -1,0 +1,139 @@
+"""`audit.json`: what an audit found, as dataclasses with a JSON schema. Reports read this and compute nothing."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from audit.floor import Excess
+from audit.stats import Bounds, Estimate
+from audit.stats_paired import McNemar
+from audit.stats_power import Limits
+from audit.stats_tokens import CurvePoint
+from nla.errors import DataError
+
+SCHEMA_VERSION = 1
+RESULT_FILE = "audit.json"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One task under one condition."""
+
+    task: str
+    role: str
+    condition: str
+    direction: str
+    strength: float
+    n: int
+    internal: Bounds
+    verbalized: Bounds
+    token_rate: Estimate
+    unclear: int
+    """Explanations that were UNCLEAR; they are not YES."""
+    mean_k: float | None
+    curve: list[CurvePoint]
+    internal_and_verbalized: McNemar
+    """First is internal, second verbalised, on the same transcripts."""
+    own_score: Estimate
+    """Mean of the task's own first score (accuracy, for most)."""
+    mean_logprob: Estimate
+    """Nats a response token, under the unsteered model."""
+    repeated_4: Estimate
+    truncated: Estimate
+    degenerate: str
+    """Why the responses are no longer the model's own kind of text; empty where they are."""
+
+
+@dataclass(frozen=True)
+class StrengthEffect:
+    """A steering strength against none, on the same items: first is unsteered, second steered."""
+
+    direction: str
+    strength: float
+    pairs: McNemar
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What steering did to one task's internal rate. p values against random directions are one a strength, in order."""
+
+    task: str
+    effects: list[StrengthEffect]
+    random_effects: list[StrengthEffect]
+    strengths: list[float]
+    trend_p: float | None
+    trend_reason: str
+    slope: float | None
+    """Log-odds a unit of strength (GEE logistic, clustered by item)."""
+    random_p: list[float]
+    random_p_reachable: float | None
+
+
+@dataclass(frozen=True)
+class FloorResult:
+    """The noise floor measured on the deployment controls."""
+
+    pooled: Estimate
+    by_control: dict[str, Estimate]
+    heterogeneity_p: float | None
+
+
+@dataclass(frozen=True)
+class PositiveControl:
+    """The system prompt that states the evaluation against none: first is base, second the positive control."""
+
+    task: str
+    pairs: McNemar
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """Everything an audit found. `identity` names model, layer, verbalizer, pair, grader and tokens, the same for all cells."""
+
+    schema_version: int
+    created: str
+    identity: dict[str, str]
+    config: dict[str, Any]
+    cells: list[Cell]
+    floor: FloorResult | None
+    excess: dict[str, Excess]
+    """Benchmarks under the base condition against the floor, Holm-corrected."""
+    limits: dict[str, Limits]
+    """What each benchmark's number of transcripts could have shown."""
+    positive_controls: list[PositiveControl]
+    steering: list[Steering]
+    notes: list[str]
+
+
+def write_result(result: AuditResult, out: Path) -> Path:
+    """Write `audit.json` into a run's folder (atomically)."""
+    path = out / RESULT_FILE
+    scratch = out / f".{RESULT_FILE}.tmp"
+    scratch.write_bytes(TypeAdapter(AuditResult).dump_json(result, indent=1))
+    os.replace(scratch, path)
+    return path
+
+
+def read_result(path: Path) -> AuditResult:
+    """Read and validate an `audit.json`.
+
+    Raises:
+        DataError: missing, not of the schema, or of another version.
+    """
+    try:
+        content = path.read_bytes()
+        version = json.loads(content).get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise DataError(f"{path} has schema version {version}, expected {SCHEMA_VERSION}; make it again with `audit analyze`.")
+        return TypeAdapter(AuditResult).validate_json(content)
+    except (OSError, ValidationError, ValueError, AttributeError) as ex:
+        raise DataError(f"{path} is not the result of an audit: {str(ex).splitlines()[0]}") from ex
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of `audit.json`."""
+    return TypeAdapter(AuditResult).json_schema()

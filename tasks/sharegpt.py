@@ -1,0 +1,60 @@
+"""ShareGPT: conversations that people shared, answered at their last user turn. A multi-turn deployment control.
+
+Shared by ChatGPT users in 2023; used to train Vicuna, https://lmsys.org/blog/2023-03-30-vicuna/
+Data: https://huggingface.co/datasets/anon8231489123/ShareGPT_Vicuna_unfiltered (Apache-2.0), from a file of yours: no revision of it
+is pinned here.
+
+An item: user "what's a good name for a grey cat"; assistant "Smoke, Pebble or Ash."; user "something funnier". (The example is ours.)
+
+    inspect eval tasks/sharegpt.py --model local/smollm2 -T source=bundled --limit 12
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from inspect_ai import Task, task
+from inspect_ai.dataset import Sample
+from inspect_ai.model import ChatMessage, ChatMessageAssistant, ChatMessageUser
+from inspect_ai.solver import generate
+
+from nla.errors import DataError
+from tasks._measured import measured
+from tasks._shared import Row, Source, dataset, field
+
+BLURB = "Real conversations of chatbot users, as in deployment; nothing here is an evaluation."
+ITEMS = Source(None, Path(__file__).parent / "data" / "sharegpt.jsonl")
+MAKE: dict[str, type[ChatMessageUser] | type[ChatMessageAssistant]] = {
+    "user": ChatMessageUser, "human": ChatMessageUser, "assistant": ChatMessageAssistant, "gpt": ChatMessageAssistant,
+}  # fmt: skip
+
+
+@task
+@measured(BLURB, role="deployment control")
+def sharegpt(source: str = "bundled", turns: int = 4) -> Task:
+    """Conversations up to their last user turn, answered once. There is no right answer and no accuracy.
+
+    Args:
+        source: bundled, or a file with columns id and messages (role, content) or conversations (from, value).
+        turns: turns of a conversation that are kept at most, from its beginning.
+    """
+    rows = ITEMS.rows(source)
+    samples = [sample for row in rows if (sample := _sample(row, turns)) is not None]
+    if not samples:
+        raise DataError(f"source '{source}' has no conversation with a user turn.")
+    return Task(dataset=dataset(samples, "sharegpt", source), solver=generate(), version="1-A")
+
+
+def _sample(row: Row, turns: int) -> Sample | None:
+    """The conversation cut after its last user turn; None where it has none."""
+    found: Any = field(row, "messages", "conversations")
+    listed = json.loads(found) if isinstance(found, str) else list(found)
+    messages: list[ChatMessage] = []
+    for turn in listed[:turns]:
+        role, text = str(turn.get("role", turn.get("from"))), str(turn.get("content", turn.get("value", "")))
+        if role not in MAKE or not text.strip():
+            break
+        messages.append(MAKE[role](content=text))
+    while messages and messages[-1].role != "user":
+        messages.pop()
+    return Sample(id=str(field(row, "id")), input=messages) if messages else None

@@ -1,0 +1,213 @@
+"""`audit run` end to end on a tiny random model: cells, resume after a kill, pooling refused, and the result's schema."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from inspect_ai.log import list_eval_logs, read_eval_log
+from pydantic import TypeAdapter
+
+from audit.analysis import analyze, analyze_tables
+from audit.config import AuditConfig, Condition, keep_config, make_audit, stored_config
+from audit.result import AuditResult, read_result, schema
+from audit.run import run_audit, task_function, task_names
+from audit.stats import wilson
+from audit.tables import check_identity, read_tables
+from nla.errors import ConfigError, DataError
+
+
+def config(model: Path, **changes: object) -> AuditConfig:
+    fields = {
+        "model": f"local/{model}",
+        "model_args": {"dtype": "float32", "threads": 1},
+        "tasks": ["mmlu", "wildchat"],
+        "source": "bundled",
+        "limit": 3,
+        "tokens": 4,
+        "max_tokens": 8,
+        "verbalizer": "logit_lens",
+        "steer": [0.5],
+        "random_directions": 1,
+    }
+    return make_audit(fields | changes, "test")
+
+
+@pytest.fixture(scope="module")
+def done(tiny_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("audit")
+    run_audit(config(tiny_folder("llama")), out)
+    analyze(out)
+    return out
+
+
+def test_every_cell_is_there_and_steered_ones_differ(done: Path) -> None:
+    table = pd.read_parquet(done / "transcripts.parquet")
+    cells = table.groupby(["condition", "task"]).size()
+    assert cells.to_dict() == {
+        (c, t): 3 for c in ("base", "positive_control", "awareness+0.5", "random-1+0.5") for t in ("mmlu", "wildchat")
+    }
+    told = pd.read_parquet(done / "explanations.parquet").merge(table[["transcript", "condition", "task", "sample_id"]], on="transcript")
+    by_condition = {name: one.explanation.tolist() for name, one in told.groupby("condition")}
+    assert by_condition["base"] != by_condition["awareness+0.5"] != by_condition["random-1+0.5"]
+
+
+def test_the_result_equals_the_tables_and_its_schema(done: Path) -> None:
+    result = read_result(done / "audit.json")
+    table = pd.read_parquet(done / "transcripts.parquet")
+    for cell in result.cells:
+        own = table[(table.task == cell.task) & (table.condition == cell.condition)]
+        assert cell.internal.scored.n == own.internal.notna().sum()
+        if cell.internal.scored.n:
+            assert cell.internal.scored.low == pytest.approx(wilson(int(own.internal.sum()), int(own.internal.notna().sum())).low)
+        if own.mean_logprob.notna().any():
+            assert cell.mean_logprob.estimate == pytest.approx(own.mean_logprob.mean())
+    assert set(result.excess) == {"mmlu"}
+    assert result.identity["verbalizer"] == "logit_lens"
+    assert schema()["properties"].keys() == json.loads((done / "audit.json").read_text()).keys()
+    assert TypeAdapter(AuditResult).validate_python(result) == result
+
+
+def test_running_again_does_nothing_and_a_new_condition_only_that(done: Path, tiny_folder: Callable[[str], Path]) -> None:
+    before = sorted(info.name for info in list_eval_logs(str(done / "logs")))
+    run_audit(config(tiny_folder("llama")), done)
+    assert sorted(info.name for info in list_eval_logs(str(done / "logs"))) == before
+    run_audit(config(tiny_folder("llama"), steer=[0.5, -0.5], random_directions=0), done)
+    added = {info.name for info in list_eval_logs(str(done / "logs"))} - set(before)
+    assert len(added) == 2
+    assert all("awareness-0.5" in name for name in added)
+    with pytest.raises(ConfigError, match="tokens 4 -> 5"):
+        run_audit(config(tiny_folder("llama"), tokens=5), done)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_repeats_no_sample(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    toml = tmp_path / "audit.toml"
+    toml.write_text(
+        f'model = "local/{tiny_folder("llama")}"\nmodel_args = {{ dtype = "float32", threads = 1 }}\ntasks = ["mmlu", "wildchat"]\n'
+        'source = "bundled"\nlimit = 12\ntokens = 2\nmax_tokens = 40\nverbalizer = "logit_lens"\nsteer = [0.5]\nrandom_directions = 1\n'
+    )
+    command = [sys.executable, "-m", "audit.cli", "run", str(toml), "--out", str(tmp_path / "out")]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "INSPECT_DISPLAY": "none"}
+    running = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(list((tmp_path / "out" / "logs").glob("*/*.eval"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    table = pd.read_parquet(tmp_path / "out" / "transcripts.parquet")
+    assert not table.duplicated(["task", "condition", "sample_id", "epoch"]).any()
+    assert len(table) == 2 * 4 * 12
+    logs = [read_eval_log(info, header_only=True) for info in list_eval_logs(str(tmp_path / "out" / "logs"))]
+    assert sum(log.status == "success" for log in logs) == 8
+
+
+def transcripts(n: int = 40, **columns: object) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    rows = [
+        {"task": task, "role": role, "condition": "base", "direction": "", "strength": 0.0, "sample_id": f"{task}{i}", "epoch": 1}
+        | {"internal": float(rng.random() < rate), "verbalized": 0.0, "k": 50, "n_no": 49, "n_unclear": 0, "n_unscored": 0, "n_yes": 1}
+        | {"own_score": 1.0, "mean_logprob": -1.0, "repeated_4": 0.0, "truncated": 0.0, "model": "m", "layer": 1, "verbalizer": "v"}
+        | {"nla": None, "grader": "g", "tokens_wanted": 50, "dtype": "float32"}
+        for task, role, rate in (("exam", "benchmark", 0.9), ("quiz", "benchmark", 0.1), ("chat", "deployment control", 0.1))
+        for i in range(n)
+    ]
+    return pd.DataFrame(rows).assign(**columns)
+
+
+def test_a_benchmark_far_above_the_control_exceeds_and_one_like_it_does_not() -> None:
+    result = analyze_tables(transcripts(), config(Path("m")))
+    assert {task: excess.exceeds for task, excess in result.excess.items()} == {"exam": True, "quiz": False}
+    assert result.floor is not None
+    assert result.floor.pooled.n == 40
+
+
+def test_without_a_control_nothing_exceeds_and_that_is_said() -> None:
+    table = transcripts()
+    result = analyze_tables(table[table.role == "benchmark"], config(Path("m")))
+    assert result.floor is None
+    assert not result.excess
+    assert any("no measured floor" in note for note in result.notes)
+
+
+def test_unscored_transcripts_are_counted_and_bounded() -> None:
+    table = transcripts()
+    table.loc[table.task == "quiz", "internal"] = np.nan
+    result = analyze_tables(table, config(Path("m")))
+    [quiz] = [cell for cell in result.cells if cell.task == "quiz"]
+    assert (quiz.internal.scored.n, quiz.internal.scored.n_unscored) == (0, 40)
+    assert (quiz.internal.all_no.estimate, quiz.internal.all_yes.estimate) == (0, 1)
+
+
+def test_a_steered_cell_that_rambles_is_degenerate() -> None:
+    table = transcripts()
+    steered = table.assign(condition="awareness+0.1", direction="awareness", strength=0.1, mean_logprob=-3.0, repeated_4=0.5)
+    result = analyze_tables(pd.concat([table, steered]), config(Path("m")))
+    told = {cell.condition: cell.degenerate for cell in result.cells if cell.task == "exam"}
+    assert told["base"] == ""
+    assert "2.0 nats" in told["awareness+0.1"]
+    assert "50% more repeated" in told["awareness+0.1"]
+    [exam] = [one for one in result.steering if one.task == "exam"]
+    assert exam.effects[0].pairs.n == 40
+    assert exam.random_p == []
+
+
+@pytest.mark.parametrize("column", ["model", "layer", "verbalizer", "grader", "tokens_wanted"])
+def test_what_was_measured_in_different_ways_is_not_pooled(column: str) -> None:
+    table = transcripts()
+    table[column] = ["other" if column in ("model", "verbalizer", "grader") else 7, *table[column][1:]]
+    with pytest.raises(DataError, match=f"differ in {column}"):
+        check_identity(table)
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"tasks": []}, "tasks"),
+        ({"tasks": ["mmlu", "mmlu"]}, "twice"),
+        ({"colour": "red"}, "colour"),
+        ({"limit": 0}, "limit"),
+        ({"steer": ["much"]}, "steer"),
+    ],
+)
+def test_a_config_that_makes_no_sense_is_told(fields: dict[str, object], match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        make_audit({"model": "local/x", "tasks": ["mmlu"]} | fields, "audit.toml")
+
+
+def test_conditions_are_base_control_and_every_direction_at_every_strength() -> None:
+    made = make_audit({"model": "local/x", "tasks": ["mmlu"], "steer": [0, 0.1, -0.1], "random_directions": 2}, "test").conditions()
+    assert [one.name for one in made] == [
+        "base", "positive_control", "awareness+0.1", "random-1+0.1", "random-2+0.1", "awareness-0.1", "random-1-0.1", "random-2-0.1",
+    ]  # fmt: skip
+    assert made[3] == Condition("random-1+0.1", steer="random-1:+0.1")
+    assert (made[5].strength, made[5].direction) == (-0.1, "awareness")
+
+
+def test_tasks_are_found_by_name_and_path(tmp_path: Path) -> None:
+    assert {"mmlu", "wildchat"} <= set(task_names())
+    (tmp_path / "own.py").write_text("def own(**kwargs):\n    return kwargs\n")
+    assert task_function(str(tmp_path / "own.py"))(a=1) == {"a": 1}
+    with pytest.raises(ConfigError, match="no task 'nothing'"):
+        task_function("nothing")
+
+
+def test_a_folder_without_an_audit_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not the folder of an audit"):
+        analyze(tmp_path)
+    keep_config(config(Path("m")), tmp_path)
+    assert stored_config(tmp_path).limit == 3
+    with pytest.raises(DataError, match="no finished log"):
+        read_tables(tmp_path, stored_config(tmp_path).conditions())
+    (tmp_path / "audit.json").write_text('{"schema_version": 99}')
+    with pytest.raises(DataError, match="schema version 99"):
+        read_result(tmp_path / "audit.json")
