@@ -1,0 +1,159 @@
+"""The figures of a report, one function each: `AuditResult` in, matplotlib figure out. They draw numbers and compute none."""
+
+import io
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from audit.config import BASE
+from audit.result import AuditResult, Cell, StrengthEffect
+from audit.stats import Estimate
+
+# Okabe and Ito's palette, which people with any common colour blindness can tell apart.
+BLUE, ORANGE, GREY, GREEN, RED = "#0072B2", "#E69F00", "#777777", "#009E73", "#D55E00"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure with its name (also its file's) and caption."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+
+    def encoded(self, kind: str) -> bytes:
+        """The figure as `svg` or `png` bytes; the same input gives the same bytes."""
+        out = io.BytesIO()
+        metadata = {"Date": None} if kind == "svg" else {"Software": None}
+        with mpl.rc_context({"svg.hashsalt": self.name, "svg.fonttype": "path"}), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a task's name may be in any script
+            self.figure.savefig(out, format=kind, dpi=144, bbox_inches="tight", metadata=metadata)
+        return out.getvalue()
+
+
+def all_figures(result: AuditResult) -> list[Drawn]:
+    """Every figure the result has numbers for."""
+    makers: tuple[Callable[[AuditResult], Drawn | None], ...] = (rates, curves, steering, coherence)
+    return [drawn for make in makers if (drawn := make(result)) is not None]
+
+
+def rates(result: AuditResult) -> Drawn | None:
+    """Internal and verbalised rate of every cell without steering, with intervals, and the floor as a band."""
+    cells = [cell for cell in result.cells if cell.strength == 0]
+    figure = Figure(figsize=(7.5, 0.45 * len(cells) + 1.4))
+    axes = figure.subplots()
+    for row, cell in enumerate(cells):
+        _bar(axes, row - 0.14, cell.internal.scored, BLUE, "o", "internal" if row == 0 else None)
+        _bar(axes, row + 0.14, cell.verbalized.scored, ORANGE, "s", "verbalised" if row == 0 else None)
+    floor = result.floor.pooled if result.floor else None
+    if floor is not None and floor.low is not None and floor.high is not None:
+        axes.axvspan(100 * floor.low, 100 * floor.high, color=GREY, alpha=0.2, lw=0, label="measured floor, 95 %")
+    axes.axvline(5, color=GREY, lw=0.8, ls=":", label="5 %")
+    axes.set_yticks(range(len(cells)), [_label(cell) for cell in cells])
+    axes.invert_yaxis()
+    axes.set_xlim(-1, 101)
+    axes.set_xlabel("transcripts flagged (%), 95 % interval")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    return Drawn("rates", "Internal and verbalised awareness", caption(result, "Any of the tokens read counts."), figure)
+
+
+def curves(result: AuditResult) -> Drawn | None:
+    """Flagged rate against the number of tokens read, by exact expectation over subsets."""
+    cells = [cell for cell in result.cells if cell.condition == BASE and cell.curve]
+    figure = Figure(figsize=(7.5, 4))
+    axes = figure.subplots()
+    colours = (BLUE, ORANGE, GREEN, RED, GREY, "#CC79A7", "#56B4E9", "#000000")
+    for number, cell in enumerate(cells):
+        points = [point for point in cell.curve if point.rate.estimate is not None]
+        ks = [point.k for point in points]
+        style = ("-", "--", ":", "-.")[number // len(colours) % 4]
+        axes.plot(
+            ks, [100 * (p.rate.estimate or 0) for p in points], color=colours[number % len(colours)], ls=style, label=_shown(cell.task)
+        )
+    axes.set_xlabel("tokens read, k")
+    axes.set_ylabel("transcripts flagged by any of k (%)")
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    told = "Transcripts with fewer than k tokens count with all they have."
+    return Drawn("curves", "What the number of tokens does", caption(result, told), figure) if cells else None
+
+
+def steering(result: AuditResult) -> Drawn | None:
+    """Change of the internal rate at each steering strength, beside random directions of the same norm."""
+    if not result.steering:
+        return None
+    figure = Figure(figsize=(7.5, 2.6 * len(result.steering)))
+    panels = figure.subplots(len(result.steering), 1, squeeze=False, sharex=True)[:, 0]
+    degenerate = {(cell.task, cell.direction, cell.strength) for cell in result.cells if cell.degenerate}
+    for axes, one in zip(panels, result.steering, strict=True):
+        for effects, colour, name in ((one.random_effects, GREY, "random directions"), (one.effects, BLUE, "steering vector")):
+            for number, effect in enumerate(effects):
+                marker = "x" if (one.task, effect.direction, effect.strength) in degenerate else "o"
+                _change(axes, effect, colour, marker, name if number == 0 else None)
+        axes.axhline(0, color="black", lw=0.6)
+        axes.set_title(_shown(one.task), loc="left", fontsize=9)
+        axes.set_ylabel("change (points)")
+    panels[0].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    panels[-1].set_xlabel("strength (1 is the whole contrast after every block)")
+    told = "Paired with the same items unsteered; a cross marks responses that are no longer coherent."
+    return Drawn("steering", "Steering", caption(result, told), figure)
+
+
+def coherence(result: AuditResult) -> Drawn | None:
+    """How likely the unsteered model finds the responses of each steered cell."""
+    cells = [cell for cell in result.cells if cell.mean_logprob.estimate is not None]
+    if not any(cell.strength for cell in cells):
+        return None
+    figure = Figure(figsize=(7.5, 0.32 * len(cells) + 1.2))
+    axes = figure.subplots()
+    for row, cell in enumerate(cells):
+        axes.plot([cell.mean_logprob.estimate or 0], [row], "x" if cell.degenerate else "o", color=RED if cell.degenerate else BLUE)
+    axes.set_yticks(range(len(cells)), [_label(cell) for cell in cells])
+    axes.invert_yaxis()
+    axes.set_xlabel("mean log-probability of a response token under the unsteered model (nats)")
+    return Drawn("coherence", "Coherence of the responses", caption(result, "A cross marks cells called degenerate."), figure)
+
+
+def _bar(axes: Axes, row: float, one: Estimate, colour: str, marker: str, label: str | None) -> None:
+    if one.estimate is None:
+        axes.text(0, row, "not measured", va="center", fontsize=7, color=GREY)
+        return
+    if one.low is not None and one.high is not None:
+        axes.plot([100 * one.low, 100 * one.high], [row, row], color=colour, lw=2, solid_capstyle="butt")
+    axes.plot([100 * one.estimate], [row], marker, color=colour, label=label)
+
+
+def _change(axes: Axes, effect: StrengthEffect, colour: str, marker: str, label: str | None) -> None:
+    change = effect.pairs.difference
+    if change.estimate is None:
+        return
+    if change.low is not None and change.high is not None:
+        axes.plot([effect.strength] * 2, [100 * change.low, 100 * change.high], color=colour, lw=1, alpha=0.6)
+    axes.plot([effect.strength], [100 * change.estimate], marker, color=colour, label=label)
+
+
+def _label(cell: Cell) -> str:
+    shown = cell.task if cell.condition == BASE else f"{cell.task}, {cell.condition.replace('_', ' ')}"
+    return f"{_shown(shown)} (n = {cell.internal.scored.n})"
+
+
+def _shown(text: str) -> str:
+    """A name as matplotlib shows it: one line, no control characters, and a dollar sign is no mathematics."""
+    return "".join(character if character.isprintable() else " " for character in text)[:60].replace("$", r"\$")
+
+
+def caption(result: AuditResult, told: str) -> str:
+    """What a figure's numbers depend on: model, layer, pair, grader, tokens, n and unscored."""
+    identity = {"model": "?", "layer": "?", "verbalizer": "?", "grader": "?", "tokens_wanted": "?"} | result.identity
+    unscored = sum(cell.internal.scored.n_unscored for cell in result.cells)
+    pair = f", pair {identity['nla']}" if identity.get("nla") not in (None, "None") else ""
+    return (
+        f"{told} Model {identity['model']}, layer {identity['layer']}, verbalizer {identity['verbalizer']}{pair}, "
+        f"grader {identity['grader']}, up to {identity['tokens_wanted']} tokens a transcript; "
+        f"{sum(cell.n for cell in result.cells)} transcripts, {unscored} without an internal verdict."
+    )

@@ -1,0 +1,113 @@
+"use strict";
+(() => {
+  const $ = (id) => document.getElementById(id);
+  const index = JSON.parse($("index").textContent);
+  const packed = [...document.querySelectorAll("script.block")].map((element) => element.textContent);
+  const CHUNK = 100, SHOWN = 300;
+  const blocks = new Map();
+  let shown = [], current = -1;
+
+  async function block(number) {
+    if (!blocks.has(number)) {
+      blocks.set(number, (async () => {
+        const bytes = Uint8Array.from(atob(packed[number]), (c) => c.charCodeAt(0));
+        const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+        return JSON.parse(await new Response(stream).text());
+      })());
+    }
+    return blocks.get(number);
+  }
+  const tokensOf = async (i) => (await block(Math.floor(i / CHUNK)))[i % CHUNK];
+
+  function options(id, values) {
+    for (const value of ["", ...new Set(values)]) {
+      const option = document.createElement("option");
+      option.value = value;
+      option.textContent = value === "" ? "any" : value;
+      $(id).append(option);
+    }
+  }
+
+  async function filter() {
+    const task = $("f-task").value, condition = $("f-condition").value, verdict = $("f-verdict").value;
+    const words = $("f-search").value.trim().toLowerCase();
+    let found = [];
+    index.forEach((one, i) => {
+      const flag = one.flag === null ? "n" : String(one.flag);
+      if ((!task || one.task === task) && (!condition || one.condition === condition) && (!verdict || flag === verdict)) found.push(i);
+    });
+    if (words) {
+      const kept = [];
+      for (const i of found) {
+        if ((await tokensOf(i)).some((token) => token[2].toLowerCase().includes(words))) kept.push(i);
+      }
+      found = kept;
+      if (words !== $("f-search").value.trim().toLowerCase()) return;
+    }
+    shown = found;
+    $("found").textContent = `${found.length} of ${index.length} transcripts` + (found.length > SHOWN ? `, the first ${SHOWN} listed` : "");
+    const list = $("list");
+    list.replaceChildren(...found.slice(0, SHOWN).map((i) => {
+      const one = index[i], item = document.createElement("li"), button = document.createElement("button");
+      const state = one.flag === null ? "unscored" : one.flag ? `${one.yes} YES` : "not flagged";
+      button.textContent = `${one.task} · ${one.condition} · ${one.id}${one.epoch > 1 ? ` (${one.epoch})` : ""}: ${state}, k ${one.k}`;
+      button.dataset.i = String(i);
+      if (one.flag) button.className = "YES";
+      item.append(button);
+      return item;
+    }));
+  }
+
+  async function open(i) {
+    current = i;
+    for (const button of $("list").querySelectorAll("button")) button.setAttribute("aria-current", String(Number(button.dataset.i) === i));
+    const tokens = await tokensOf(i);
+    $("tokens").replaceChildren(...tokens.map((token, place) => {
+      const button = document.createElement("button");
+      button.textContent = token[0].replaceAll("\n", "\u23ce") || "\u2205";
+      button.className = token[3];
+      button.title = `position ${token[1]}, ${token[3]}`;
+      button.setAttribute("aria-label", `token ${token[0]}, position ${token[1]}, ${token[3]}`);
+      button.setAttribute("aria-pressed", "false");
+      button.dataset.place = String(place);
+      return button;
+    }));
+    const first = tokens.findIndex((token) => token[3] === "YES");
+    if (tokens.length) await choose(Math.max(first, 0), false);
+    else { $("about").textContent = index[i].log; $("told").textContent = "No token of this transcript was read."; }
+  }
+
+  async function choose(place, focus) {
+    const tokens = await tokensOf(current), token = tokens[place];
+    const buttons = [...$("tokens").querySelectorAll("button")];
+    buttons.forEach((button, p) => button.setAttribute("aria-pressed", String(p === place)));
+    if (focus) buttons[place].focus();
+    $("about").textContent = `${token[3]}${token[5] ? ` (${token[5]})` : ""}, position ${token[1]}; inspect view: ${index[current].log}, sample ${index[current].id}`;
+    const text = token[2], evidence = token[4], at = evidence ? text.indexOf(evidence) : -1;
+    if (at < 0) { $("told").textContent = text; return; }
+    const mark = document.createElement("mark");
+    mark.textContent = evidence;
+    $("told").replaceChildren(text.slice(0, at), mark, text.slice(at + evidence.length));
+  }
+
+  options("f-task", index.map((one) => one.task));
+  options("f-condition", index.map((one) => one.condition));
+  for (const id of ["f-task", "f-condition", "f-verdict"]) $(id).addEventListener("change", filter);
+  let waiting = 0;
+  $("f-search").addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(filter, 200); });
+  $("list").addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (button) open(Number(button.dataset.i));
+  });
+  $("tokens").addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (button) choose(Number(button.dataset.place), false);
+  });
+  $("tokens").addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    const buttons = $("tokens").querySelectorAll("button");
+    const place = Number(document.activeElement?.dataset?.place ?? -1) + (step ?? 0);
+    if (step && place >= 0 && place < buttons.length) { event.preventDefault(); choose(place, true); }
+  });
+  filter().then(() => { if (shown.length) open(shown[0]); });
+})();

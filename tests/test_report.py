@@ -1,0 +1,224 @@
+"""The report: its numbers are audit.json's, hostile strings stay inert, and a browser can use it offline."""
+
+import csv
+import io
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from audit.analysis import analyze_tables
+from audit.config import make_audit
+from audit.result import AuditResult, write_result
+from nla.errors import DataError
+from reports.build import build_report, data_block, explorer_data, safe_csv
+from reports.figures import all_figures
+from reports.words import CAVEAT, rate_text, summary
+from tests.test_audit_run import transcripts as base_table
+
+HOSTILE = (
+    '</script><script>window.hacked = 1</script><img src=x onerror="window.hacked=1">=HYPERLINK("http://x") \u202e\x07 **bold** `code`'
+)
+
+
+def table(n: int = 30) -> pd.DataFrame:
+    base = base_table(n)
+    steered = [
+        base.assign(condition=f"{name}+0.1", direction=name, strength=0.1, internal=(np.arange(len(base)) % 2).astype(float))
+        for name in ("awareness", "random-1")
+    ]
+    stated = base.assign(condition="positive_control", internal=1.0)
+    whole = pd.concat([base, stated, *steered], ignore_index=True)
+    return whole.assign(transcript=np.arange(len(whole)), source="bundled", log="a.eval")
+
+
+def explanations(transcripts: pd.DataFrame, text: str = "It reads like a test question.", k: int = 3) -> pd.DataFrame:
+    rows = [
+        {"transcript": number, "token": " the", "position": 10 + i, "channel": "answer", "explanation": text, "rule": "r", "reason": ""}
+        | {"verdict": "YES" if i == 1 else "NO", "evidence": "test" if i == 1 else "", "format_only": False, "place": i, "n_places": 9}
+        for number in transcripts.transcript
+        for i in range(k)
+    ]
+    return pd.DataFrame(rows)
+
+
+def written(folder: Path, transcripts: pd.DataFrame, told: pd.DataFrame) -> AuditResult:
+    folder.mkdir(parents=True, exist_ok=True)
+    config = make_audit({"model": "local/tiny", "tasks": ["mmlu"], "steer": [0.1]}, "test")
+    result = analyze_tables(transcripts, config)
+    transcripts.to_parquet(folder / "transcripts.parquet")
+    told.to_parquet(folder / "explanations.parquet")
+    write_result(result, folder)
+    return result
+
+
+class Text(HTMLParser):
+    """All visible text of a page, cell by cell."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.texts: list[str] = []
+        self.scripts = 0
+        self._skip = False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._skip = tag in ("script", "style")
+        self.scripts += tag == "script"
+        if tag == "tr":
+            self.rows.append([])
+
+    def handle_endtag(self, tag: str) -> None:
+        self._skip = False
+
+    def handle_data(self, data: str) -> None:
+        if not self._skip and data.strip():
+            self.texts.append(data.strip())
+            if self.rows:
+                self.rows[-1].append(data.strip())
+
+
+def test_every_number_in_page_and_markdown_is_that_of_the_result(tmp_path: Path) -> None:
+    transcripts = table()
+    result = written(tmp_path / "run", transcripts, explanations(transcripts))
+    page = build_report(tmp_path / "run", tmp_path / "report").read_text()
+    rows = [row for row in Text(page).rows if len(row) >= 5][1:]
+    assert len(rows) == len(result.cells)
+    for row, cell in zip(rows, result.cells, strict=True):
+        assert row[:4] == [cell.task, cell.condition, rate_text(cell.internal.scored), rate_text(cell.verbalized.scored)]
+    markdown = (tmp_path / "report" / "report.md").read_text()
+    for cell in result.cells:
+        assert f"| {cell.condition} | {rate_text(cell.internal.scored)} | {rate_text(cell.verbalized.scored)} |" in markdown
+    read = pd.read_csv(tmp_path / "report" / "tables" / "cells.csv")
+    assert read.internal.tolist() == pytest.approx([cell.internal.scored.estimate for cell in result.cells])
+    shown = " ".join(Text(page).texts)
+    for sentence in summary(result):
+        assert sentence in shown
+
+
+def test_words_are_never_stronger_than_the_statistics(tmp_path: Path) -> None:
+    transcripts = table()
+    result = written(tmp_path / "run", transcripts, explanations(transcripts))
+    told = summary(result)
+    exceeding = {task for task, excess in result.excess.items() if excess.exceeds}
+    for task in result.excess:
+        [sentence] = [one for one in told if one.startswith(f"{task}: ")]
+        assert ("exceeds the measured floor" in sentence) == (task in exceeding)
+        assert ("does not exceed the measured floor" in sentence) == (task not in exceeding)
+    assert told[-1] == CAVEAT
+    assert exceeding == {"exam"}
+
+
+def test_the_figures_captions_name_everything(tmp_path: Path) -> None:
+    transcripts = table()
+    result = written(tmp_path / "run", transcripts, explanations(transcripts))
+    drawn = all_figures(result)
+    assert [one.name for one in drawn] == ["rates", "curves", "steering", "coherence"]
+    for one in drawn:
+        for part in ("Model m", "layer 1", "verbalizer v", "grader g", "50 tokens", f"{len(transcripts)} transcripts"):
+            assert part in one.caption
+        assert one.encoded("svg") == one.encoded("svg")
+        assert one.encoded("png").startswith(b"\x89PNG")
+
+
+def test_a_hostile_log_renders_inert(tmp_path: Path) -> None:
+    transcripts = table(12).assign(task=HOSTILE, sample_id=HOSTILE)
+    transcripts["sample_id"] = [f"{HOSTILE}{i}" for i in range(len(transcripts))]
+    told = explanations(transcripts, HOSTILE * 2).assign(evidence=HOSTILE, token=HOSTILE)
+    written(tmp_path / "run", transcripts, told)
+    page = build_report(tmp_path / "run", tmp_path / "report").read_text()
+    read = Text(page)
+    n_blocks = -(-len(transcripts) // 100)
+    assert read.scripts == 2 + n_blocks  # the index, its blocks, and the page's own script
+    assert "<img src=x" not in page
+    for name in ("cells", "transcripts", "explanations"):
+        cells = list(csv.reader(io.StringIO((tmp_path / "report" / "tables" / f"{name}.csv").read_text())))
+        assert not any(cell[:1] in ("=", "@", "+") for row in cells for cell in row)
+    assert "<script" not in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_a_data_block_cannot_end_its_element() -> None:
+    block = data_block({"a": HOSTILE, "b": "<!--"})
+    assert not re.search(r"[<>&]", block)
+    assert json.loads(block) == {"a": HOSTILE, "b": "<!--"}
+
+
+def test_no_cell_of_a_csv_starts_a_formula() -> None:
+    frame = pd.DataFrame({"a": ["=1+1", "+x", "-x", "@x", "fine", "\tx"], "b": [-1.5, 2, 3, 4, 5, 6]})
+    rows = list(csv.reader(io.StringIO(safe_csv(frame))))[1:]
+    assert [row[0] for row in rows] == ["'=1+1", "'+x", "'-x", "'@x", "fine", "'\tx"]
+    assert float(rows[0][1]) == -1.5
+
+
+def test_long_explanations_are_cut_and_say_so() -> None:
+    transcripts = table(1)
+    index, blocks = explorer_data(transcripts, explanations(transcripts, "x" * 50_000))
+    assert len(index) == len(transcripts)
+    assert len(blocks[0]) < 20_000
+
+
+def test_an_old_report_is_replaced_as_a_whole_and_other_files_are_not_touched(tmp_path: Path) -> None:
+    transcripts = table(5)
+    written(tmp_path / "run", transcripts, explanations(transcripts))
+    out = tmp_path / "report"
+    build_report(tmp_path / "run", out)
+    (out / "stale.txt").write_text("old")
+    build_report(tmp_path / "run", out)
+    assert not (out / "stale.txt").exists()
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("precious")
+    with pytest.raises(DataError, match="no report"):
+        build_report(tmp_path / "run", mine)
+    assert (mine / "thesis.txt").read_text() == "precious"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    from playwright.sync_api import sync_playwright  # where there is no browser, the package need not be there
+
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@pytest.mark.slow
+def test_the_explorer_works_by_clicks_and_keys_without_a_network(browser: Any, tmp_path: Path) -> None:
+    transcripts = table(70)
+    told = explanations(transcripts, HOSTILE)
+    told.loc[told.transcript == 200, "explanation"] = "a needle in the haystack"
+    written(tmp_path / "run", transcripts, told)
+    page_file = build_report(tmp_path / "run", tmp_path / "report")
+    page = browser.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: said.append(request.url) if not request.url.startswith(("file:", "data:", "blob:")) else None)
+    page.goto(f"file://{page_file}")
+    page.wait_for_selector("#tokens button")
+    assert page.inner_text("#told") == HOSTILE
+    page.focus("#tokens button")
+    page.keyboard.press("ArrowRight")
+    assert page.get_attribute("#tokens button:nth-child(2)", "aria-pressed") == "true"
+    page.select_option("#f-condition", "positive_control")
+    assert "210 of 840" in page.inner_text("#found")
+    page.select_option("#f-condition", "")
+    page.fill("#f-search", "needle")
+    page.get_by_text(re.compile("^1 of 840")).wait_for()  # the page allows no eval, so no wait_for_function
+    page.click("#list button")
+    page.locator("#told", has_text="needle").wait_for()
+    assert page.evaluate("window.hacked") is None
+    assert said == []
+    page.close()
