@@ -69,26 +69,26 @@ def analyze_tables(transcripts: pd.DataFrame, config: AuditConfig) -> AuditResul
     )
 
 
-def _codes(flags: pd.Series) -> Codes:
+def codes_of(flags: pd.Series) -> Codes:
     """Verdict codes (0 is YES, 1 NO) of a column of flags."""
     return np.where(flags.isna(), MISSING, 1 - flags.fillna(0)).astype(np.int64)
 
 
-def _clusters(table: pd.DataFrame) -> Codes | None:
+def sample_codes(table: pd.DataFrame) -> Codes | None:
     """Codes of the samples; None where every transcript is a sample of its own."""
     found = pd.factorize(table.sample_id)[0].astype(np.int64)
     return None if len(np.unique(found)) == len(found) else found
 
 
 def _verdicts(table: pd.DataFrame) -> tuple[Codes, Codes | None]:
-    return _codes(table.internal), _clusters(table)
+    return codes_of(table.internal), sample_codes(table)
 
 
 def _cell(table: pd.DataFrame, base: pd.DataFrame) -> Cell:
     first = table.iloc[0]
-    clusters = _clusters(table)
+    clusters = sample_codes(table)
     counts = _counts(table)
-    internal, verbalized = _codes(table.internal), _codes(table.verbalized)
+    internal, verbalized = codes_of(table.internal), codes_of(table.verbalized)
     likelihood, repeated, cut = (_mean(table, name, clusters) for name in ("mean_logprob", "repeated_4", "truncated"))
     return Cell(
         task=str(first.task),
@@ -145,7 +145,7 @@ def _positive(table: pd.DataFrame) -> PositiveControl | None:
     both = table[table.condition == BASE].merge(table[table.condition == POSITIVE], on=["sample_id", "epoch"], suffixes=("", "_stated"))
     if not len(both):
         return None
-    return PositiveControl(str(table.task.iloc[0]), paired(_codes(both.internal), _codes(both.internal_stated), _clusters(both)))
+    return PositiveControl(str(table.task.iloc[0]), paired(codes_of(both.internal), codes_of(both.internal_stated), sample_codes(both)))
 
 
 def _steering(table: pd.DataFrame) -> Steering | None:
@@ -159,7 +159,7 @@ def _steering(table: pd.DataFrame) -> Steering | None:
     random_effects = [effect for name in directions if name.startswith("random-") for effect in _effects(base, steered, name)]
     strengths = sorted({effect.strength for effect in effects})
     own = pd.concat([base, steered[steered.direction.isin(real)]])
-    slope = trend(_codes(own.internal), own.strength.to_numpy(float), pd.factorize(own.sample_id)[0].astype(np.int64)) if real else None
+    slope = trend(codes_of(own.internal), own.strength.to_numpy(float), pd.factorize(own.sample_id)[0].astype(np.int64)) if real else None
     p, reachable = _against_random(effects, random_effects, strengths)
     return Steering(
         task=str(table.task.iloc[0]),
@@ -177,7 +177,7 @@ def _steering(table: pd.DataFrame) -> Steering | None:
 def _effects(base: pd.DataFrame, steered: pd.DataFrame, direction: str) -> list[StrengthEffect]:
     table = pd.concat([base, steered[steered.direction == direction]])
     items, epochs = pd.factorize(table.sample_id)[0].astype(np.int64), table.epoch.to_numpy(np.int64)
-    found = by_strength(_codes(table.internal), table.strength.to_numpy(float), items, epochs)
+    found = by_strength(codes_of(table.internal), table.strength.to_numpy(float), items, epochs)
     return [StrengthEffect(direction, strength, pairs) for strength, pairs in sorted(found.items())]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from nla.cli import fetch_with_progress, run
+from nla.cli import run
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -15,28 +15,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Does an open model know, inside, that it is being tested?",
 )
-
-
-@app.command()
-def demo(
-    limit: Annotated[int, typer.Option(help="Items a condition (at most 40).")] = 40,
-    tokens: Annotated[int, typer.Option(help="Response tokens read a transcript.")] = 50,
-    out: Annotated[Path, typer.Option(help="Folder for the logs.")] = Path("demo"),
-    verbalizer: Annotated[str, typer.Option(help="What turns vectors into text: logit_lens or selfie.")] = "logit_lens",
-    grader: Annotated[str, typer.Option(help="What labels the explanations.")] = "rules",
-    threads: Annotated[int | None, typer.Option(help="Torch threads; default: torch's choice.")] = None,
-) -> None:
-    """Measure evaluation awareness of the embedded model on bundled data: a benchmark, a deployment control, a positive control."""
-    fetch_with_progress("smollm2")
-    from audit.demo import DemoConfig, demo_table, run_demo
-
-    config = DemoConfig(out, limit, tokens, verbalizer, grader, threads)
-    rows = run_demo(config)
-    console = Console()
-    console.print(demo_table(rows, config))
-    console.print(
-        f"Logs: {out / 'logs'}. Open them with: inspect view --log-dir {shlex.quote(str(out / 'logs'))}", soft_wrap=True, markup=False
-    )
 
 
 ModelOption = Annotated[str | None, typer.Option(help="The model, e.g. local/smollm2.")]
@@ -104,6 +82,44 @@ def analyze_command(out: Out = Path("audit")) -> None:
     from audit.overview import result_table
 
     Console().print(result_table(analyze(out)))
+
+
+@app.command("compare")
+def compare_command(
+    a: Annotated[Path, typer.Argument(help="Folder of an audit.")],
+    b: Annotated[Path, typer.Argument(help="Folder of another.")],
+    json_out: Annotated[Path | None, typer.Option("--json", help="Also write every number to this file.")] = None,
+) -> None:
+    """Compare two audits item by item: models, layers, pairs, graders or dates."""
+    from pydantic import TypeAdapter
+
+    from audit.compare import Comparison, compare, comparison_table
+
+    found = compare(a, b)
+    if json_out is not None:
+        scratch = json_out.with_name(f".{json_out.name}.tmp")
+        scratch.write_bytes(TypeAdapter(Comparison).dump_json(found, indent=1))
+        scratch.replace(json_out)
+    Console().print(comparison_table(found))
+
+
+@app.command("groups")
+def groups_command(out: Out = Path("audit")) -> None:
+    """Whether explanations separate the positive control from the same items without it, by a word score that needs no grader."""
+    import pandas as pd
+
+    from audit.config import stored_config
+    from audit.known_groups import separations
+
+    stored_config(out)
+    console = Console()
+    for one in separations(*(pd.read_parquet(out / f"{name}.parquet") for name in ("transcripts", "explanations"))):
+        console.print(
+            f"{one.task}: AUROC {one.auroc:.2f} [{one.low:.2f}, {one.high:.2f}] of the share of explanations with a word of evaluation, "
+            f"{one.mean_stated:.1%} of {one.n_stated} transcripts with the statement against {one.mean_base:.1%} of {one.n_base} without",
+            soft_wrap=True,
+            markup=False,
+        )
 
 
 @app.command("schema")

@@ -24,8 +24,11 @@ def run_audit(config: AuditConfig, out: Path) -> None:
         DataError: a task did not finish (its log is kept, and the next run goes on with it).
     """
     makers = [task_function(name) for name in config.tasks]
+    conditions = config.conditions()
+    for make, name in zip(makers, config.tasks, strict=True):
+        _task(make, name, config, conditions[0])  # what cannot be built is refused before anything is written
     keep_config(config, out)
-    for condition in config.conditions():
+    for condition in conditions:
         success, logs = eval_set(
             [_task(make, name, config, condition) for make, name in zip(makers, config.tasks, strict=True)],
             log_dir=str(out / LOGS / condition.name),

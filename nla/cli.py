@@ -170,6 +170,19 @@ def explain_text(
     Console().print(table)
 
 
+@app.command("export")
+def export(
+    pair: Annotated[str, typer.Argument(help="An alias, or a folder with the adapters av/ and ar/.")],
+    out: Annotated[Path, typer.Argument(help="A new folder for the full checkpoints.")],
+    dtype: DType = "auto",
+) -> None:
+    """Write a pair as full checkpoints in the public reference's layout."""
+    from nla.export import export_pair
+
+    for folder in export_pair(pair, out, dtype=dtype):
+        Console().print(str(folder), markup=False, soft_wrap=True)
+
+
 def _reconstructor(where: str, base: "LoadedModel") -> "Reconstructor":
     from nla.reconstructor import load_reconstructor
 

@@ -1,5 +1,6 @@
-"""The `audit` command with what needs the layer of reports: everything of `audit.cli`, and `audit report`."""
+"""The `audit` command with what needs the layer of reports: everything of `audit.cli`, `audit report` and `audit demo`."""
 
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,35 @@ import typer
 from rich.console import Console
 
 from audit.cli import app
-from nla.cli import run
+from nla.cli import fetch_with_progress, run
+
+
+@app.command("demo")
+def demo(
+    limit: Annotated[int, typer.Option(help="Items a cell (at most 40).")] = 20,
+    tokens: Annotated[int, typer.Option(help="Response tokens read a transcript.")] = 10,
+    out: Annotated[Path, typer.Option(help="Folder for the audit and its report.")] = Path("demo"),
+    verbalizer: Annotated[str, typer.Option(help="What turns vectors into text: av (the shipped pair), logit_lens or selfie.")] = "av",
+    grader: Annotated[str, typer.Option(help="What labels the explanations.")] = "rules",
+    threads: Annotated[int | None, typer.Option(help="Torch threads; default: torch's choice.")] = None,
+) -> None:
+    """The whole story on the embedded model and bundled data, to a report: a benchmark and a deployment control, each also with a
+    system prompt that states the evaluation."""
+    from audit.analysis import analyze
+    from audit.config import make_audit
+    from audit.overview import result_table
+    from audit.run import run_audit
+    from reports.build import build_report
+
+    fetch_with_progress("smollm2")
+    fields = {"tasks": ["mmlu", "wildchat"], "source": "bundled", "max_tokens": 128, "positive_control": True}
+    chosen = {"limit": limit, "tokens": tokens, "verbalizer": verbalizer, "grader": grader}
+    args = {} if threads is None else {"threads": threads}
+    run_audit(make_audit({"model": "local/smollm2", "model_args": args} | fields | chosen, "audit demo"), out)
+    console = Console()
+    console.print(result_table(analyze(out)))
+    page = build_report(out, out / "report")
+    console.print(f"Report: {page}. Logs: inspect view --log-dir {shlex.quote(str(out / 'logs'))}", soft_wrap=True, markup=False)
 
 
 @app.command("report")

@@ -58,7 +58,7 @@ def rates(result: AuditResult) -> Drawn | None:
     axes.invert_yaxis()
     axes.set_xlim(-1, 101)
     axes.set_xlabel("transcripts flagged (%), 95 % interval")
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    _legend(axes)
     return Drawn("rates", "Internal and verbalised awareness", caption(result, "Any of the tokens read counts."), figure)
 
 
@@ -78,7 +78,7 @@ def curves(result: AuditResult) -> Drawn | None:
     axes.set_xlabel("tokens read, k")
     axes.set_ylabel("transcripts flagged by any of k (%)")
     axes.set_ylim(bottom=0)
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    _legend(axes)
     told = "Transcripts with fewer than k tokens count with all they have."
     return Drawn("curves", "What the number of tokens does", caption(result, told), figure) if cells else None
 
@@ -98,7 +98,7 @@ def steering(result: AuditResult) -> Drawn | None:
         axes.axhline(0, color="black", lw=0.6)
         axes.set_title(_shown(one.task), loc="left", fontsize=9)
         axes.set_ylabel("change (points)")
-    panels[0].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    _legend(panels[0])
     panels[-1].set_xlabel("strength (1 is the whole contrast after every block)")
     told = "Paired with the same items unsteered; a cross marks responses that are no longer coherent."
     return Drawn("steering", "Steering", caption(result, told), figure)
@@ -117,6 +117,11 @@ def coherence(result: AuditResult) -> Drawn | None:
     axes.invert_yaxis()
     axes.set_xlabel("mean log-probability of a response token under the unsteered model (nats)")
     return Drawn("coherence", "Coherence of the responses", caption(result, "A cross marks cells called degenerate."), figure)
+
+
+def _legend(axes: Axes) -> None:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
 
 
 def _bar(axes: Axes, row: float, one: Estimate, colour: str, marker: str, label: str | None) -> None:

@@ -45,17 +45,19 @@ def test_an_unknown_model_cannot_be_fetched() -> None:
 
 
 @pytest.mark.slow
-def test_the_demo_prints_its_table_and_keeps_its_logs(tmp_path: Path) -> None:
-    done = run("audit", "demo", "--limit", "2", "--tokens", "5", "--threads", "1", "--out", str(tmp_path / "out"), cwd=tmp_path)
+def test_the_demo_ends_in_a_report_and_keeps_its_logs(tmp_path: Path) -> None:
+    done = run("audit", "demo", "--limit", "2", "--tokens", "3", "--threads", "1", "--out", str(tmp_path / "out"), cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    for name in ("mmlu", "wildchat", "positive_control", "0% [0, 66]", "inspect view --log-dir"):
+    for name in ("mmlu", "wildchat", "positive_control", "verbalizer av", "inspect view --log-dir"):
         assert name in done.stdout
-    logs = [read_eval_log(info) for info in list_eval_logs(str(tmp_path / "out"))]
-    assert {log.eval.task for log in logs} == {"mmlu", "wildchat", "positive_control"}
-    assert all(log.status == "success" for log in logs)
+    logs = [read_eval_log(info, header_only=True) for info in list_eval_logs(str(tmp_path / "out" / "logs"))]
+    assert [log.status for log in logs] == ["success"] * 4
+    assert (tmp_path / "out" / "report" / "index.html").is_file()
 
 
-def test_demo_options_that_make_no_sense_are_refused(tmp_path: Path) -> None:
-    done = run("audit", "demo", "--limit", "0", "--out", str(tmp_path))
+@pytest.mark.parametrize("arguments", [["--limit", "0"], ["--tokens", "0"], ["--verbalizer", "nobody"]])
+def test_demo_options_that_make_no_sense_are_refused(arguments: list[str], tmp_path: Path) -> None:
+    done = run("audit", "demo", *arguments, "--out", str(tmp_path / "out"))
     assert done.returncode == 2
-    assert "1 or more" in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
