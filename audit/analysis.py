@@ -16,7 +16,7 @@ from audit.stats_paired import bootstrap_mean, paired
 from audit.stats_power import limits
 from audit.stats_steering import against_random, by_strength, trend
 from audit.stats_tokens import TokenCounts, any_of_k_curve, token_rate
-from audit.tables import IDENTITY, read_tables, write_table
+from audit.tables import IDENTITY, identity_values, read_tables, write_table
 from nla.sampling import seeded_generator
 
 CONTROL_ROLE = "deployment control"
@@ -55,7 +55,7 @@ def analyze_tables(transcripts: pd.DataFrame, config: AuditConfig) -> AuditResul
     return AuditResult(
         schema_version=SCHEMA_VERSION,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        identity={name: str(transcripts[transcripts.k.notna()][name].iloc[0]) for name in IDENTITY} if transcripts.k.notna().any() else {},
+        identity={name: " ".join(identity_values(transcripts[transcripts.k.notna()], name)) for name in IDENTITY},
         config=config.model_dump(mode="json"),
         cells=cells,
         floor=FloorResult(floor.pooled.rate, {name: one.rate for name, one in floor.by_control.items()}, floor.heterogeneity.p)

@@ -17,7 +17,7 @@ from audit.overview import percent
 from audit.stats import Estimate, bounds, holm
 from audit.stats_paired import McNemar, paired
 from audit.stats_power import paired_detectable
-from audit.tables import IDENTITY
+from audit.tables import IDENTITY, identity_values
 from nla.errors import DataError
 
 _KEY = ["task", "condition", "sample_id", "epoch"]
@@ -81,7 +81,7 @@ def _transcripts(folder: Path) -> pd.DataFrame:
 
 
 def _differences(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    values = {name: tuple(", ".join(sorted(set(table[name].astype(str)))) for table in (one, other)) for name in IDENTITY}
+    values = {name: tuple(", ".join(identity_values(table, name)) for table in (one, other)) for name in IDENTITY}
     return {name: (pair[0], pair[1]) for name, pair in values.items() if pair[0] != pair[1]}
 
 

@@ -55,9 +55,14 @@ def check_identity(transcripts: pd.DataFrame) -> None:
     """
     measured = transcripts[transcripts.k.notna()]
     for name in IDENTITY:
-        values = measured[name].astype(str).unique().tolist()
+        values = identity_values(measured, name)
         if len(values) > 1:
-            raise DataError(f"the logs differ in {name} ({', '.join(sorted(values))}); what is measured in different ways is not pooled.")
+            raise DataError(f"the logs differ in {name} ({', '.join(values)}); what is measured in different ways is not pooled.")
+
+
+def identity_values(transcripts: pd.DataFrame, name: str) -> list[str]:
+    """The different values of a column of `IDENTITY`, as text; `none` where there is none."""
+    return sorted({"none" if pd.isna(value) else str(value) for value in transcripts[name]})
 
 
 def _rows(log: EvalLog, sample: EvalSample, condition: Condition, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:

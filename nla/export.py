@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from nla.adapters import CONFIG_FILE, load_adapter, shared_copy
 from nla.contract import Role, check_sidecar, read_sidecar, write_sidecar
@@ -80,6 +80,8 @@ def _merge(view: LoadedModel, plain: nn.Module) -> None:
             if isinstance(module, LoraLayer):
                 layer = targets[name]
                 assert isinstance(layer, nn.Linear)
-                a, b = module.lora_A["default"].weight, module.lora_B["default"].weight
+                a, b = (one["default"].weight for one in (module.lora_A, module.lora_B))
+                assert isinstance(a, Tensor)
+                assert isinstance(b, Tensor)
                 delta = (b.float() @ a.float()) * module.scaling["default"]
                 layer.weight.data = (layer.weight.float() + delta).to(layer.weight.dtype)

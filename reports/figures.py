@@ -156,7 +156,7 @@ def caption(result: AuditResult, told: str) -> str:
     """What a figure's numbers depend on: model, layer, pair, grader, tokens, n and unscored."""
     identity = {"model": "?", "layer": "?", "verbalizer": "?", "grader": "?", "tokens_wanted": "?"} | result.identity
     unscored = sum(cell.internal.scored.n_unscored for cell in result.cells)
-    pair = f", pair {identity['nla']}" if identity.get("nla") not in (None, "None") else ""
+    pair = f", pair {identity['nla']}" if identity.get("nla", "none") != "none" else ""
     return (
         f"{told} Model {identity['model']}, layer {identity['layer']}, verbalizer {identity['verbalizer']}{pair}, "
         f"grader {identity['grader']}, up to {identity['tokens_wanted']} tokens a transcript; "

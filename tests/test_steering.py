@@ -74,7 +74,7 @@ def test_the_contrast_is_the_difference_at_the_last_token(
     found = contrast(tiny, (AWARENESS_PAIR,))
     torch.testing.assert_close(found[:-1], after[0][:, -1] - after[1][:, -1], rtol=1e-4, atol=1e-4)
     mean_norm = torch.cat([states[1, 1:].norm(dim=-1) for states in after]).mean()
-    assert relative_size(tiny, found) == pytest.approx(float(found[1].norm() / mean_norm), rel=1e-4)
+    assert relative_size(tiny, found) == pytest.approx(float((found[1].norm() / mean_norm).detach()), rel=1e-4)
 
 
 def test_what_is_captured_is_under_the_same_steering(tiny: LoadedModel) -> None:

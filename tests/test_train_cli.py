@@ -95,6 +95,7 @@ def test_all_stages_make_a_pair(whole: dict[str, torch.Tensor], project: Path) -
     assert {name.split("/")[1] for name in whole} == {"adapter_model.safetensors", "value_head.safetensors"}
     assert all(bool(tensor.isfinite().all()) for tensor in whole.values())
     assert (project / "whole" / "pair" / "av" / "nla_meta.yaml").is_file()
+    assert (project / "whole" / "pair" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_run_killed_in_every_stage_ends_in_the_same_pair(whole: dict[str, torch.Tensor], project: Path) -> None:

@@ -20,7 +20,7 @@ class SampleConfig(BaseModel):
     temperature: float = Field(default=0.7, ge=0)
     max_tokens: int = Field(default=96, ge=8)
     gold_share: float = Field(default=0.25, ge=0, le=1)
-    """Share of the AR's examples that carry the teacher's explanation instead."""
+    """Share of the AR's examples that are the teacher's explanations, of other vectors."""
 
 
 class RLConfig(BaseModel):

@@ -152,15 +152,16 @@ class PairTraining:
         return sets
 
     def _ar_examples(self) -> tuple[list[int], list[str]]:
+        """(row numbers, texts): the AV's samples that did not fail, and the teacher's explanations of other training vectors."""
         rows = self.split.samples
         samples = draw_samples(None, self.vectors, rows, self.work / "samples", "train")
-        draws = seeded_generator("gold", self.config.samples.n)
-        use_gold = draws.random(len(rows)) < self.config.samples.gold_share
-        texts = [
-            self.data.explanations[row] if gold or not sample else sample
-            for row, sample, gold in zip(rows, samples or [""] * len(rows), use_gold, strict=True)
-        ]
-        return rows, texts
+        own = [(row, text) for row, text in zip(rows, samples, strict=True) if text] if samples else []
+        share = self.config.samples.gold_share if own else 1.0
+        sampled = set(rows)
+        others = [row for row in self.split.av if row not in sampled] or self.split.av
+        n_gold = round(len(own) * share / (1 - share)) if share < 1 else len(others)
+        both = own + [(row, self.data.explanations[row]) for row in others[:n_gold]]
+        return [row for row, _ in both], [text for _, text in both]
 
     def write_ar(self, ar: LoadedModel, head: Tensor) -> None:
         """`pair/ar`: adapter, head and sidecar."""

@@ -56,9 +56,12 @@ class ActivationVerbalizer:
 
     def complete(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Completion]:
         """The AV's raw replies to usable vectors, with their token ids."""
+        return Decoder(self.model, max_rows=_MAX_ROWS).run(self.requests(vectors, keys))
+
+    def requests(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Request]:
+        """What the decoding engine is asked for, one request a vector."""
         prompt = av_prompt_ids(self.model.tokenizer, self.sidecar)
-        requests = [self._request(prompt, vector, key) for vector, key in zip(vectors, keys, strict=True)]
-        return Decoder(self.model, max_rows=_MAX_ROWS).run(requests)
+        return [self._request(prompt, vector, key) for vector, key in zip(vectors, keys, strict=True)]
 
     def _request(self, prompt: list[int], vector: Float[Tensor, " d_model"], key: tuple[object, ...]) -> Request:
         assert self.sidecar.marker is not None
