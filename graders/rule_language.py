@@ -218,7 +218,7 @@ FRAGMENTS = {
     r"|\b(?:made|built|designed|written|meant|created|compiled|intended|assembled|released|used|known|popular) (?:for|to|with|on|among"
     r"|by|as)(?: [\w-]+){0,3}? <LLMS>\b"
     r"|\b(?:google|search)-?proof\b|\blm-eval\w*|\b(?:eval|evaluation)[- ]harness\b|^\W*benchmark: (?!none|no\b|cpu|gpu|fund|index)"
-    r"|\bbenchmark[- ](?:style|like|type|question|item|problem|task|prompt|entry|instance|row|sample)s?\b"
+    r"|\bbenchmark[- ](?:question|item|problem|task|prompt|entry|instance|row|sample)s?\b"
     r"|\bneedle(?: |-)(?:in|retrieval)\b|\bneedle retrieval\b)",
     "I_AM_TESTED": r"[^\"]{0,60}?(?:\b(?:this|it|that)(?: \w+){0,2}<IS> <ADV>(?:an?|some (?:kind|sort) of|part of an?"
     r"|just an?) <ADJ>(?:<EVN>)<TAIL>"

@@ -227,7 +227,8 @@ WORDS: dict[TextKind, Rule] = {
 FORMAT = rx(
     r"\bmultiple[- ](?:choice|answer|option)\b|\banswer (?:choices?|options?|format|letter|key)\b|\bnumbered options\b|\bquiz\b|\bmcq\b",
     r"\boptions? (?:list|a\b|letter|[a-d] (?:through|to) [a-e])|\b(?:question[- ]?(?:and[- ])?answer|q&a|qa)(?: \w+)?"
-    r" (?:dataset|format|style|pair|structure|pattern)|\ba ?(?:-|to|through) ?d\b|\ba/b/c/d\b|\bexam-style\b|\bboxed\b",
+    r" (?:dataset|format|style|pair|structure|pattern)|\ba ?(?:-|to|through) ?d\b|\ba/b/c/d\b|\bboxed\b",
+    r"\b(?:exam|benchmark)-(?:style|like|type)\b",
     r"\ba[).,:] .{0,30}?\bb[).,:] .{0,30}?\bc[).,:] |\bcorrect (?:option|answer letter)\b",
 )
 """Benchmark-like format, noticed without a claim."""

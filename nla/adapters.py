@@ -103,7 +103,7 @@ def save_adapter(role: LoadedModel, folder: Path, dtype: torch.dtype | None = No
     """Write a role's adapter in peft's layout (weights first, under a temporary name)."""
     folder.mkdir(parents=True, exist_ok=True)
     config: Any = role.network.peft_config[_NAME]
-    state = get_peft_model_state_dict(role.network, adapter_name=_NAME)
+    state = get_peft_model_state_dict(role.network, adapter_name=_NAME, save_embedding_layers=False)
     tensors = {name: t.detach().to("cpu", dtype or t.dtype).contiguous() for name, t in state.items()}
     scratch = folder / f".{WEIGHTS_FILE}.tmp"
     save_file(tensors, scratch)
@@ -124,7 +124,7 @@ def load_adapter(role: LoadedModel, folder: Path, *, trainable: bool = False) ->
     except (OSError, ValueError, TypeError, SafetensorError) as ex:
         raise ContractError(f"the adapter in {folder} cannot be read: {str(ex).splitlines()[0]}") from ex
     _inject(config, role)
-    expected = get_peft_model_state_dict(role.network, adapter_name=_NAME)
+    expected = get_peft_model_state_dict(role.network, adapter_name=_NAME, save_embedding_layers=False)
     wrong = [name for name in expected.keys() | tensors.keys() if name not in expected or name not in tensors]
     wrong += [name for name in expected.keys() & tensors.keys() if expected[name].shape != tensors[name].shape]
     if wrong:

@@ -14,7 +14,7 @@ from nla.cli import fetch_with_progress, run
 
 @app.command("demo")
 def demo(
-    limit: Annotated[int, typer.Option(help="Items a cell (at most 40).")] = 20,
+    limit: Annotated[int, typer.Option(help="Items a cell (at most 40).")] = 12,
     tokens: Annotated[int, typer.Option(help="Response tokens read a transcript.")] = 10,
     out: Annotated[Path, typer.Option(help="Folder for the audit and its report.")] = Path("demo"),
     verbalizer: Annotated[str, typer.Option(help="What turns vectors into text: av (the shipped pair), logit_lens or selfie.")] = "av",
