@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from nla.atomic import replacing
 from nla.cli import run
 
 app = typer.Typer(
@@ -97,9 +98,8 @@ def compare_command(
 
     found = compare(a, b)
     if json_out is not None:
-        scratch = json_out.with_name(f".{json_out.name}.tmp")
-        scratch.write_bytes(TypeAdapter(Comparison).dump_json(found, indent=1))
-        scratch.replace(json_out)
+        with replacing(json_out) as scratch:
+            scratch.write_bytes(TypeAdapter(Comparison).dump_json(found, indent=1))
     Console().print(comparison_table(found))
 
 

@@ -1,7 +1,6 @@
 """What `audit run` does: one model, tasks, conditions. Read from a TOML file or flags, and kept beside the logs."""
 
 import json
-import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from nla.atomic import replacing
 from nla.errors import ConfigError
 from nla.steering import parse_steer
 
@@ -125,9 +125,8 @@ def keep_config(config: AuditConfig, out: Path) -> None:
             told = ", ".join(f"{name} {getattr(before, name)!r} -> {getattr(config, name)!r}" for name in changed)
             raise ConfigError(f"{out} holds an audit with other settings ({told}); give another folder (--out).")
     out.mkdir(parents=True, exist_ok=True)
-    scratch = out / f".{CONFIG_FILE}.tmp"
-    scratch.write_text(json.dumps(config.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
-    os.replace(scratch, path)
+    with replacing(path) as scratch:
+        scratch.write_text(json.dumps(config.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
 
 
 def stored_config(out: Path) -> AuditConfig:

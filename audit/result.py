@@ -1,7 +1,6 @@
 """`audit.json`: what an audit found, as dataclasses with a JSON schema. Reports read this and compute nothing."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from audit.stats import Bounds, Estimate
 from audit.stats_paired import McNemar
 from audit.stats_power import Limits
 from audit.stats_tokens import CurvePoint
+from nla.atomic import replacing
 from nla.errors import DataError
 
 SCHEMA_VERSION = 1
@@ -112,9 +112,8 @@ class AuditResult:
 def write_result(result: AuditResult, out: Path) -> Path:
     """Write `audit.json` into a run's folder (atomically)."""
     path = out / RESULT_FILE
-    scratch = out / f".{RESULT_FILE}.tmp"
-    scratch.write_bytes(TypeAdapter(AuditResult).dump_json(result, indent=1))
-    os.replace(scratch, path)
+    with replacing(path) as scratch:
+        scratch.write_bytes(TypeAdapter(AuditResult).dump_json(result, indent=1))
     return path
 
 

@@ -10,6 +10,7 @@ from inspect_ai.log import EvalLog, EvalSample, list_eval_logs, read_eval_log
 
 from audit.config import Condition
 from audit.run import LOGS
+from nla.atomic import replacing
 from nla.errors import DataError
 
 IDENTITY = ("model", "layer", "verbalizer", "nla", "grader", "tokens_wanted", "dtype")
@@ -132,6 +133,5 @@ def _number(value: Any) -> float | None:
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a table as parquet (atomically)."""
-    scratch = path.with_name(f".{path.name}.tmp")
-    table.to_parquet(scratch)
-    os.replace(scratch, path)
+    with replacing(path) as scratch:
+        table.to_parquet(scratch)

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from nla.architectures import module_at
+from nla.atomic import replacing
 from nla.errors import ContractError
 from nla.model import LoadedModel
 
@@ -105,9 +106,8 @@ def save_adapter(role: LoadedModel, folder: Path, dtype: torch.dtype | None = No
     config: Any = role.network.peft_config[_NAME]
     state = get_peft_model_state_dict(role.network, adapter_name=_NAME, save_embedding_layers=False)
     tensors = {name: t.detach().to("cpu", dtype or t.dtype).contiguous() for name, t in state.items()}
-    scratch = folder / f".{WEIGHTS_FILE}.tmp"
-    save_file(tensors, scratch)
-    scratch.replace(folder / WEIGHTS_FILE)
+    with replacing(folder / WEIGHTS_FILE) as scratch:
+        save_file(tensors, scratch)
     described = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
     (folder / CONFIG_FILE).write_text(json.dumps(described, indent=2, default=str) + "\n", encoding="utf-8")
 

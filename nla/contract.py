@@ -5,7 +5,6 @@ scale, marker or template of a pair is typed anywhere else in the harness: they 
 """
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from nla.atomic import replacing
 from nla.chat import encode, render
 from nla.errors import ContractError
 from nla.model import LoadedModel
@@ -178,9 +178,8 @@ def write_sidecar(folder: Path, sidecar: Sidecar) -> None:
         "tokens": tokens,
         "prompt_templates": {sidecar.role: sidecar.template},
     } | ({"harness": sidecar.harness} if sidecar.harness else {})
-    scratch = folder / f".{SIDECAR}.tmp"
-    scratch.write_text(yaml.safe_dump(meta, allow_unicode=True, sort_keys=False), encoding="utf-8")
-    os.replace(scratch, folder / SIDECAR)
+    with replacing(folder / SIDECAR) as scratch:
+        scratch.write_text(yaml.safe_dump(meta, allow_unicode=True, sort_keys=False), encoding="utf-8")
 
 
 def scaled(vectors: Float[Tensor, "n d_model"], scale: float | None) -> Float[Tensor, "n d_model"]:

@@ -18,7 +18,7 @@ from nla.contract import Role, check_sidecar, read_sidecar, write_sidecar
 from nla.errors import ContractError, DataError
 from nla.model import LoadedModel
 from nla.pairs import base_model, role_folder
-from nla.reconstructor import HEAD_FILE, load_reconstructor
+from nla.reconstructor import HEAD_FILE, read_head
 
 
 def export_pair(pair: str, out: Path, *, dtype: str = "auto", device: str = "cpu") -> list[Path]:
@@ -69,7 +69,7 @@ def _export_role(pair: str, role: Role, out: Path, dtype: str, device: str) -> N
     base.tokenizer.save_pretrained(out)
     write_sidecar(out, sidecar)
     if role == "ar":
-        save_file({"weight": load_reconstructor(pair, base).head.cpu().contiguous()}, out / HEAD_FILE)
+        save_file({"weight": read_head(folder).contiguous()}, out / HEAD_FILE)
 
 
 def _merge(view: LoadedModel, plain: nn.Module) -> None:

@@ -5,6 +5,7 @@ the last token of a plain-text prompt. Padding is on the right: attention is cau
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -81,6 +82,21 @@ def load_reconstructor(where: str, base: LoadedModel | None = None, *, dtype: st
     sidecar = read_sidecar(folder)
     if sidecar.role != "ar":
         raise ContractError(f"{where} is an {sidecar.role.upper()}, expected an AR.")
+    head = read_head(folder)
+    if (folder / CONFIG_FILE).is_file():
+        model = shared_copy(base or base_model(sidecar, dtype=dtype, device=device), sidecar.layer + 1)
+        load_adapter(model, folder)
+    else:
+        model = load_model(str(folder), dtype=dtype, device=device)
+    return Reconstructor(model, head, sidecar)
+
+
+def read_head(folder: Path) -> Float[Tensor, "d_model d_model"]:
+    """The head of an AR's folder, in float32.
+
+    Raises:
+        ContractError: missing, corrupt, or not one matrix.
+    """
     try:
         tensors = load_file(folder / HEAD_FILE)
     except (OSError, SafetensorError) as ex:
@@ -89,9 +105,5 @@ def load_reconstructor(where: str, base: LoadedModel | None = None, *, dtype: st
         raise ContractError(
             f"{folder / HEAD_FILE} holds {len(tensors)} tensors ({', '.join(tensors)}); expected the one matrix of the head."
         )
-    if (folder / CONFIG_FILE).is_file():
-        model = shared_copy(base or base_model(sidecar, dtype=dtype, device=device), sidecar.layer + 1)
-        load_adapter(model, folder)
-    else:
-        model = load_model(str(folder), dtype=dtype, device=device)
-    return Reconstructor(model, next(iter(tensors.values())), sidecar)
+    head: Tensor = next(iter(tensors.values()))
+    return head.float()

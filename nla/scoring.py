@@ -5,7 +5,6 @@ bootstrap intervals that resample whole documents. Controls say what a number wo
 """
 
 import json
-import os
 import random
 import re
 from collections.abc import Callable, Sequence
@@ -20,9 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from nla.atomic import replacing
 from nla.data.documents import Corpus, passages, read_documents
-from nla.data.extract import DataConfig, is_heldout, read_passages
-from nla.data.features import Moment, Rarity, explain
+from nla.data.extract import DataConfig, example_at, is_heldout, read_passages
+from nla.data.features import Rarity
 from nla.errors import ConfigError, DataError
 from nla.metrics import mse_nrm, reconstruction, retrieval_hits, unit
 from nla.model import LoadedModel
@@ -68,10 +68,6 @@ class Score:
     settings: dict[str, object]
     samples: list[dict[str, object]] = field(default_factory=list)
 
-    def as_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return asdict(self)
-
 
 def read_moments(model: LoadedModel, layer: int, corpus: Corpus, limit: int, *, unseen: bool = False, per_document: int = 4) -> Moments:
     """Vectors at seeded positions of the first documents of a corpus (in a seeded order) until there are `limit`.
@@ -82,24 +78,23 @@ def read_moments(model: LoadedModel, layer: int, corpus: Corpus, limit: int, *, 
         DataError: the corpus cannot be read, or gives no vector.
     """
     documents = [document for document in read_documents(corpus) if not unseen or is_heldout(document.doc_id)]
-    rarity = Rarity(document.text or " ".join(m["content"] for m in document.messages) for document in documents)
+    rarity = Rarity(document.whole_text for document in documents)
     config = DataConfig(corpora=(corpus,), positions_per_passage=per_document)
-    length = config.passage_tokens if corpus.kind == "text" else config.chat_tokens
     wanted = documents[: -(-limit // per_document) + 8]
-    found = [passage for document in wanted for passage in passages(document, corpus, model.tokenizer, length)]
-    rows = []
-    for reading in read_passages(model, layer, [passage for passage in found if passage.positions], config):
-        for k, position in enumerate(reading.positions):
-            ids = reading.passage.ids[: position + 1]
-            passage = reading.passage
-            moment = Moment(ids, passage.situation, reading.following[k], passage.asked, passage.reply_from)
-            gold = explain(moment, model.tokenizer, rarity)
-            rows.append((reading.vectors[k], passage.doc_id, ids[-1], str(model.tokenizer.decode(ids)), gold))
+    found = [p for document in wanted for p in passages(document, corpus, model.tokenizer, config.length_for(corpus))]
+    readings = read_passages(model, layer, [passage for passage in found if passage.positions], config)
+    rows = [example_at(model, layer, reading, k, rarity) for reading in readings for k in range(len(reading.positions))]
     if len(rows) < 2:
         raise DataError(f"{corpus.path} gave {len(rows)} vectors; texts must be longer than 50 tokens.")
     order = seeded_generator("score", corpus.path.rsplit("/", 1)[-1]).permutation(len(rows))[:limit]
-    vectors, doc_ids, token_ids, contexts, gold_texts = zip(*[rows[i] for i in order], strict=True)
-    return Moments(torch.stack(vectors), list(doc_ids), list(token_ids), list(contexts), list(gold_texts))
+    kept = [rows[i] for i in order]
+    return Moments(
+        torch.stack([torch.from_numpy(one.activation_vector) for one in kept]),
+        [one.doc_id for one in kept],
+        [one.token_id for one in kept],
+        [one.detokenized_text_truncated for one in kept],
+        [one.api_explanation for one in kept],
+    )
 
 
 def score(av: ActivationVerbalizer, ar: Reconstructor, moments: Moments, say: Callable[[str], None] = lambda _: None) -> Score:
@@ -253,6 +248,5 @@ def corpus_of(path: Path, only: str | None = None) -> Corpus:
 
 def write_json(path: Path, found: Score) -> None:
     """Write a score (atomically)."""
-    scratch = path.with_name(f".{path.name}.tmp")
-    scratch.write_text(json.dumps(found.as_dict(), indent=1) + "\n", encoding="utf-8")
-    os.replace(scratch, path)
+    with replacing(path) as scratch:
+        scratch.write_text(json.dumps(asdict(found), indent=1) + "\n", encoding="utf-8")

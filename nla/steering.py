@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nla.adapters import shared_copy
+from nla.atomic import replacing
 from nla.errors import ConfigError
 from nla.launch import user_path
 from nla.model import LoadedModel
@@ -193,9 +194,8 @@ def read_pairs(path: Path) -> tuple[tuple[str, str], ...]:
 
 def save_directions(path: Path, directions: Float[Tensor, "n_layers d_model"]) -> None:
     """Write directions that `-M steer=FILE:STRENGTH` reads (atomically)."""
-    scratch = path.with_name(f".{path.name}.tmp")
-    save_file({_KEY: directions.contiguous()}, scratch)
-    scratch.replace(path)
+    with replacing(path) as scratch:
+        save_file({_KEY: directions.contiguous()}, scratch)
 
 
 def _read_directions(path: Path, model: LoadedModel) -> Float[Tensor, "n_layers d_model"]:

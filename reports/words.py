@@ -1,7 +1,7 @@
 """The result in words, by fixed rules from the numbers; never stronger than the statistics."""
 
 from audit.config import BASE, POSITIVE
-from audit.result import AuditResult, Cell
+from audit.result import AuditResult, Cell, Steering
 from audit.stats import ALPHA, Estimate
 
 CAVEAT = (
@@ -31,7 +31,7 @@ def summary(result: AuditResult) -> list[str]:
     told = [_floor(result)]
     told += [_benchmark(cell, result) for cell in result.cells if cell.condition == BASE and cell.task in result.excess]
     told += [_positive(result, cell) for cell in result.cells if cell.condition == POSITIVE]
-    told += [sentence for one in result.steering for sentence in (_steering(result, one.task),) if sentence]
+    told += [sentence for one in result.steering if (sentence := _steering(result, one))]
     return [*told, CAVEAT]
 
 
@@ -63,8 +63,7 @@ def _positive(result: AuditResult, cell: Cell) -> str:
     return f"{cell.task}, with a system prompt that states the evaluation: internal {rate_text(cell.internal.scored)}{change}."
 
 
-def _steering(result: AuditResult, task: str) -> str:
-    one = next(found for found in result.steering if found.task == task)
+def _steering(result: AuditResult, one: Steering) -> str:
     parts = [
         f"{effect.strength:+g}: {effect.pairs.only_second} newly flagged, {effect.pairs.only_first} no longer, of {effect.pairs.n} "
         f"({p_text(effect.pairs.p)})"
@@ -74,7 +73,7 @@ def _steering(result: AuditResult, task: str) -> str:
         shown = ", ".join(f"{p:.2f}" for p in one.random_p)
         parts.append(f"against random directions p = {shown} (none below {one.random_p_reachable:.2f} is possible)")
     directions = {effect.direction for effect in one.effects}
-    broken = [cell.condition for cell in result.cells if cell.task == task and cell.degenerate and cell.direction in directions]
+    broken = [cell.condition for cell in result.cells if cell.task == one.task and cell.degenerate and cell.direction in directions]
     if broken:
         parts.append(f"degenerate: {', '.join(broken)}")
-    return f"{task}, steering {'; '.join(parts)}." if parts else ""
+    return f"{one.task}, steering {'; '.join(parts)}." if parts else ""

@@ -15,6 +15,8 @@ from nla.errors import ConfigError, DataError, FetchError
 from nla.launch import user_path
 
 Row = dict[str, Any]
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+"""Of the options of a multiple-choice item."""
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,11 @@ from inspect_ai.solver import multiple_choice
 
 from nla.errors import DataError
 from tasks._measured import measured
-from tasks._shared import Hub, Row, Source, content_id, dataset, field, text_field
+from tasks._shared import LETTERS, Hub, Row, Source, content_id, dataset, field, text_field
 
 BLURB = "ARC-Challenge, a benchmark of multiple-choice science questions that measures the reasoning of language models."
 REVISION = "210d026faf9955653af8916fad021475a3f00453"
 ITEMS = Source(Hub("allenai/ai2_arc", REVISION, "test", "ARC-Challenge"), Path(__file__).parent / "data" / "arc.jsonl")
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @task

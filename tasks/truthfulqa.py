@@ -19,14 +19,13 @@ from inspect_ai.solver import multiple_choice
 from nla.errors import DataError
 from nla.sampling import seeded_generator
 from tasks._measured import measured
-from tasks._shared import Hub, Row, Source, content_id, dataset, field, text_field
+from tasks._shared import LETTERS, Hub, Row, Source, content_id, dataset, field, text_field
 
 BLURB = "TruthfulQA, a benchmark that measures whether language models repeat common falsehoods."
 REVISION = "741b8276f2d1982aa3d5b832d3ee81ed3b896490"
 ITEMS = Source(
     Hub("truthfulqa/truthful_qa", REVISION, "validation", "multiple_choice"), Path(__file__).parent / "data" / "truthfulqa.jsonl"
 )
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @task

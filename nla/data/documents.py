@@ -64,6 +64,11 @@ class Document:
     messages: tuple[dict[str, str], ...] = ()
     situation: str = ""
 
+    @property
+    def whole_text(self) -> str:
+        """All its text, of a conversation too."""
+        return self.text or " ".join(message["content"] for message in self.messages)
+
 
 @dataclass(frozen=True)
 class Passage:

@@ -43,6 +43,10 @@ class DataConfig(BaseModel):
     batch_tokens: int = Field(default=4096, ge=64)
     seed: int = 0
 
+    def length_for(self, corpus: Corpus) -> int:
+        """Tokens of a passage of this corpus, at most."""
+        return self.passage_tokens if corpus.kind == "text" else self.chat_tokens
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -82,7 +86,7 @@ def extract(
         model.source.name, model.d_model, layer, ", ".join(Path(c.path).stem for c in config.corpora), "features", settings(config)
     )
     _refuse_other_settings(out, extraction)
-    rarity = Rarity(document.text or " ".join(m["content"] for m in document.messages) for _, (_, docs) in jobs for document in docs)
+    rarity = Rarity(document.whole_text for _, (_, docs) in jobs for document in docs)
     added = 0
     for done, (corpus, (name, documents)) in enumerate(jobs):
         path = out / f"{name}.parquet"
@@ -118,12 +122,11 @@ def _parts(corpus: Corpus, config: DataConfig, base: Path | None) -> Iterator[tu
 def _examples(
     model: LoadedModel, layer: int, corpus: Corpus, documents: Sequence[Document], config: DataConfig, rarity: Rarity
 ) -> Iterator[Example]:
-    length = config.passage_tokens if corpus.kind == "text" else config.chat_tokens
-    found = [passage for document in documents for passage in passages(document, corpus, model.tokenizer, length)]
+    found = [p for document in documents for p in passages(document, corpus, model.tokenizer, config.length_for(corpus))]
     found = [p for p in found if not p.needs_reply] + _with_replies(model, [p for p in found if p.needs_reply], config)
     for reading in read_passages(model, layer, [p for p in found if p.positions], config):
-        for k, position in enumerate(reading.positions):
-            yield _example(model, layer, reading, k, position, rarity)
+        for k in range(len(reading.positions)):
+            yield example_at(model, layer, reading, k, rarity)
 
 
 def _with_replies(model: LoadedModel, prompts: list[Passage], config: DataConfig) -> list[Passage]:
@@ -205,7 +208,9 @@ def stream_and_logits(
     return kept["stream"].float().cpu().clone(), logits.float().cpu()
 
 
-def _example(model: LoadedModel, layer: int, reading: Reading, k: int, position: int, rarity: Rarity) -> Example:
+def example_at(model: LoadedModel, layer: int, reading: Reading, k: int, rarity: Rarity) -> Example:
+    """The k-th position of a reading, with what stands before it and what the teacher says."""
+    position = reading.positions[k]
     passage, tokenizer = reading.passage, model.tokenizer
     ids = passage.ids[: position + 1]
     moment = Moment(ids, passage.situation, reading.following[k], passage.asked, passage.reply_from)

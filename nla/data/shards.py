@@ -1,6 +1,5 @@
 """Shards of training data: parquet files in the reference's columns, each with its sidecar, written whole or not at all."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 
+from nla.atomic import replacing
 from nla.contract import SIDECAR
 from nla.errors import DataError
 
@@ -65,16 +65,10 @@ def write_shard(path: Path, examples: Sequence[Example], extraction: Extraction)
         "harness": ours,
     }
     sidecar = path.with_name(f"{path.name}.{SIDECAR}")
-    scratch = path.with_name(f".{path.name}.tmp")
-    _replace_text(sidecar, yaml.safe_dump(meta, sort_keys=False))
-    pq.write_table(table, scratch)
-    os.replace(scratch, path)
-
-
-def _replace_text(path: Path, text: str) -> None:
-    scratch = path.with_name(f".{path.name}.tmp")
-    scratch.write_text(text, encoding="utf-8")
-    os.replace(scratch, path)
+    with replacing(sidecar) as scratch:
+        scratch.write_text(yaml.safe_dump(meta, sort_keys=False), encoding="utf-8")
+    with replacing(path) as scratch:
+        pq.write_table(table, scratch)
 
 
 def read_extraction(path: Path) -> Extraction:

@@ -24,6 +24,7 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from nla.atomic import replacing
 from nla.errors import ConfigError
 from nla.sampling import seeded_generator
 
@@ -191,9 +192,8 @@ class _Record:
     def __init__(self, path: Path, step: int) -> None:
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        scratch = path.with_name(f".{path.name}.tmp")
-        scratch.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        os.replace(scratch, path)
+        with replacing(path) as scratch:
+            scratch.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         self._path = path
 
     def add(self, figures: dict[str, float]) -> None:

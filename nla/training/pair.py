@@ -12,17 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from nla.adapters import adapter_parameters, add_adapter, load_adapter, save_adapter, shared_copy
+from nla.atomic import replacing
 from nla.chat import encode
 from nla.contract import Marker, Role, Sidecar, ar_prompt_ids, av_prompt_ids, check_sidecar, write_sidecar
 from nla.data.extract import is_heldout
 from nla.data.shards import Dataset, read_dataset
 from nla.errors import ConfigError
 from nla.model import LoadedModel, load_model
-from nla.reconstructor import HEAD_FILE
+from nla.reconstructor import HEAD_FILE, read_head
 from nla.sampling import seeded_generator
 from nla.training.ar import ARStage
 from nla.training.av import AVStage
@@ -133,7 +134,7 @@ class PairTraining:
         for frozen in (reference, actor):
             load_adapter(frozen, start / "av")
         load_adapter(ar, start / "ar", trainable=True)
-        head = nn.Parameter(next(iter(load_file(start / "ar" / HEAD_FILE).values())).float().to(self.model.device))
+        head = nn.Parameter(read_head(start / "ar").to(self.model.device))
         heldout = self.vectors[self.split.heldout]
         train = self.vectors[self.split.av]
         stage = RLStage(av, reference, actor, self.av_sidecar, ar, head, self.ar_sidecar, train, heldout, rl, self.config.temperature)
@@ -166,9 +167,8 @@ class PairTraining:
     def write_ar(self, ar: LoadedModel, head: Tensor) -> None:
         """`pair/ar`: adapter, head and sidecar."""
         self._write_role(ar, "ar", self.ar_sidecar)
-        scratch = self.work / "pair" / "ar" / f".{HEAD_FILE}.tmp"
-        save_file({"weight": head.detach().cpu().to(torch.bfloat16).contiguous()}, scratch)
-        scratch.replace(scratch.with_name(HEAD_FILE))
+        with replacing(self.work / "pair" / "ar" / HEAD_FILE) as scratch:
+            save_file({"weight": head.detach().cpu().to(torch.bfloat16).contiguous()}, scratch)
 
     def _write_role(self, role: LoadedModel, name: Role, sidecar: Sidecar) -> None:
         folder = self.work / "pair" / name

@@ -1,6 +1,5 @@
 """The AV's own explanations of many vectors, drawn in slices that survive an interruption."""
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
+from nla.atomic import replacing
 from nla.verbalizers.base import Verbalizer
 
 _SLICE = 512
@@ -43,9 +43,8 @@ def draw_samples(
                 return []
             drawn = verbalizer.verbalize(vectors[part], [(name, row) for row in part])
             frame = pd.DataFrame({"row": part, "text": [one.text for one in drawn], "failure": [one.failure for one in drawn]})
-            scratch = path.with_name(f".{path.name}.tmp")
-            frame.to_parquet(scratch)
-            os.replace(scratch, path)
+            with replacing(path) as scratch:
+                frame.to_parquet(scratch)
             if say is not None:
                 say(f"samples {name} {start + len(part)}/{len(rows)}  {time.monotonic() - started:.0f} s")
         frame = pd.read_parquet(path)
