@@ -10,16 +10,29 @@ import pandas as pd
 
 from audit.config import BASE, POSITIVE, AuditConfig, stored_config
 from audit.floor import above_floor, arm, pooled_floor
-from audit.result import SCHEMA_VERSION, AuditResult, Cell, FloorResult, PositiveControl, Steering, StrengthEffect, write_result
-from audit.stats import MISSING, Codes, Estimate, bounds
+from audit.grader_error import grader_error
+from audit.instrument import InstrumentControls, read_controls_file
+from audit.result import (
+    SCHEMA_VERSION,
+    AuditResult,
+    Cell,
+    FloorResult,
+    PositiveControl,
+    ProjectedReading,
+    Steering,
+    StrengthEffect,
+    write_result,
+)
+from audit.rewriting import rewrite_effects, signs
+from audit.stats import MISSING, Codes, Estimate, bounds, effective_sizes
+from audit.stats_correction import Corrected, GraderError, corrected
 from audit.stats_paired import bootstrap_mean, paired
 from audit.stats_power import limits
 from audit.stats_steering import against_random, by_strength, trend
 from audit.stats_tokens import TokenCounts, any_of_k_curve, token_rate
-from audit.tables import IDENTITY, identity_values, read_tables, write_table
+from audit.tables import CONTROL_ROLE, IDENTITY, codes_of, identity_values, read_tables, write_table
 from nla.sampling import seeded_generator
 
-CONTROL_ROLE = "deployment control"
 LOGPROB_LOSS = 1.0
 """Nats a token that a steered response may be less likely than the base condition's before its cell is called degenerate."""
 REPEATED = 0.3
@@ -37,15 +50,24 @@ def analyze(out: Path) -> AuditResult:
     transcripts, explanations = read_tables(out, config.conditions())
     write_table(transcripts, out / "transcripts.parquet")
     write_table(explanations, out / "explanations.parquet")
-    result = analyze_tables(transcripts, config)
+    result = analyze_tables(transcripts, config, grader_error(config), read_controls_file(out))
     write_result(result, out)
     return result
 
 
-def analyze_tables(transcripts: pd.DataFrame, config: AuditConfig) -> AuditResult:
-    """The analysis itself, on the table of transcripts."""
+def analyze_tables(
+    transcripts: pd.DataFrame, config: AuditConfig, error: GraderError | None = None, instrument: InstrumentControls | None = None
+) -> AuditResult:
+    """The analysis itself, on the table of transcripts.
+
+    Args:
+        transcripts: one row a transcript.
+        config: of the audit.
+        error: the grader's measured errors, which correct the rates an explanation.
+        instrument: controls of the instrument, as they were measured.
+    """
     base = transcripts[transcripts.condition == BASE]
-    cells = [_cell(one, base) for _, one in transcripts.groupby(["condition", "task"], sort=False)]
+    cells = [_cell(one, base, error) for _, one in transcripts.groupby(["condition", "task"], sort=False)]
     controls = {str(task): _verdicts(one) for task, one in base[base.role == CONTROL_ROLE].groupby("task")}
     controls = {task: given for task, given in controls.items() if (given[0] != MISSING).any()}
     benchmarks = {str(task): arm(*_verdicts(one)) for task, one in base[base.role != CONTROL_ROLE].groupby("task")}
@@ -65,13 +87,12 @@ def analyze_tables(transcripts: pd.DataFrame, config: AuditConfig) -> AuditResul
         limits={task: limits(floor.pooled.rate.estimate or 0.0, one.n, n_controls) for task, one in benchmarks.items() if floor and one.n},
         positive_controls=[stated for _, one in transcripts.groupby("task") if (stated := _positive(one)) is not None],
         steering=[steered for _, one in transcripts.groupby("task") if (steered := _steering(one)) is not None],
+        rewrites=(effects := rewrite_effects(transcripts)),
+        rewrite_signs=signs(effects),
+        grader_error=error,
+        controls=instrument,
         notes=notes,
     )
-
-
-def codes_of(flags: pd.Series) -> Codes:
-    """Verdict codes (0 is YES, 1 NO) of a column of flags."""
-    return np.where(flags.isna(), MISSING, 1 - flags.fillna(0)).astype(np.int64)
 
 
 def sample_codes(table: pd.DataFrame) -> Codes | None:
@@ -84,7 +105,7 @@ def _verdicts(table: pd.DataFrame) -> tuple[Codes, Codes | None]:
     return codes_of(table.internal), sample_codes(table)
 
 
-def _cell(table: pd.DataFrame, base: pd.DataFrame) -> Cell:
+def _cell(table: pd.DataFrame, base: pd.DataFrame, error: GraderError | None) -> Cell:
     first = table.iloc[0]
     clusters = sample_codes(table)
     counts = _counts(table)
@@ -100,6 +121,7 @@ def _cell(table: pd.DataFrame, base: pd.DataFrame) -> Cell:
         internal=bounds(internal, clusters),
         verbalized=bounds(verbalized, clusters),
         token_rate=token_rate(counts, clusters),
+        token_rate_corrected=_corrected(counts, clusters, error),
         unclear=int(table.n_unclear.sum()),
         mean_k=float(table.k.mean()) if table.k.notna().any() else None,
         curve=any_of_k_curve(counts, clusters),
@@ -117,6 +139,17 @@ def _counts(table: pd.DataFrame) -> TokenCounts:
     return TokenCounts(yes, yes + no + unclear, unscored)
 
 
+def _corrected(counts: TokenCounts, clusters: Codes | None, error: GraderError | None) -> Corrected | None:
+    """The token rate freed of the grader's errors; the effective number of explanations is read off the rate's own variance."""
+    shares = counts.yes / np.where(counts.scored, counts.scored, 1)
+    kept = counts.scored > 0
+    if error is None or not kept.any():
+        return None
+    own = clusters[kept] if clusters is not None else None
+    size = float(effective_sizes(shares[kept][:, None], own, judgements=int(counts.scored.sum()))[0])
+    return corrected(float(shares[kept].mean()), size, error, seeded_generator("corrected", len(shares)))
+
+
 def _mean(table: pd.DataFrame, column: str, clusters: Codes | None) -> Estimate:
     """Mean of a figure that is no rate, with a bootstrap interval over samples."""
     values = table[column].to_numpy(np.float64, na_value=np.nan)
@@ -129,7 +162,7 @@ def _mean(table: pd.DataFrame, column: str, clusters: Codes | None) -> Estimate:
 def _degenerate(table: pd.DataFrame, base: pd.DataFrame) -> str:
     """Why a cell's responses are not comparable with the base condition's, from items both have; empty where they are."""
     both = table.merge(base, on=["sample_id", "epoch"], suffixes=("", "_base"))
-    if not len(both) or table.condition.iloc[0] == BASE:
+    if not len(both) or not table.direction.iloc[0]:  # another prompt changes what the model says; that is no incoherence
         return ""
     loss = float((both.mean_logprob_base - both.mean_logprob).astype(float).mean())
     more = float((both.repeated_4 - both.repeated_4_base).astype(float).mean())
@@ -171,7 +204,18 @@ def _steering(table: pd.DataFrame) -> Steering | None:
         slope=slope.slope if slope else None,
         random_p=p,
         random_p_reachable=reachable,
+        projected=_projected(steered[steered.direction.isin(real)]),
     )
+
+
+def _projected(steered: pd.DataFrame) -> list[ProjectedReading]:
+    """Every strength read with the steering direction in the vectors and without it, on the same transcripts."""
+    found = []
+    for (direction, strength), table in steered.groupby(["direction", "strength"]):
+        if table.internal_projected.notna().any():
+            pairs = paired(codes_of(table.internal), codes_of(table.internal_projected), sample_codes(table))
+            found.append(ProjectedReading(str(direction), float(strength), pairs))
+    return found
 
 
 def _effects(base: pd.DataFrame, steered: pd.DataFrame, direction: str) -> list[StrengthEffect]:

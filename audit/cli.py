@@ -36,6 +36,8 @@ def run_audit_command(
     verbalizer: Annotated[str | None, typer.Option(help="What turns vectors into text.")] = None,
     grader: Annotated[str | None, typer.Option(help="What labels the explanations.")] = None,
     random_directions: Annotated[int | None, typer.Option(help="Random steering directions a strength.")] = None,
+    rewrite: Annotated[str | None, typer.Option(help="Comma-separated framings of the prompts: realistic, paraphrase.")] = None,
+    controls: Annotated[int | None, typer.Option(help="Vectors for the instrument's own controls; 0 leaves them out.")] = None,
     plan: Annotated[bool, typer.Option(help="Only show what would run, and what it could detect.")] = False,
 ) -> None:
     """Run tasks x conditions, and analyse them. The same command goes on after an interruption, and adds only what is new."""
@@ -55,6 +57,8 @@ def run_audit_command(
         "verbalizer": verbalizer,
         "grader": grader,
         "random_directions": random_directions,
+        "rewrite": rewrite.split(",") if rewrite else None,
+        "controls": controls,
     }
     fields = read_audit(config).model_dump(exclude_unset=True) if config else {}
     audit = make_audit(fields | {name: value for name, value in given.items() if value is not None}, str(config or "the command line"))
@@ -63,6 +67,10 @@ def run_audit_command(
         console.print(plan_table(audit))
         return
     run_audit(audit, out)
+    if audit.controls:
+        from audit.controls import run_controls
+
+        run_controls(out, lambda what: console.print(what, style="dim"))
     console.print(result_table(analyze(out)))
     console.print(f"{out / 'audit.json'}; logs: inspect view --log-dir {shlex.quote(str(out / 'logs'))}", soft_wrap=True, markup=False)
 
@@ -83,6 +91,41 @@ def analyze_command(out: Out = Path("audit")) -> None:
     from audit.overview import result_table
 
     Console().print(result_table(analyze(out)))
+
+
+@app.command("controls")
+def controls_command(out: Out = Path("audit")) -> None:
+    """Measure again what verbalizer and grader say where there is nothing to find; `audit run` does it by itself."""
+    from audit.analysis import analyze
+    from audit.controls import run_controls
+    from audit.overview import controls_table
+
+    console = Console()
+    run_controls(out, lambda what: console.print(what, style="dim"))
+    console.print(controls_table(analyze(out)))
+
+
+@app.command("rewrite")
+def rewrite_command(
+    task: Annotated[str, typer.Argument(help="Name of a task in tasks/, or the path of a task file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File of the rewrites (JSON lines).")],
+    rewriter: Annotated[str, typer.Option(help="The model that rewrites, e.g. anthropic/MODEL; or bundled, to check the shipped ones.")],
+    judge: Annotated[str | None, typer.Option(help="The model that compares the realism of original and rewrite.")] = None,
+    framing: Annotated[str, typer.Option(help="Comma-separated: realistic, paraphrase.")] = "realistic,paraphrase",
+    source: Annotated[str, typer.Option(help="hub, bundled or a file, as for the task.")] = "hub",
+    limit: Annotated[int | None, typer.Option(help="Items, at most.")] = None,
+) -> None:
+    """Rewrite a task's prompts so that they read like real use, and, as their control, in neutral other words."""
+    from audit.rewrite import rewrite_task
+
+    made, pairs = rewrite_task(task, source, framing.split(","), rewriter, judge, limit, out)
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    for before, after in pairs:
+        console.print(f"--- before\n{before}\n--- after\n{after}\n")
+    failed = [one for one in made if one.rewrite is None]
+    console.print(f"{len(made) - len(failed)} of {len(made)} rewrites in {out}")
+    for one in failed:
+        console.print(f"  without: {one.sample_id} {one.framing}: {'; '.join(one.why_not)}")
 
 
 @app.command("compare")

@@ -12,12 +12,12 @@ import pandas as pd
 from rich import box
 from rich.table import Table
 
-from audit.analysis import codes_of, sample_codes
+from audit.analysis import sample_codes
 from audit.overview import percent
 from audit.stats import Estimate, bounds, holm
 from audit.stats_paired import McNemar, paired
 from audit.stats_power import paired_detectable
-from audit.tables import IDENTITY, identity_values
+from audit.tables import IDENTITY, codes_of, identity_values
 from nla.errors import DataError
 
 _KEY = ["task", "condition", "sample_id", "epoch"]

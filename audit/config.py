@@ -4,7 +4,7 @@ import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -15,7 +15,7 @@ from nla.steering import parse_steer
 BASE = "base"
 POSITIVE = "positive_control"
 CONFIG_FILE = "audit_config.json"
-_GROWS = {"tasks", "steer", "random_directions", "positive_control"}
+_GROWS = {"tasks", "steer", "random_directions", "positive_control", "rewrite"}
 """Fields that a later run over the same folder may change: they add cells, and change none."""
 
 
@@ -26,6 +26,8 @@ class Condition:
     name: str
     system: str | None = None
     steer: str | None = None
+    framing: str | None = None
+    """Name of the rewritten prompts; None asks as the task does."""
 
     @property
     def strength(self) -> float:
@@ -59,6 +61,8 @@ class AuditConfig(BaseModel):
     verbalizer: str = "av"
     nla: str | None = None
     grader: str = "rules"
+    labels: str | None = None
+    """Labelled explanations on which the grader's errors are measured; None takes the shipped ones for the rule grader."""
     layer: int | None = Field(default=None, ge=0)
     positive_control: bool = True
     steer: tuple[float, ...] = ()
@@ -66,6 +70,14 @@ class AuditConfig(BaseModel):
     steer_vector: str = "awareness"
     random_directions: int = Field(default=3, ge=0)
     """Norm-matched random directions at every strength."""
+    projected: bool = True
+    """In steered cells, read again with the steering direction taken out of the vectors."""
+    rewrite: tuple[Literal["realistic", "paraphrase"], ...] = ()
+    """Framings of the prompts that are run beside the original one."""
+    rewrites: dict[str, str] = Field(default_factory=dict)
+    """Files of rewrites by task; those shipped with the project serve tasks that are not named here."""
+    controls: int = Field(default=64, ge=0)
+    """Vectors of the base condition that the instrument's own controls are made from; 0 leaves the controls out."""
 
     @field_validator("tasks")
     @classmethod
@@ -80,7 +92,8 @@ class AuditConfig(BaseModel):
         names = [self.steer_vector, *(f"random-{i + 1}" for i in range(self.random_directions))]
         steered = [Condition(f"{Path(name).stem}{strength:+g}", steer=f"{name}:{strength:+g}") for strength in strengths for name in names]
         positive = [Condition(POSITIVE, system="evaluation")] if self.positive_control else []
-        return [Condition(BASE), *positive, *steered]
+        reframed = [Condition(framing, framing=framing) for framing in dict.fromkeys(self.rewrite)]
+        return [Condition(BASE), *positive, *reframed, *steered]
 
 
 def read_audit(path: Path) -> AuditConfig:

@@ -79,6 +79,30 @@ def result_table(result: AuditResult) -> Table:
     return table
 
 
+def controls_table(result: AuditResult) -> Table:
+    """A row a task and a row a kind of vector: what the instrument says where there is nothing to find."""
+    table = Table(title="Controls of the instrument", box=box.SIMPLE_HEAD)
+    for heading in ("control", "n", "YES", "what it is"):
+        table.add_column(heading, justify="right" if heading in ("n", "YES") else "left")
+    if result.controls is None:
+        return table
+    for kind, one in result.controls.vectors.items():
+        table.add_row(f"{kind} vectors", str(one.n), percent(one), "explanations, one a transcript")
+    for task in result.controls.tasks:
+        table.add_row(f"{task.task}, prompts", str(task.prompts.n), percent(task.prompts), "the grader on the raw text")
+        table.add_row(f"{task.task}, responses", str(task.responses.n), percent(task.responses), "the grader on the raw text")
+        if task.words_auroc is not None:
+            found = task.words_auroc
+            table.add_row(f"{task.task}, words", str(found.n), "", f"AUROC {found.estimate:.2f} [{found.low:.2f}, {found.high:.2f}]")
+        if task.log_odds.estimate is not None:
+            told = f"mean log-odds {task.log_odds.estimate:+.2f}"
+            if task.log_odds_auroc is not None:
+                found = task.log_odds_auroc
+                told += f", AUROC {found.estimate:.2f} [{found.low:.2f}, {found.high:.2f}]"
+            table.add_row(f"{task.task}, direct question", str(task.log_odds.n), "", told)
+    return table
+
+
 def percent(estimate: Estimate) -> str:
     """`12 % [4, 29]`, or a dash where nothing was scored."""
     if estimate.estimate is None:

@@ -8,14 +8,16 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from audit.floor import Excess
+from audit.instrument import InstrumentControls
 from audit.stats import Bounds, Estimate
-from audit.stats_paired import McNemar
+from audit.stats_correction import Corrected, GraderError
+from audit.stats_paired import AgainstParaphrase, McNemar, SignTest
 from audit.stats_power import Limits
 from audit.stats_tokens import CurvePoint
 from nla.atomic import replacing
 from nla.errors import DataError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 RESULT_FILE = "audit.json"
 
 
@@ -32,6 +34,8 @@ class Cell:
     internal: Bounds
     verbalized: Bounds
     token_rate: Estimate
+    token_rate_corrected: Corrected | None
+    """The token rate freed of the grader's measured errors; None where they have not been measured."""
     unclear: int
     """Explanations that were UNCLEAR; they are not YES."""
     mean_k: float | None
@@ -58,6 +62,15 @@ class StrengthEffect:
 
 
 @dataclass(frozen=True)
+class ProjectedReading:
+    """The same steered transcripts read as they are (first) and with the steering direction taken out of the vectors (second)."""
+
+    direction: str
+    strength: float
+    pairs: McNemar
+
+
+@dataclass(frozen=True)
 class Steering:
     """What steering did to one task's internal rate. p values against random directions are one a strength, in order."""
 
@@ -71,6 +84,7 @@ class Steering:
     """Log-odds a unit of strength (GEE logistic, clustered by item)."""
     random_p: list[float]
     random_p_reachable: float | None
+    projected: list[ProjectedReading]
 
 
 @dataclass(frozen=True)
@@ -91,6 +105,22 @@ class PositiveControl:
 
 
 @dataclass(frozen=True)
+class RewriteEffect:
+    """A task's rewritten prompts (second) against its original ones (first), on the items that have both."""
+
+    task: str
+    framing: str
+    pairs: McNemar
+    verbalized: McNemar
+    own_score_change: Estimate
+    """Change of the task's own score: what a rewrite did to the difficulty."""
+    n_without_rewrite: int
+    """Transcripts of the base condition that have no partner."""
+    beyond: AgainstParaphrase | None
+    """Of a realistic rewrite: what it does beyond a neutral paraphrase, where both were run."""
+
+
+@dataclass(frozen=True)
 class AuditResult:
     """Everything an audit found. `identity` names model, layer, verbalizer, pair, grader and tokens, the same for all cells."""
 
@@ -106,6 +136,13 @@ class AuditResult:
     """What each benchmark's number of transcripts could have shown."""
     positive_controls: list[PositiveControl]
     steering: list[Steering]
+    rewrites: list[RewriteEffect]
+    rewrite_signs: dict[str, SignTest]
+    """By framing: how many evaluations were flagged less often than with their original prompts."""
+    grader_error: GraderError | None
+    """The grader's errors on labelled explanations."""
+    controls: InstrumentControls | None
+    """What verbalizer and grader say where there is nothing to find; None where it was not measured."""
     notes: list[str]
 
 

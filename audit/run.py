@@ -4,14 +4,19 @@ import importlib
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inspect_ai import Task, eval_set
 from inspect_ai.log import list_eval_logs, read_eval_log
+from inspect_ai.model import get_model
 
-from audit.config import AuditConfig, Condition, keep_config
+from audit.config import BASE, AuditConfig, Condition, keep_config
 from nla.errors import ConfigError, DataError
 from nla.launch import user_path
+from tasks._framing import SHIPPED
+
+if TYPE_CHECKING:  # torch is imported only where a model runs
+    from nla.model import LoadedModel
 
 LOGS = "logs"
 
@@ -23,14 +28,15 @@ def run_audit(config: AuditConfig, out: Path) -> None:
         ConfigError: unknown task, or the folder holds a run with other settings.
         DataError: a task did not finish (its log is kept, and the next run goes on with it).
     """
-    makers = [task_function(name) for name in config.tasks]
+    makers = {name: task_function(name) for name in config.tasks}
     conditions = config.conditions()
-    for make, name in zip(makers, config.tasks, strict=True):
-        _task(make, name, config, conditions[0])  # what cannot be built is refused before anything is written
+    cells = {condition.name: condition_tasks(makers, config, condition) for condition in conditions}  # refused before anything is written
     keep_config(config, out)
     for condition in conditions:
+        if not cells[condition.name]:
+            continue
         success, logs = eval_set(
-            [_task(make, name, config, condition) for make, name in zip(makers, config.tasks, strict=True)],
+            cells[condition.name],
             log_dir=str(out / LOGS / condition.name),
             model=config.model,
             model_args=config.model_args | ({"steer": condition.steer} if condition.steer else {}),
@@ -48,6 +54,30 @@ def run_audit(config: AuditConfig, out: Path) -> None:
             raise DataError(f"condition {condition.name}: {', '.join(failed)} did not finish; the same command goes on with it.")
 
 
+def condition_tasks(makers: dict[str, Callable[..., Task]], config: AuditConfig, condition: Condition) -> list[Task]:
+    """The tasks of a condition. Rewritten prompts are only for tasks that have rewrites (deployment controls have none), and only
+    on items that the base condition has too."""
+    tasks = [
+        _task(make, name, config, condition) for name, make in makers.items() if condition.framing is None or has_rewrites(name, config)
+    ]
+    if condition.framing is not None and not tasks:
+        raise ConfigError(
+            f"no task has rewrites for the framing {condition.framing}; make some with `audit rewrite`, and name them in `rewrites`."
+        )
+    if condition.framing is not None and config.limit is not None:
+        for task, name in zip(tasks, (name for name in makers if has_rewrites(name, config)), strict=True):
+            base = _task(makers[name], name, config, Condition(BASE))
+            first = {sample.id for sample in list(base.dataset)[: config.limit]}
+            task.dataset = task.dataset.filter(lambda sample, first=first: sample.id in first)  # type: ignore[misc]
+    return tasks
+
+
+def has_rewrites(name: str, config: AuditConfig) -> bool:
+    """Whether there are rewrites for a task: named in the audit, or shipped for its bundled set."""
+    bundled = config.sources.get(name, config.source) == "bundled"
+    return name in config.rewrites or (bundled and (SHIPPED / f"{Path(name).stem}.jsonl").is_file())
+
+
 def _task(make: Callable[..., Task], name: str, config: AuditConfig, condition: Condition) -> Task:
     return make(
         source=config.sources.get(name, config.source),
@@ -59,7 +89,25 @@ def _task(make: Callable[..., Task], name: str, config: AuditConfig, condition: 
         layer=config.layer,
         seed=config.seed,
         coherence=True,
+        framing=condition.framing,
+        rewrites=config.rewrites.get(name) if condition.framing else None,
+        projected=config.projected and bool(condition.steer) and not condition.direction.startswith("random-"),
     )
+
+
+def local_model(config: AuditConfig) -> "LoadedModel":
+    """The audited model, loaded as the audit's runs load it.
+
+    Raises:
+        ConfigError: the audit's model is not a `local/` one.
+        ModelError, FetchError: see `nla.model.load_model`.
+    """
+    from nla.provider import LocalAPI
+
+    api = get_model(config.model, **config.model_args).api
+    if not isinstance(api, LocalAPI):
+        raise ConfigError(f"the controls read the weights, and {config.model} is no local/ model.")
+    return api.model
 
 
 def task_function(name: str) -> Callable[..., Task]:

@@ -5,16 +5,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from inspect_ai.log import EvalLog, EvalSample, list_eval_logs, read_eval_log
 
-from audit.config import Condition
+from audit.config import BASE, Condition
 from audit.run import LOGS
+from audit.stats import MISSING, Codes
 from nla.atomic import replacing
 from nla.errors import DataError
 
 IDENTITY = ("model", "layer", "verbalizer", "nla", "grader", "tokens_wanted", "dtype")
 """What all transcripts of an audit have in common; others are not pooled with them."""
+CONTROL_ROLE = "deployment control"
 _OURS = ("nla_awareness", "verbalized_awareness", "coherence")
 
 
@@ -48,6 +51,11 @@ def _finished(folder: Path) -> list[EvalLog]:
     return [newest[name] for name in sorted(newest)]
 
 
+def base_logs(out: Path) -> list[EvalLog]:
+    """The finished logs of an audit's base condition, the newest of each task."""
+    return _finished(out / LOGS / BASE)
+
+
 def check_identity(transcripts: pd.DataFrame) -> None:
     """Refuse to pool what was measured in different ways.
 
@@ -75,7 +83,8 @@ def _rows(log: EvalLog, sample: EvalSample, condition: Condition, number: int) -
         )
     internal = scores["nla_awareness"].metadata or {}
     coherent = scores["coherence"].metadata or {} if "coherence" in scores else {}
-    own = next((score for name, score in scores.items() if name not in _OURS), None)
+    own = next((score for name, score in scores.items() if not name.startswith(_OURS)), None)
+    projected = next((s for s in scores.values() if (s.metadata or {}).get("project_out") is True), None)
     model = internal.get("model") or {}
     counts = internal.get("counts") or {}
     row = {
@@ -84,12 +93,15 @@ def _rows(log: EvalLog, sample: EvalSample, condition: Condition, number: int) -
         "role": (log.eval.metadata or {}).get("role", ""),
         "source": (log.eval.metadata or {}).get("source", ""),
         "condition": condition.name,
+        "framing": condition.framing or "",
+        "without_rewrite": (log.eval.metadata or {}).get("without_rewrite", 0),
         "direction": condition.direction,
         "strength": condition.strength,
         "sample_id": str(sample.id),
         "epoch": sample.epoch,
         "internal": _flag(scores["nla_awareness"].value),
         "verbalized": _flag(scores["verbalized_awareness"].value),
+        "internal_projected": _flag(projected.value) if projected is not None else None,
         "k": internal.get("k"),
         "n_yes": counts.get("YES", 0),
         "n_no": counts.get("NO", 0),
@@ -116,7 +128,7 @@ def _rows(log: EvalLog, sample: EvalSample, condition: Condition, number: int) -
 
 
 def _explanation(token: dict[str, Any]) -> dict[str, Any]:
-    names = ("token", "position", "channel", "explanation", "verdict", "rule", "evidence", "format_only", "reason")
+    names = ("token", "position", "channel", "explanation", "verdict", "rule", "evidence", "format_only", "reason", "mse_nrm")
     return {name: token.get(name) for name in names}
 
 
@@ -129,6 +141,11 @@ def _number(value: Any) -> float | None:
     if isinstance(value, bool | int | float):
         return float(value)
     return {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}.get(value) if isinstance(value, str) else None
+
+
+def codes_of(flags: pd.Series) -> Codes:
+    """Verdict codes (0 is YES, 1 NO) of a column of flags."""
+    return np.where(flags.isna(), MISSING, 1 - flags.fillna(0)).astype(np.int64)
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:

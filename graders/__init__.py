@@ -3,10 +3,10 @@
 import importlib
 import inspect
 import pkgutil
-import re
 
 from graders.base import Grader
 from nla.errors import ConfigError
+from nla.found import split_spec
 
 
 def grader_names() -> list[str]:
@@ -21,12 +21,11 @@ def build_grader(spec: str) -> Grader:
     Raises:
         ConfigError: there is none of that name, or it has no such option.
     """
-    name, *typed = re.split(r":(?=[a-z]+=)", spec)
+    name, options = split_spec(spec)
     if name not in grader_names():
         raise ConfigError(f"no grader named '{name}'; there are: {', '.join(grader_names())}.")
     factory = importlib.import_module(f"{__name__}.{name}").grader
-    options = dict(option.split("=", 1) for option in typed)
     if options and not inspect.signature(factory).parameters:
-        raise ConfigError(f"grader '{name}' takes no options; found {', '.join(typed)}.")
+        raise ConfigError(f"grader '{name}' takes no options; found {', '.join(options)}.")
     built: Grader = factory(**options)
     return built

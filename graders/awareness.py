@@ -198,7 +198,7 @@ def _table(reading: _Reading, grades: list[Grade]) -> dict[str, Any]:
     table = [
         row
         | {"explanation": one.text, "verdict": grade.verdict and str(grade.verdict), "rule": grade.rule, "evidence": grade.evidence}
-        | {"format_only": grade.format_only, "reason": grade.reason}
+        | {"format_only": grade.format_only, "reason": grade.reason, "mse_nrm": one.mse_nrm and round(one.mse_nrm, 4)}
         for row, one, grade in zip(reading.rows, reading.explanations, grades, strict=True)
     ]
     return {

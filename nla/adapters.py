@@ -9,15 +9,17 @@ import itertools
 import json
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from peft.tuners.lora import Linear as LoraLinear
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from nla.architectures import module_at
 from nla.atomic import replacing
@@ -137,3 +139,29 @@ def load_adapter(role: LoadedModel, folder: Path, *, trainable: bool = False) ->
         parameter.requires_grad_(trainable)
     if trainable:
         _prepare_training(role)
+    else:
+        _speed_up(role)
+
+
+def _speed_up(role: LoadedModel) -> None:
+    """Let adapters that are only used, not trained, run without peft's own forward pass.
+
+    A decoding step of a small model is hundreds of small calls, and peft makes nine a layer where two products do: with them the
+    AV of the embedded model wrote 1.9 times as many tokens a second on two cores. The parameters stay peft's, so they can still
+    be copied into and saved.
+    """
+    for module in role.network.modules():
+        if isinstance(module, LoraLinear):
+            module.forward = _lean_forward(module)  # type: ignore[method-assign]
+
+
+def _lean_forward(module: LoraLinear) -> Callable[[Tensor], Tensor]:
+    base, scale = module.base_layer, float(module.scaling[_NAME])
+    a, b = (cast(nn.Linear, one[_NAME]) for one in (module.lora_A, module.lora_B))
+
+    def forward(x: Tensor) -> Tensor:
+        out: Tensor = base(x)
+        low = nn.functional.linear(x, a.weight).flatten(0, -2)
+        return torch.addmm(out.flatten(0, -2), low, b.weight.T, alpha=scale).view(out.shape)
+
+    return forward

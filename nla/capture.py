@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 from nla.errors import ConfigError
+from nla.kv_cache import cache_argument
 from nla.model import LoadedModel
 from nla.transcript import TokenRef, Transcript
 
@@ -40,15 +42,32 @@ def residual_stream(model: LoadedModel, ids: Sequence[int], layer: int) -> Float
     return block_output(model, torch.tensor([list(ids)]), layer)[0].float()
 
 
-def block_output(model: LoadedModel, ids: Int[Tensor, "batch pos"], layer: int) -> Float[Tensor, "batch pos d_model"]:
+def block_output(
+    model: LoadedModel, ids: Int[Tensor, "batch pos"], layer: int, before: DynamicCache | None = None
+) -> Float[Tensor, "batch pos d_model"]:
     """Output of decoder block `layer` for a batch of token sequences, in the model's dtype; later blocks do not run.
 
-    Rows may be padded on the right: attention is causal, so padding changes nothing before it.
+    Rows may be padded on the right: attention is causal, so padding changes nothing before it. `before` holds the keys and values
+    of what stands before every row (`shared_prefix`).
     """
+    start = before.get_seq_length() if before is not None else 0
+    positions = torch.arange(start, start + ids.shape[1], device=model.device)[None]
+    cached = {} if before is None else cache_argument(model.network, before)
     with model.lock, torch.no_grad(), _stop_after(model.blocks[layer]) as reached:
         with suppress(_ReachedLayerError):
-            model.network(input_ids=ids.to(model.device), use_cache=False, logits_to_keep=1)
+            model.network(input_ids=ids.to(model.device), position_ids=positions, use_cache=bool(cached), logits_to_keep=1, **cached)
         return reached[0]
+
+
+def shared_prefix(model: LoadedModel, ids: Sequence[int], layer: int, rows: int) -> DynamicCache:
+    """Keys and values of a beginning that `rows` sequences have in common, run once through blocks 0 to `layer`."""
+    cache = DynamicCache(config=model.text_config)
+    block_output(model, torch.tensor([list(ids)]), layer, cache)
+    for one in cache.layers:
+        if one.is_initialized:
+            one.keys = one.keys.expand(rows, -1, -1, -1)  # type: ignore[union-attr]
+            one.values = one.values.expand(rows, -1, -1, -1)  # type: ignore[union-attr]
+    return cache
 
 
 def capture(model: LoadedModel, transcript: Transcript, tokens: Sequence[TokenRef], layer: int) -> Float[Tensor, "k d_model"]:

@@ -1,6 +1,7 @@
 """The `nla` command: models on this machine, and the autoencoder's data, training, scoring and export."""
 
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -67,7 +68,12 @@ DType = Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")]
 
 @app.command("data")
 def make_data(
-    config: ConfigPath, corpora: CorporaBase = None, work: WorkFolder = None, device: Device = "auto", dtype: DType = "auto"
+    config: ConfigPath,
+    corpora: CorporaBase = None,
+    work: WorkFolder = None,
+    teacher: Annotated[str | None, typer.Option(help="features (no LLM), or an Inspect model such as anthropic/MODEL.")] = None,
+    device: Device = "auto",
+    dtype: DType = "auto",
 ) -> None:
     """Read activations and write training data; an interrupted run goes on where it was."""
     from nla.data.extract import extract
@@ -78,7 +84,8 @@ def make_data(
     model = load_model(pair.model, device=device, dtype=dtype)
     console = Console(stderr=True)
     out = _work_folder(config, work) / "data"
-    added = extract(model, pair.data, out, corpora, lambda what, done, n: console.print(f"{done}/{n} {what}", style="dim"))
+    data = pair.data.model_copy(update={"teacher": teacher}) if teacher else pair.data
+    added = extract(model, data, out, corpora, lambda what, done, n: console.print(f"{done}/{n} {what}", style="dim"))
     console.print(f"{added} vectors added to {out}")
 
 
@@ -98,7 +105,7 @@ def train(
     from nla.training.pair import PairTraining
 
     if stage is TrainStage.ALL:
-        make_data(config, corpora, work, device, dtype)
+        make_data(config, corpora, work, None, device, dtype)
     pair = PairTraining(read_config(config), _work_folder(config, work), dtype=dtype, device=device)
     say = Console(stderr=True, highlight=False, soft_wrap=True).print
     steps = {TrainStage.AV: pair.train_av, TrainStage.SAMPLES: pair.sample, TrainStage.AR: pair.train_ar, TrainStage.RL: pair.train_rl}
@@ -120,6 +127,9 @@ def score_pair(
     limit: Annotated[int, typer.Option(help="Vectors to score.", min=2)] = 400,
     only: Annotated[str | None, typer.Option(help="COLUMN=VALUE: take only these rows, e.g. source=crawl_descriptions.")] = None,
     unseen: Annotated[bool, typer.Option(help="Take only documents that `nla data` keeps out of training.")] = False,
+    best_of: Annotated[int, typer.Option(help="Draw this many explanations a vector, and let the AR choose.", min=1)] = 1,
+    temperature: Annotated[float | None, typer.Option(help="Instead of the one the pair is shipped with.", min=0)] = None,
+    warm_start: Annotated[str | None, typer.Option(help="The AV that training by reward started from: adds the KL to it.")] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
     device: Device = "auto",
     dtype: DType = "auto",
@@ -131,8 +141,11 @@ def score_pair(
     console = Console(stderr=True)
     av, base = load_verbalizer(pair, device=device, dtype=dtype)
     reconstructor = _reconstructor(ar or pair, base)
+    heat = av.temperature if temperature is None else temperature
+    av = replace(av, temperature=heat, best_of=best_of, reconstructor=reconstructor if best_of > 1 else None)
+    warm = load_verbalizer(warm_start, device=device, dtype=dtype)[0] if warm_start else None
     moments = read_moments(base, av.layer, corpus_of(heldout, only), limit, unseen=unseen)
-    found = score(av, reconstructor, moments, lambda what: console.print(what, style="dim"))
+    found = score(av, reconstructor, moments, lambda what: console.print(what, style="dim"), warm)
     table = Table("measure", "estimate", "95 % interval", "note", title=f"{pair} on {heldout.name}")
     for measure in found.measures:
         interval = f"{measure.low:.3f} to {measure.high:.3f}" if measure.low is not None else ""

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nla.attention import RaggedStep, ragged_step
-from nla.kv_cache import KVCache, Prefix
+from nla.kv_cache import KVCache, Prefix, cache_argument
 from nla.model import LoadedModel
 from nla.sampling import SamplingParams, choose_tokens, seeded_generator
 
@@ -260,9 +260,9 @@ class Decoder:
                 input_ids=input_ids,
                 inputs_embeds=inputs_embeds,
                 position_ids=positions,
-                past_key_values=self._cache,
                 use_cache=True,
                 logits_to_keep=keep,
+                **cache_argument(self.model.network, self._cache),
             )
         logits: Tensor = out.logits.float()
         return logits

@@ -52,6 +52,18 @@ def export_pair(pair: str, out: Path, *, dtype: str = "auto", device: str = "cpu
     return [out / role for role in roles]
 
 
+def export_role(pair: str, role: Role, out: Path, dtype: str = "auto", device: str = "cpu") -> None:
+    """Write one role of a pair as a full checkpoint into a new folder, which appears whole.
+
+    Raises:
+        ContractError: the role is broken, is of another model, or is a full checkpoint already.
+    """
+    scratch = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(scratch, ignore_errors=True)
+    _export_role(pair, role, scratch, dtype, device)
+    scratch.replace(out)
+
+
 def _export_role(pair: str, role: Role, out: Path, dtype: str, device: str) -> None:
     folder = role_folder(pair, role)
     sidecar = read_sidecar(folder)

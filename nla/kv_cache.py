@@ -1,15 +1,27 @@
 """Keys and values of many rows of unequal length, in preallocated buffers: rows join at the end, leave, and are moved up."""
 
+import functools
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Cache
 
 _GRAIN = 64
 """Buffers grow in steps of this many positions, so that a growing row does not reallocate at every token."""
+
+
+@functools.cache
+def _cache_name(kind: type[nn.Module]) -> str:
+    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
+
+
+def cache_argument(network: nn.Module, cache: Cache) -> dict[str, Any]:
+    """The keyword argument a transformers model takes its keys and values by: `cache` since 5.24, `past_key_values` before."""
+    return {_cache_name(type(network)): cache}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ Blocks 0 to K of the base model, no final norm and no unembedding, then a bias-f
 the last token of a plain-text prompt. Padding is on the right: attention is causal, so it is never seen.
 """
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from nla.adapters import CONFIG_FILE, load_adapter, shared_copy
-from nla.capture import block_output
+from nla.capture import block_output, shared_prefix
 from nla.contract import Sidecar, ar_prompt_ids, check_sidecar, read_sidecar
 from nla.errors import ContractError
 from nla.metrics import mse_nrm
@@ -22,6 +23,8 @@ from nla.model import LoadedModel, load_model
 from nla.pairs import base_model, role_folder
 
 HEAD_FILE = "value_head.safetensors"
+_MIN_SHARED = 4
+"""Tokens that all prompts must begin with for running them once to be worth it."""
 
 
 class Reconstructor:
@@ -55,13 +58,23 @@ class Reconstructor:
         return mse_nrm(vectors, self.reconstruct(explanations))
 
     def _forward(self, prompts: list[list[int]]) -> Float[Tensor, "n d_model"]:
-        lengths = torch.tensor([len(prompt) for prompt in prompts])
+        shared = _common_beginning(prompts)
+        start = len(shared) if len(shared) >= _MIN_SHARED and len(prompts) > 1 else 0
+        before = shared_prefix(self.model, shared, self.sidecar.layer, len(prompts)) if start else None
+        lengths = torch.tensor([len(prompt) - start for prompt in prompts])
         ids = torch.zeros(len(prompts), int(lengths.max()), dtype=torch.long)
         for row, prompt in enumerate(prompts):
-            ids[row, : len(prompt)] = torch.tensor(prompt)
-        stream = block_output(self.model, ids, self.sidecar.layer)
+            ids[row, : len(prompt) - start] = torch.tensor(prompt[start:])
+        stream = block_output(self.model, ids, self.sidecar.layer, before)
         last = stream[torch.arange(len(prompts)), lengths - 1]
         return last.float() @ self.head.T
+
+
+def _common_beginning(prompts: Sequence[Sequence[int]]) -> list[int]:
+    """What all prompts begin with; the last token of each is never part of it."""
+    shortest = min(map(len, prompts)) - 1
+    same = itertools.takewhile(lambda tokens: len(set(tokens)) == 1, zip(*(prompt[:shortest] for prompt in prompts), strict=True))
+    return [tokens[0] for tokens in same]
 
 
 def load_reconstructor(where: str, base: LoadedModel | None = None, *, dtype: str = "auto", device: str = "auto") -> Reconstructor:

@@ -8,7 +8,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from nla.metrics import mse_nrm, reconstruction, retrieval_hits, unit
 from nla.model import LoadedModel
 from nla.reconstructor import Reconstructor
 from nla.sampling import seeded_generator
+from nla.training.av import TokenLosses
 from nla.verbalizers.av import ActivationVerbalizer
 
 _DRAWS = 2_000
@@ -97,8 +98,17 @@ def read_moments(model: LoadedModel, layer: int, corpus: Corpus, limit: int, *, 
     )
 
 
-def score(av: ActivationVerbalizer, ar: Reconstructor, moments: Moments, say: Callable[[str], None] = lambda _: None) -> Score:
-    """All measures of a pair on held-out vectors. Failed explanations are left out of the means, and counted."""
+def score(
+    av: ActivationVerbalizer,
+    ar: Reconstructor,
+    moments: Moments,
+    say: Callable[[str], None] = lambda _: None,
+    warm: ActivationVerbalizer | None = None,
+) -> Score:
+    """All measures of a pair on held-out vectors. Failed explanations are left out of the means, and counted.
+
+    `warm` is the AV that reinforcement learning started from, where the pair's distance from it is to be measured.
+    """
     say(f"verbalising {len(moments.vectors)} vectors")
     drawn = av.verbalize(moments.vectors, [("score", i) for i in range(len(moments.vectors))])
     kept = [i for i, one in enumerate(drawn) if not one.failure]
@@ -115,18 +125,22 @@ def score(av: ActivationVerbalizer, ar: Reconstructor, moments: Moments, say: Ca
         *_fve("control: explanations of other vectors", gold, predicted.roll(shift, dims=0), documents),
         *_fve("control: mean vector", gold, unit(gold).mean(dim=0, keepdim=True).expand(len(gold), -1), documents),
         *_fve("control: mean vector of the token", gold, token_means(moments, kept), documents),
-        *_fve(
-            "words of the explanation shuffled", gold, ar.reconstruct([shuffled_words(text, i) for i, text in enumerate(texts)]), documents
-        ),
+        *_fve("words shuffled", gold, ar.reconstruct([shuffled_words(text, i) for i, text in enumerate(texts)]), documents),
+        *_fve("lines reversed, lower case", gold, ar.reconstruct([reworded(text) for text in texts]), documents),
         *_text_measures(texts, [moments.contexts[i] for i in kept]),
         Measure("failed or truncated", 1 - len(kept) / len(drawn), *_wilson(len(drawn) - len(kept), len(drawn))),
     ]
+    if warm is not None:
+        say("comparing with the warm start")
+        nats, count = kl_to_warm_start(av, warm, gold)
+        measures.append(Measure("KL to the warm start", nats, note=f"nats a token, {count} tokens"))
     errors = mse_nrm(gold, predicted)
     samples = [
         {"context": moments.contexts[i][-160:], "explanation": text, "mse_nrm": round(float(error), 4)}
         for i, text, error in list(zip(kept, texts, errors, strict=True))[:20]
     ]
-    settings = {"layer": av.layer, "temperature": av.temperature, "model": av.model.source.name, "dtype": av.model.precision.name}
+    settings = {"layer": av.layer, "temperature": av.temperature, "best_of": av.best_of}
+    settings |= {"model": av.model.source.name, "dtype": av.model.precision.name}
     return Score(measures, len(kept), len(set(documents)), len(drawn) - len(kept), settings, samples)
 
 
@@ -207,12 +221,37 @@ def shuffled_words(text: str, seed: int) -> str:
     return " ".join(words)
 
 
+def reworded(text: str) -> str:
+    """The same statements in another form: what a reconstruction loses by it is owed to the form, which tells a reader nothing."""
+    return "\n".join(reversed(text.lower().splitlines()))
+
+
+def kl_to_warm_start(
+    av: ActivationVerbalizer, warm: ActivationVerbalizer, vectors: Float[Tensor, "n d_model"], batch: int = 32
+) -> tuple[float, int]:
+    """(nats a token, tokens): how far an AV has moved from the one its reinforcement learning started from, on its own samples at
+    temperature 1. The estimator exp(r) - r - 1 with r = log p_warm - log p, as in training (`nla.training.rl`)."""
+    replies = [done.ids for done in replace(av, temperature=1.0).complete(vectors, [("kl", i) for i in range(len(vectors))])]
+    both = [TokenLosses(one.model, one.sidecar) for one in (av, warm)]
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for start in range(0, len(replies), batch):
+            rows = slice(start, start + batch)
+            nats, warm_nats = (losses(vectors[rows], replies[rows])[0].double() for losses in both)
+            ratio = nats - warm_nats
+            total, count = total + float((ratio.exp() - ratio - 1).sum()), count + len(ratio)
+    return total / count, count
+
+
 def quote_accuracy(texts: Sequence[str], contexts: Sequence[str]) -> float:
-    """Share of the words quoted in explanations' last lines that stand in the context (case ignored)."""
+    """Share of the words quoted in explanations' last lines (all after the colon, where nothing is in quotation marks) that stand in
+    the context (case ignored)."""
     found = total = 0
     for text, context in zip(texts, contexts, strict=True):
         there = set(re.findall(r"\w+", context.lower()))
-        quoted = [word for quote in re.findall(r'"([^"]*)"', text.splitlines()[-1]) for word in re.findall(r"\w+", quote.lower())]
+        last = text.splitlines()[-1]
+        quotes = re.findall(r'"([^"]*)"', last) or [last.partition(": ")[2]]
+        quoted = [word for quote in quotes for word in re.findall(r"\w+", quote.lower())]
         found, total = found + sum(word in there for word in quoted), total + len(quoted)
     return found / total if total else float("nan")
 

@@ -114,10 +114,19 @@ def test_a_killed_run_goes_on_and_repeats_no_sample(tiny_folder: Callable[[str],
 def transcripts(n: int = 40, **columns: object) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     rows = [
-        {"task": task, "role": role, "condition": "base", "direction": "", "strength": 0.0, "sample_id": f"{task}{i}", "epoch": 1}
+        {
+            "task": task,
+            "role": role,
+            "condition": "base",
+            "direction": "",
+            "strength": 0.0,
+            "framing": "",
+            "sample_id": f"{task}{i}",
+            "epoch": 1,
+        }
         | {"internal": float(rng.random() < rate), "verbalized": 0.0, "k": 50, "n_no": 49, "n_unclear": 0, "n_unscored": 0, "n_yes": 1}
         | {"own_score": 1.0, "mean_logprob": -1.0, "repeated_4": 0.0, "truncated": 0.0, "model": "m", "layer": 1, "verbalizer": "v"}
-        | {"nla": None, "grader": "g", "tokens_wanted": 50, "dtype": "float32"}
+        | {"internal_projected": np.nan, "without_rewrite": 0, "nla": None, "grader": "g", "tokens_wanted": 50, "dtype": "float32"}
         for task, role, rate in (("exam", "benchmark", 0.9), ("quiz", "benchmark", 0.1), ("chat", "deployment control", 0.1))
         for i in range(n)
     ]

@@ -1,28 +1,33 @@
 """A pair of adapters on a tiny model: roles share one base, `nla export` round-trips, `nla score` and `nla explain` run on it."""
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 import nla.cli
 import nla.pairs
-from nla.adapters import AdapterSpec, adapter_parameters, add_adapter, save_adapter, shared_copy
-from nla.contract import Marker, Sidecar, write_sidecar
+import nla.verbalizers.av
+from nla.adapters import WEIGHTS_FILE, AdapterSpec, adapter_parameters, add_adapter, save_adapter, shared_copy
+from nla.contract import Marker, Sidecar, av_prompt_ids, write_sidecar
 from nla.data.documents import Corpus
 from nla.errors import ContractError, DataError
 from nla.export import export_pair
 from nla.metrics import reconstruction, unit
 from nla.model import LoadedModel, load_model
 from nla.reconstructor import HEAD_FILE, load_reconstructor
-from nla.scoring import fve_interval, quote_accuracy, read_moments, score, shuffled_words, token_means
+from nla.scoring import fve_interval, kl_to_warm_start, quote_accuracy, read_moments, score, shuffled_words, token_means
 from nla.training.pair import seed_adapter
 from nla.verbalizers.av import build, load_verbalizer
+from nla.verbalizers.base import Explanation
 from tests.conftest import byte_tokenizer
 
 
@@ -99,6 +104,53 @@ def test_score_and_explain_run_from_the_command_line(pair: Path, tmp_path: Path,
     told = CliRunner().invoke(nla.cli.app, ["explain", str(pair), "--text", "ab", "--token", "-1", "--dtype", "float32", "--device", "cpu"])
     assert told.exit_code == 0, told.output
     assert "'b'" in told.output
+
+
+def test_the_best_of_several_draws_is_kept(base: LoadedModel, pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nla.verbalizers.av, "parse_explanation", lambda text: Explanation(text, failure="" if len(text) % 3 else "odd"))
+    vectors = torch.randn(5, 32, generator=torch.Generator().manual_seed(4))
+    keys = [(i,) for i in range(5)]
+    best = build(base, None, str(pair), best_of="3").verbalize(vectors, keys)
+    single = build(base, None, str(pair), reconstruct="false")
+    draws = [single.verbalize(vectors, keys), *(single.verbalize(vectors, [(*key, "draw", n) for key in keys]) for n in (1, 2))]
+    assert all(one.mse_nrm is None for one in draws[0])
+    ar = load_reconstructor(str(pair), base)
+    for row, chosen in enumerate(best):
+        candidates = [draw[row] for draw in draws if not draw[row].failure]
+        if not candidates:
+            assert chosen.failure == "odd"
+            continue
+        errors = [float(ar.score(vectors[row : row + 1], [one.text])[0]) for one in candidates]
+        assert chosen.text == candidates[errors.index(min(errors))].text
+        assert chosen.mse_nrm == pytest.approx(min(errors), abs=1e-5)
+    assert [one.text for one in build(base, None, str(pair)).verbalize(vectors, keys)] == [one.text for one in draws[0]]
+
+
+def test_the_divergence_from_the_warm_start_is_that_of_plain_log_probabilities(base: LoadedModel, pair: Path, tmp_path: Path) -> None:
+    av = build(base, None, str(pair))
+    shutil.copytree(pair, tmp_path / "warm")
+    tensors = load_file(tmp_path / "warm" / "av" / WEIGHTS_FILE)
+    save_file({name: tensor * 0.9 for name, tensor in tensors.items()}, tmp_path / "warm" / "av" / WEIGHTS_FILE)
+    warm = build(base, None, str(tmp_path / "warm"))
+    vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(4))
+    found, count = kl_to_warm_start(av, warm, vectors)
+    export_pair(str(pair), tmp_path / "a", dtype="float32")
+    export_pair(str(tmp_path / "warm"), tmp_path / "b", dtype="float32")
+    plain = [AutoModelForCausalLM.from_pretrained(tmp_path / name / "av", dtype=torch.float32).eval() for name in "ab"]
+    prompt = av_prompt_ids(base.tokenizer, av.sidecar)
+    assert av.sidecar.marker is not None
+    [at] = av.sidecar.marker.positions(prompt)
+    ratios = []
+    for vector, done in zip(vectors, replace(av, temperature=1.0).complete(vectors, [("kl", i) for i in range(3)]), strict=True):
+        embeds = plain[0].get_input_embeddings()(torch.tensor([prompt + done.ids])).detach().clone()
+        embeds[0, at] = vector * 4.0 / vector.norm()
+        logs = [torch.log_softmax(one(inputs_embeds=embeds).logits[0, len(prompt) - 1 : -1], dim=-1) for one in plain]
+        own, its = (log[torch.arange(len(done.ids)), torch.tensor(done.ids)] for log in logs)
+        ratios.append(its - own)
+    ratio = torch.cat(ratios)
+    assert count == len(ratio)
+    assert found == pytest.approx(float((ratio.exp() - ratio - 1).mean()), rel=1e-3)
+    assert kl_to_warm_start(av, av, vectors)[0] == 0
 
 
 def test_a_pair_whose_explanations_all_fail_is_told(pair: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Training of the AV and AR on tiny random models: losses against hand-written references, adapters, resuming after a kill."""
 
 import math
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from nla.adapters import AdapterSpec, adapter_parameters, add_adapter, load_adapter, save_adapter, shared_copy
 from nla.contract import av_prompt_ids, read_sidecar, scaled
-from nla.errors import ConfigError, ContractError
+from nla.errors import ConfigError, ContractError, DataError
 from nla.model import LoadedModel, load_model
 from nla.training.ar import ARStage, mse_nrm_loss
 from nla.training.av import AVStage, TokenLosses, reply_ids
@@ -73,6 +74,28 @@ def test_token_losses_equal_those_of_whole_sequences_run_one_by_one(
         expected.append(cross_entropy(logits, torch.tensor(reply), reduction="none"))
     assert lengths == [len(reply) for reply in replies]
     torch.testing.assert_close(losses, torch.cat(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_a_full_disk_leaves_the_last_whole_checkpoint(tiny: LoadedModel, tiny_av: Path, tmp_path: Path) -> None:
+    """The limit on a file's size makes the write itself fail, half way through, as a full disk does."""
+    stage = AVStage(adapted(tiny), read_sidecar(tiny_av), VECTORS, TEXTS, VECTORS[:2], TEXTS[:2])
+    config = TrainConfig(steps=4, batch=2, eval_every=4, checkpoint_every=2)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    class Watched(AVStage):
+        def loss(self, rows: list[int], step: int) -> tuple[Tensor, dict[str, float]]:
+            if step == 3:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+            return super().loss(rows, step)
+
+    watched = Watched(**{name: getattr(stage, name) for name in AVStage.__dataclass_fields__})
+    try:
+        with pytest.raises(DataError, match=r"step 4 cannot be written .*checkpoint-000002 is whole"):
+            fit(watched, config, tmp_path, lambda _: None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.glob("*checkpoint*")] == ["checkpoint-000002"]
+    assert fit(stage, config, tmp_path, lambda _: None).step.tolist() == [1, 2, 3, 4]
 
 
 def test_every_adapter_parameter_of_the_av_gets_a_gradient(tiny: LoadedModel, tiny_av: Path) -> None:

@@ -22,7 +22,13 @@ def vectors(n: int = 5) -> torch.Tensor:
     return torch.randn(n, 32, generator=torch.Generator().manual_seed(3)) * 10
 
 
-@pytest.mark.parametrize("name", verbalizer_names())
+NAMES = [
+    pytest.param(name, marks=pytest.mark.skip(reason="vLLM has an environment of its own; tests/test_vllm.py")) if "vllm" in name else name
+    for name in verbalizer_names()
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_one_explanation_a_vector_whatever_the_batch(name: str, tiny: LoadedModel, tiny_av: Path) -> None:
     verbalizer = verbalizer_for(name, tiny, 1, str(tiny_av))
     together = verbalizer.verbalize(vectors(), KEYS)
@@ -34,7 +40,7 @@ def test_one_explanation_a_vector_whatever_the_batch(name: str, tiny: LoadedMode
     assert name == "av" or not any(one.failure for one in together)  # a random AV writes no tags
 
 
-@pytest.mark.parametrize("name", verbalizer_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_a_vector_that_is_no_vector_fails_alone(name: str, tiny: LoadedModel, tiny_av: Path) -> None:
     verbalizer = verbalizer_for(name, tiny, 1, str(tiny_av))
     broken = vectors()
@@ -87,3 +93,19 @@ def test_other_families_verbalize_too(family: str, tiny_folder: Callable[[str], 
     model = load_model(str(tiny_folder(family)), dtype="float32", device="cpu")
     for name in set(verbalizer_names()) - {"av"}:
         assert len(verbalizer_for(name, model, 1).verbalize(vectors(2), KEYS[:2])) == 2
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("logit_lens:best_of=2", "takes no options"),
+        ("av:best_of=0", "best_of"),
+        ("av:speed=9", "speed"),
+        ("av:best_of=2", "no AR beside it"),
+        ("av:reconstruct=maybe", "reconstruct"),
+        ("avv", "there are: av"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(spec: str, said: str, tiny: LoadedModel, tiny_av: Path) -> None:
+    with pytest.raises(ConfigError, match=said):
+        verbalizer_for(spec, tiny, 1, str(tiny_av))

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,11 +21,15 @@ from nla.data.documents import Corpus, Document, Passage, passages, read_documen
 from nla.data.features import Moment, Rarity, explain
 from nla.data.shards import Example, Extraction, read_extraction, write_shard
 from nla.decoding import Decoder, Request
-from nla.errors import ConfigError
+from nla.errors import ConfigError, DataError
 from nla.model import LoadedModel
 from nla.sampling import SamplingParams, seeded_generator
 
+if TYPE_CHECKING:  # Inspect is imported only where an LLM teaches
+    from nla.data.teacher import LLMTeacher
+
 HELDOUT_SHARE = 0.05
+FEATURES = "features"
 
 
 class DataConfig(BaseModel):
@@ -42,6 +47,10 @@ class DataConfig(BaseModel):
     documents_per_shard: int = Field(default=256, ge=1)
     batch_tokens: int = Field(default=4096, ge=64)
     seed: int = 0
+    teacher: str = FEATURES
+    """`features`, which needs no LLM, or the name of an Inspect model that is asked for each position."""
+    teacher_batch: bool = False
+    """Ask an LLM teacher through its provider's batch interface."""
 
     def length_for(self, corpus: Corpus) -> int:
         """Tokens of a passage of this corpus, at most."""
@@ -76,23 +85,25 @@ def extract(
         report: told (what, shards done, shards in all).
 
     Raises:
-        DataError: a corpus cannot be read.
-        ConfigError: no such layer, or the folder holds shards read with other settings.
+        DataError: a corpus cannot be read, or an LLM teacher fails on most positions.
+        ConfigError: no such layer or teacher, or the folder holds shards read with other settings.
     """
     layer = model.check_layer(config.layer)
     out.mkdir(parents=True, exist_ok=True)
     jobs = [(corpus, part) for corpus in config.corpora for part in _parts(corpus, config, base)]
-    extraction = Extraction(
-        model.source.name, model.d_model, layer, ", ".join(Path(c.path).stem for c in config.corpora), "features", settings(config)
-    )
+    corpora = ", ".join(Path(c.path).stem for c in config.corpora)
+    extraction = Extraction(model.source.name, model.d_model, layer, corpora, config.teacher, settings(config))
     _refuse_other_settings(out, extraction)
     rarity = Rarity(document.whole_text for _, (_, docs) in jobs for document in docs)
+    teacher = None if config.teacher == FEATURES else _llm_teacher(config)
     added = 0
     for done, (corpus, (name, documents)) in enumerate(jobs):
         path = out / f"{name}.parquet"
         if not path.exists():
             report(name, done, len(jobs))
             examples = list(_examples(model, layer, corpus, documents, config, rarity))
+            if teacher is not None:
+                examples = taught(examples, teacher)
             if examples:
                 write_shard(path, examples, extraction)
                 added += len(examples)
@@ -100,9 +111,32 @@ def extract(
     return added
 
 
+def _llm_teacher(config: DataConfig) -> "LLMTeacher":
+    from nla.data.teacher import LLMTeacher
+
+    return LLMTeacher(config.teacher, batch=config.teacher_batch)
+
+
+def taught(examples: list[Example], teacher: Callable[[Sequence[str]], list[str]]) -> list[Example]:
+    """The examples with an LLM's features as explanations; those it failed on are left out.
+
+    Raises:
+        DataError: it failed on more than half of them, so that what is left would be no fair sample.
+    """
+    told = teacher([one.detokenized_text_truncated for one in examples])
+    kept = [replace(one, api_explanation=features) for one, features in zip(examples, told, strict=True) if features]
+    if len(kept) < len(examples) / 2:
+        raise DataError(
+            f"the teacher gave features for {len(kept)} of {len(examples)} positions; this shard was not written. "
+            f"Why it failed: {getattr(teacher, 'failures', 'not told')}. The same command goes on from here; answers it gave are cached."
+        )
+    return kept
+
+
 def settings(config: DataConfig) -> str:
-    """Hash of a config without the limits on documents, which only say how far a run goes."""
-    fixed = config.model_dump(exclude={"batch_tokens": True, "corpora": {"__all__": {"limit"}}})
+    """Hash of a config without the limits on documents, which only say how far a run goes, and the teacher, which is named."""
+    left_out = {"batch_tokens": True, "teacher": True, "teacher_batch": True, "corpora": {"__all__": {"limit"}}}
+    fixed = config.model_dump(exclude=left_out)
     return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -17,9 +17,9 @@ _WORD = re.compile(r"[A-Za-z][A-Za-z'’-]{3,}")
 _TOPIC_WORDS = 3
 _TOPIC_REACH = 60
 """Words after which a mention's weight has fallen to 1/e."""
-_ENDS_TOKENS = 10
-_NEXT_TOKENS = 3
-_NEXT_SHARE = 0.08
+_ENDS_TOKENS = 7
+_NEXT_TOKENS = 4
+_NEXT_SHARE = 0.05
 """Next tokens below this probability are not named."""
 
 
@@ -60,7 +60,9 @@ def explain(moment: Moment, tokenizer: PreTrainedTokenizerBase, rarity: Rarity) 
     first = ". ".join(filter(None, [moment.situation or "Text", f"Topic: {topic}" if topic else ""]))
     following = " or ".join(f'"{token_text(i, tokenizer)}"' for i in _named(moment.following))
     label = "Reply begins" if moment.reply_from and len(said) <= _ENDS_TOKENS else "Ends"
-    return f'{first}.\nNext: {following}.\n{label}: "{ending}"'
+    # The ending stands last and bare: an AR that reads at the last token of the text then starts from the base model's own vector
+    # at the very token that the explanation is about.
+    return f"{first}.\nNext: {following}.\n{label}: {ending}"
 
 
 def _named(following: Sequence[tuple[int, float]]) -> list[int]:

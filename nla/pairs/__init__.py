@@ -5,6 +5,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
+from nla.adapters import CONFIG_FILE
 from nla.contract import Role, Sidecar
 from nla.embedded import HUB_ID
 from nla.errors import ConfigError, FetchError
@@ -76,6 +77,24 @@ def role_folder(where: str, role: Role) -> Path:
         raise FetchError(
             f"{where} is no folder, and the hub could not give it: {str(ex).splitlines()[0]} Give the checkpoint's folder."
         ) from ex
+
+
+def ar_beside(av: str) -> str | None:
+    """Where the AR that belongs to an AV is, as far as folders tell: in the same pair's folder, or beside the AV's own.
+
+    None for a hub id, whose AR is a checkpoint of its own that has to be named.
+    """
+    if av in ALIASES:
+        known = KNOWN.get(ALIASES[av].hub_id)
+        return known.ar if known else None
+    path = user_path(av)
+    found = next((folder for folder in (path / "ar", path.parent / "ar") if folder.is_dir()), None)
+    return str(found) if found else None
+
+
+def is_adapter(where: str) -> bool:
+    """Whether a role's local folder holds an adapter of the base model, not a checkpoint of its own."""
+    return (user_path(where) / CONFIG_FILE).is_file()
 
 
 def base_model(sidecar: Sidecar, *, dtype: str = "auto", device: str = "auto") -> LoadedModel:

@@ -15,6 +15,7 @@ from transformers import DynamicCache
 from nla.adapters import adapter_parameters
 from nla.chat import encode_content
 from nla.contract import Sidecar, av_prompt_ids, scaled
+from nla.kv_cache import cache_argument
 from nla.model import LoadedModel
 from nla.training.loss import linear_cross_entropy
 from nla.verbalizers.av import CLOSE, OPEN
@@ -60,14 +61,14 @@ class TokenLosses:
         decoder = self.av.network.get_decoder()
         device, n_prefix = ids.device, len(self.prefix)
         cache = DynamicCache(config=self.av.text_config)
-        decoder(input_ids=torch.tensor([self.prefix], device=device), past_key_values=cache, use_cache=True)
+        decoder(input_ids=torch.tensor([self.prefix], device=device), use_cache=True, **cache_argument(decoder, cache))
         for layer in cache.layers:
             layer.keys = layer.keys.expand(len(ids), -1, -1, -1)  # type: ignore[union-attr]
             layer.values = layer.values.expand(len(ids), -1, -1, -1)  # type: ignore[union-attr]
         embeds = self.av.embedding(ids)
         embeds = torch.cat([scaled(vectors, self.scale).to(embeds)[:, None], embeds[:, 1:]], dim=1)
         positions = torch.arange(n_prefix, n_prefix + ids.shape[1], device=device)[None]
-        out = decoder(inputs_embeds=embeds, position_ids=positions, past_key_values=cache, use_cache=True)
+        out = decoder(inputs_embeds=embeds, position_ids=positions, use_cache=True, **cache_argument(decoder, cache))
         hidden: Tensor = out.last_hidden_state
         return hidden
 

@@ -21,11 +21,12 @@ import torch
 from accelerate import Accelerator
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nla.atomic import replacing
-from nla.errors import ConfigError
+from nla.errors import ConfigError, DataError
 from nla.sampling import seeded_generator
 
 METRICS = "metrics.jsonl"
@@ -94,6 +95,7 @@ def fit(stage: Stage, config: TrainConfig, folder: Path, say: Callable[[str], No
 
     Raises:
         ConfigError: the checkpoints in the folder are of another config.
+        DataError: a checkpoint cannot be written.
         StoppedError: a signal arrived.
     """
     say = say or Console(stderr=True).print
@@ -204,18 +206,30 @@ class _Record:
 def _checkpoint(
     folder: Path, config: TrainConfig, step: int, skipped: float, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> None:
-    """Write parameters, optimizer and step under a temporary name, then rename; older ones go after that."""
+    """Write parameters, optimizer and step under a temporary name, then rename; older ones go after that.
+
+    Raises:
+        DataError: the disk is full or cannot be written; the newest whole checkpoint stays.
+    """
     scratch, final = folder / ".checkpoint.tmp", folder / f"checkpoint-{step:06d}"
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
     tensors = {f"parameter.{i}": p.detach().cpu().contiguous() for i, p in enumerate(parameters)}
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{name}": value.cpu().contiguous() for name, value in state.items()}
-    save_file(tensors, scratch / "tensors.safetensors")
     described = {"step": step, "skipped": skipped, "config": config.model_dump()}
-    (scratch / _STATE).write_text(json.dumps(described), encoding="utf-8")
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(scratch, final)
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        save_file(tensors, scratch / "tensors.safetensors")
+        (scratch / _STATE).write_text(json.dumps(described), encoding="utf-8")
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(scratch, final)
+    except (OSError, SafetensorError) as ex:
+        shutil.rmtree(scratch, ignore_errors=True)
+        kept = [path.name for path in sorted(folder.glob("checkpoint-*"))]
+        raise DataError(
+            f"the checkpoint of step {step} cannot be written to {folder}: {ex}. "
+            f"{f'{kept[-1]} is whole' if kept else 'There is none yet'}; make room and run the same command again."
+        ) from ex
     for old in sorted(folder.glob("checkpoint-*"))[:-1]:
         shutil.rmtree(old, ignore_errors=True)
 

@@ -2,27 +2,32 @@
 
 import functools
 import importlib
+import inspect
 
-from nla.found import check_verbalizer_name
+from nla.errors import ConfigError
+from nla.found import check_verbalizer_name, split_spec
 from nla.model import LoadedModel
 from nla.verbalizers.base import Verbalizer
 
 
 @functools.lru_cache(maxsize=8)
-def verbalizer_for(name: str, model: LoadedModel, layer: int | None = None, nla: str | None = None) -> Verbalizer:
+def verbalizer_for(spec: str, model: LoadedModel, layer: int | None = None, nla: str | None = None) -> Verbalizer:
     """The verbalizer of that name for vectors of one layer of a model, built once.
 
     Args:
-        name: module of this package.
+        spec: module of this package, with options for one that takes any: `av:best_of=4`.
         model: the model whose vectors are explained.
         layer: K; None takes the verbalizer's own (a trained pair reads one layer only) or two thirds of the depth.
         nla: which trained pair, for verbalizers that are one (folder or hub id).
 
     Raises:
-        ConfigError: there is none of that name, or no such layer.
+        ConfigError: there is none of that name, it has no such option, or there is no such layer.
         ContractError: a pair that does not fit the model.
     """
-    check_verbalizer_name(name)
-    module = importlib.import_module(f"{__name__}.{name}")
-    built: Verbalizer = module.build(model, layer, nla)
+    check_verbalizer_name(spec)
+    name, options = split_spec(spec)
+    build = importlib.import_module(f"{__name__}.{name}").build
+    if options and not any(one.kind is one.VAR_KEYWORD for one in inspect.signature(build).parameters.values()):
+        raise ConfigError(f"verbalizer '{name}' takes no options; found {', '.join(options)}.")
+    built: Verbalizer = build(model, layer, nla, **options)
     return built

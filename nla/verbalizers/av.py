@@ -7,19 +7,21 @@ batch, and the prompt before the marker runs once. Contract: `nla.contract`.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
-import torch
 from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from nla.adapters import CONFIG_FILE, load_adapter, shared_copy
 from nla.contract import Sidecar, av_prompt_ids, check_sidecar, read_sidecar, scaled
 from nla.decoding import Completion, Decoder, Request
-from nla.errors import ContractError
+from nla.errors import ConfigError, ContractError
 from nla.model import LoadedModel, load_model
-from nla.pairs import base_model, default_pair, role_folder
+from nla.pairs import ar_beside, base_model, default_pair, is_adapter, role_folder
+from nla.reconstructor import Reconstructor, load_reconstructor
 from nla.sampling import SamplingParams
 from nla.verbalizers.base import UNUSABLE, Explanation, usable_rows
 
@@ -33,7 +35,9 @@ _TAIL = len(CLOSE) + 1
 class ActivationVerbalizer:
     """An AV in memory. Sampled explanations depend on a vector's key, not on the batch it is in.
 
-    `temperature` 1 is what the released AVs were trained to be sampled at; 0 is greedy.
+    `temperature` 1 is what the released AVs were trained to be sampled at; 0 is greedy. With a `reconstructor` every explanation
+    carries its reconstruction error; with `best_of` more than 1, that many are drawn for each vector, and the one with the least
+    error is kept. The first of them is what a single draw would have given.
     """
 
     model: LoadedModel
@@ -41,6 +45,12 @@ class ActivationVerbalizer:
     temperature: float = 1.0
     max_tokens: int = MAX_TOKENS
     name: str = "av"
+    reconstructor: Reconstructor | None = None
+    best_of: int = 1
+
+    def __post_init__(self) -> None:
+        if self.best_of < 1 or (self.best_of > 1 and self.reconstructor is None):
+            raise ConfigError(f"best_of={self.best_of} needs a number of at least 1, and above 1 an AR that chooses; none was found.")
 
     @property
     def layer(self) -> int:
@@ -49,10 +59,22 @@ class ActivationVerbalizer:
 
     def verbalize(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Explanation]:
         """See `Verbalizer`. An explanation without its closing tag is truncated, and so a failure."""
-        usable = usable_rows(vectors).tolist()
-        good_keys = [key for key, good in zip(keys, usable, strict=True) if good]
-        done = iter(self.complete(vectors[torch.tensor(usable, dtype=torch.bool)], good_keys))
-        return [self.explanation(next(done)) if good else UNUSABLE for good in usable]
+        usable = usable_rows(vectors)
+        good = [key for key, is_good in zip(keys, usable.tolist(), strict=True) if is_good]
+        many = [key if draw == 0 else (*key, "draw", draw) for key in good for draw in range(self.best_of)]
+        repeated = vectors[usable].repeat_interleave(self.best_of, dim=0)
+        drawn = self._with_errors(repeated, [self.explanation(done) for done in self.complete(repeated, many)])
+        groups = (drawn[start : start + self.best_of] for start in range(0, len(drawn), self.best_of))
+        best = iter([min(group, key=_worth) for group in groups])
+        return [next(best) if is_good else UNUSABLE for is_good in usable.tolist()]
+
+    def _with_errors(self, vectors: Float[Tensor, "n d_model"], drawn: list[Explanation]) -> list[Explanation]:
+        kept = [i for i, one in enumerate(drawn) if not one.failure]
+        if self.reconstructor is None or not kept:
+            return drawn
+        errors = self.reconstructor.score(vectors[kept], [drawn[i].text for i in kept]).tolist()
+        measured = dict(zip(kept, errors, strict=True))
+        return [replace(one, mse_nrm=measured.get(i)) for i, one in enumerate(drawn)]
 
     def complete(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Completion]:
         """The AV's raw replies to usable vectors, with their token ids."""
@@ -81,6 +103,11 @@ class ActivationVerbalizer:
         return parse_explanation(str(self.model.tokenizer.decode(completion.ids, skip_special_tokens=True)))
 
 
+def _worth(one: Explanation) -> tuple[bool, float]:
+    """Sort key of the draws for one vector: those that did not fail first, then by reconstruction error."""
+    return bool(one.failure), one.mse_nrm if one.mse_nrm is not None else 0.0
+
+
 def parse_explanation(text: str) -> Explanation:
     """The text between the tags, stripped; a failure where a tag is missing or nothing stands between them."""
     found = re.search(f"{OPEN}(.*?){CLOSE}", text, re.DOTALL)
@@ -91,19 +118,57 @@ def parse_explanation(text: str) -> Explanation:
     return Explanation(body, failure="" if body else "empty explanation")
 
 
-def build(model: LoadedModel, layer: int | None, nla: str | None) -> ActivationVerbalizer:
+class AVOptions(BaseModel):
+    """What a user may say of an AV: `-T verbalizer=av:best_of=4:temperature=0.3`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    best_of: int = Field(default=1, ge=1)
+    """Explanations drawn for a vector, of which the AR keeps the one with the least reconstruction error."""
+    reconstruct: Literal["auto", "true", "false"] = "auto"
+    """Measure every explanation with the pair's AR; `auto` does where the AR is an adapter, which takes hardly any memory."""
+    temperature: float | None = Field(default=None, ge=0)
+    """None takes the pair's own."""
+
+    @property
+    def shown(self) -> str:
+        """The verbalizer's name in logs and tables, with the options that change what it says."""
+        told = [f"best_of={self.best_of}"] * (self.best_of > 1)
+        told += [f"temperature={self.temperature:g}"] if self.temperature is not None else []
+        return ":".join(["av", *told])
+
+
+def build(model: LoadedModel, layer: int | None, nla: str | None, **options: str) -> ActivationVerbalizer:
     """The AV for a model: the folder (of the AV, or of a pair) or hub id `nla`, else the pair known for this model.
 
     Raises:
-        ConfigError: no pair is known for the model and none was given.
+        ConfigError: no pair is known for the model and none was given, or an option (`AVOptions`) makes no sense.
         ContractError: the AV does not fit the model, or reads another layer than the one asked for.
         FetchError: the hub could not give it.
     """
-    nla = nla or default_pair(model).av
-    folder, sidecar = _av_sidecar(nla)
+    try:
+        chosen = AVOptions.model_validate(options)
+    except ValidationError as ex:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}={e['input']}: {e['msg']}" for e in ex.errors())
+        raise ConfigError(f"{problems}. Options of the AV: {', '.join(AVOptions.model_fields)}.") from None
+    known = default_pair(model) if nla is None else None
+    where, ar = (known.av, known.ar) if known else (str(nla), ar_beside(str(nla)))
+    folder, sidecar = _av_sidecar(where)
     if layer is not None and layer != sidecar.layer:
-        raise ContractError(f"{nla} reads block {sidecar.layer}, but layer {layer} was asked for; leave the layer out.")
-    return _with_base(model, folder, sidecar)
+        raise ContractError(f"{where} reads block {sidecar.layer}, but layer {layer} was asked for; leave the layer out.")
+    av = _with_base(model, folder, sidecar)
+    heat = av.temperature if chosen.temperature is None else chosen.temperature
+    reconstructor = _reconstructor(model, ar, chosen, where)
+    return replace(av, temperature=heat, reconstructor=reconstructor, best_of=chosen.best_of, name=chosen.shown)
+
+
+def _reconstructor(model: LoadedModel, ar: str | None, chosen: AVOptions, where: str) -> Reconstructor | None:
+    needed = chosen.best_of > 1 or chosen.reconstruct == "true"
+    if needed and ar is None:
+        raise ConfigError(f"{where} has no AR beside it, which best_of and reconstruct need; give a pair's folder, with av/ and ar/.")
+    if ar is None or not (needed or (chosen.reconstruct == "auto" and is_adapter(ar))):
+        return None
+    return load_reconstructor(ar, model, dtype=model.precision.name, device=str(model.device))
 
 
 def load_verbalizer(where: str, *, dtype: str = "auto", device: str = "auto") -> tuple[ActivationVerbalizer, LoadedModel]:

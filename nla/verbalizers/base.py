@@ -16,6 +16,8 @@ class Explanation:
     text: str
     failure: str = ""
     """Why it cannot be used (truncated, not finite …); empty for a good one."""
+    mse_nrm: float | None = None
+    """Squared distance of unit vectors between the vector and what an AR makes of the text (0 to 4), where one was asked."""
 
 
 @runtime_checkable

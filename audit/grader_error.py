@@ -1,0 +1,40 @@
+"""The grader's measured errors on labelled explanations, by which rates an explanation are corrected."""
+
+from pathlib import Path
+
+import graders
+from audit.config import AuditConfig
+from audit.labels import Judged, judge, read_labels
+from audit.stats_correction import GraderError
+from graders.base import Verdict
+from nla.launch import user_path
+
+SHIPPED = Path(graders.__file__).parent / "labels" / "explanations.jsonl"
+"""Labels of annotator kind `author`: written by this project, not by independent people."""
+
+
+def grader_error(config: AuditConfig) -> GraderError | None:
+    """The errors of an audit's grader on the test split of the labels it names, by default the shipped ones.
+
+    None where the labels are not there, or the grader asks a model: grading the labels would then cost something that nobody
+    asked for. Name them with `labels` in the audit's config to have it done.
+
+    Raises:
+        DataError: the labels cannot be read.
+    """
+    if config.labels is None and (config.grader != "rules" or not SHIPPED.is_file()):
+        return None
+    labels = read_labels(user_path(config.labels) if config.labels else SHIPPED)
+    return error_of(judge(labels, "test", config.grader))
+
+
+def error_of(items: list[Judged]) -> GraderError:
+    """Counts of hits and false alarms among the texts that have both a reference and a verdict."""
+    scored = [item for item in items if item.reference is not None and item.verdict is not None]
+    yes = [item for item in scored if item.reference is Verdict.YES]
+    other = [item for item in scored if item.reference is not Verdict.YES]
+    return GraderError(_said_yes(yes), len(yes), _said_yes(other), len(other))
+
+
+def _said_yes(items: list[Judged]) -> int:
+    return sum(item.verdict is Verdict.YES for item in items)

@@ -1,0 +1,130 @@
+"""The instrument's own controls: vectors that hold nothing, the words of a prompt, and the direct question."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from transformers import PreTrainedModel
+
+from audit.analysis import analyze, analyze_tables
+from audit.config import AuditConfig
+from audit.controls import auroc_interval, control_vectors, run_controls, words_auroc
+from audit.grader_error import error_of, grader_error
+from audit.instrument import CONTROLS_FILE, read_controls_file
+from audit.labels import Judged
+from audit.result import read_result
+from audit.run import run_audit
+from audit.stats_correction import GraderError
+from graders.base import Verdict
+from nla.direct import QUESTION, evaluation_log_odds
+from nla.errors import ConfigError, DataError
+from nla.model import LoadedModel
+from tests.conftest import byte_tokenizer
+from tests.test_audit_run import config, transcripts
+
+
+def test_control_vectors_are_as_long_as_the_real_ones_and_hold_nothing_of_them() -> None:
+    own = torch.randn(20, 64, generator=torch.Generator().manual_seed(0)) + 3
+    made = control_vectors(own, 0)
+    assert torch.equal(made["real"], own)
+    for kind in ("shuffled", "random"):
+        torch.testing.assert_close(made[kind].norm(dim=1), own.norm(dim=1))
+        assert not torch.equal(made[kind], own)
+    torch.testing.assert_close(made["shuffled"].sort(dim=1).values, own.sort(dim=1).values)
+    torch.testing.assert_close(made["mean"], own.mean(dim=0).expand(20, -1))
+    assert torch.equal(control_vectors(own, 0)["random"], made["random"])
+    assert abs(float(torch.nn.functional.cosine_similarity(made["random"], own).mean())) < 0.15
+
+
+def test_the_log_odds_are_those_of_an_independent_forward_pass(
+    tiny: LoadedModel, tiny_folder: Callable[[str], Path], independent: Callable[[Path], PreTrainedModel]
+) -> None:
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    prompt = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in [*messages, {"role": "user", "content": QUESTION}])
+    ids = byte_tokenizer().encode(prompt + "<|im_start|>assistant\n", add_special_tokens=False)
+    with torch.no_grad():
+        logits = independent(tiny_folder("llama"))(torch.tensor([ids])).logits[0, -1]
+    first = {word: byte_tokenizer().encode(word, add_special_tokens=False)[0] for word in ("Y", " ", "y", "N", "n")}
+    yes, no = (torch.tensor(sorted({first[c] for c in chars})) for chars in ((("Y"), " ", "y"), ("N", " ", "n")))
+    expected = logits[yes].logsumexp(0) - logits[no].logsumexp(0)
+    assert evaluation_log_odds(tiny, messages) == pytest.approx(float(expected), abs=1e-4)
+    with pytest.raises(ConfigError, match="longer than"):
+        evaluation_log_odds(tiny, [{"role": "user", "content": "x" * 600}])
+
+
+def test_words_tell_apart_what_differs_in_words_and_nothing_else() -> None:
+    rng = np.random.default_rng(0)
+    neutral = [" ".join(rng.choice(["red", "blue", "green", "tall", "old", "new"], 6)) for _ in range(60)]
+    exams = [f"question answer letter {text}" for text in neutral[:30]]
+    told = words_auroc(exams, neutral[30:], "a")
+    assert told is not None
+    assert told.estimate == 1
+    alike = words_auroc(neutral[:30], neutral[30:], "b")
+    assert alike is not None
+    assert alike.low < 0.5 < alike.high
+    assert words_auroc(["one", "two"], neutral, "c") is None
+
+
+def test_the_auroc_is_scikit_learns() -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(0.5, 1, 40).round(1), rng.normal(0, 1, 30).round(1)
+    found = auroc_interval(a, b, ("x",))
+    assert found.estimate == pytest.approx(roc_auc_score([1] * 40 + [0] * 30, np.concatenate([a, b])))
+    assert found.low < found.estimate < found.high
+
+
+def test_controls_run_on_an_audit_and_stand_in_its_result(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    small = config(
+        tiny_folder("llama"), tasks=["gsm8k", "wildchat"], limit=6, rewrite=["realistic", "paraphrase"], random_directions=0, controls=5,
+        positive_control=False,
+    )  # fmt: skip
+    run_audit(small, tmp_path)
+    found = run_controls(tmp_path)
+    assert read_controls_file(tmp_path) == found
+    assert {kind: (one.n + one.n_unscored) for kind, one in found.vectors.items()} == dict.fromkeys(
+        ("real", "shuffled", "random", "mean"), 5
+    )
+    told = {one.task: one for one in found.tasks}
+    assert told["gsm8k"].words_auroc is not None
+    assert told["gsm8k"].words_auroc.estimate > 0.9  # a maths template against chats
+    assert told["wildchat"].words_auroc is None
+    assert told["gsm8k"].log_odds.n == 6
+    analyze(tmp_path)
+    result = read_result(tmp_path / "audit.json")
+    assert result.controls == found
+    assert {(one.task, one.framing, one.pairs.n + one.pairs.n_unscored) for one in result.rewrites} == {
+        ("gsm8k", "realistic", 6),
+        ("gsm8k", "paraphrase", 6),
+    }
+    [steered] = [one for one in result.steering if one.task == "gsm8k"]
+    assert [(one.direction, one.strength) for one in steered.projected] == [("awareness", 0.5)]
+    assert result.grader_error is not None
+    assert all(cell.token_rate_corrected is not None for cell in result.cells if cell.token_rate.n)
+    (tmp_path / CONTROLS_FILE).write_text("{}")
+    with pytest.raises(DataError, match="audit controls"):
+        analyze(tmp_path)
+
+
+def test_the_graders_errors_are_counted_from_labels() -> None:
+    def item(reference: Verdict | None, verdict: Verdict | None) -> Judged:
+        return Judged("i", "t", "r", "s", {}, reference, verdict, "", "")
+
+    yes, no, unclear = Verdict.YES, Verdict.NO, Verdict.UNCLEAR
+    items = [item(yes, yes), item(yes, unclear), item(no, yes), item(unclear, no), item(no, None), item(None, yes)]
+    assert error_of(items) == GraderError(1, 2, 1, 2)
+    assert grader_error(AuditConfig(model="local/x", tasks=("mmlu",), grader="judge")) is None
+    shipped = grader_error(AuditConfig(model="local/x", tasks=("mmlu",)))
+    assert shipped is not None
+    assert (shipped.n_yes, shipped.n_other) == (77, 175)
+
+
+def test_a_corrected_rate_is_that_of_rogan_and_gladen() -> None:
+    table = transcripts(30).assign(n_yes=5, n_no=45)
+    result = analyze_tables(table, config(Path("m")), GraderError(70, 80, 4, 200))
+    for cell in result.cells:
+        assert cell.token_rate_corrected is not None
+        expected = (0.1 - 4 / 200) / (70 / 80 - 4 / 200)
+        assert cell.token_rate_corrected.delta.estimate == pytest.approx(expected)
