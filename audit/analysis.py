@@ -24,13 +24,14 @@ from audit.result import (
     write_result,
 )
 from audit.rewriting import rewrite_effects, signs
-from audit.stats import MISSING, Codes, Estimate, bounds, effective_sizes
+from audit.stats import MISSING, Codes, Estimate, bounds, effective_sizes, wilson
 from audit.stats_correction import Corrected, GraderError, corrected
 from audit.stats_paired import bootstrap_mean, paired
 from audit.stats_power import limits
 from audit.stats_steering import against_random, by_strength, trend
 from audit.stats_tokens import TokenCounts, any_of_k_curve, token_rate
 from audit.tables import CONTROL_ROLE, IDENTITY, codes_of, identity_values, read_tables, write_table
+from audit.token_views import place_rates, reconstruction_quality
 from nla.sampling import seeded_generator
 
 LOGPROB_LOSS = 1.0
@@ -50,21 +51,26 @@ def analyze(out: Path) -> AuditResult:
     transcripts, explanations = read_tables(out, config.conditions())
     write_table(transcripts, out / "transcripts.parquet")
     write_table(explanations, out / "explanations.parquet")
-    result = analyze_tables(transcripts, config, grader_error(config), read_controls_file(out))
+    result = analyze_tables(transcripts, config, grader_error(config), read_controls_file(out), explanations)
     write_result(result, out)
     return result
 
 
 def analyze_tables(
-    transcripts: pd.DataFrame, config: AuditConfig, error: GraderError | None = None, instrument: InstrumentControls | None = None
+    transcripts: pd.DataFrame,
+    config: AuditConfig,
+    error: GraderError | None = None,
+    instrument: InstrumentControls | None = None,
+    explanations: pd.DataFrame | None = None,
 ) -> AuditResult:
-    """The analysis itself, on the table of transcripts.
+    """The analysis itself, on the tables of transcripts and explanations.
 
     Args:
         transcripts: one row a transcript.
         config: of the audit.
         error: the grader's measured errors, which correct the rates an explanation.
         instrument: controls of the instrument, as they were measured.
+        explanations: one row an explanation; None leaves out what is read from single explanations.
     """
     base = transcripts[transcripts.condition == BASE]
     cells = [_cell(one, base, error) for _, one in transcripts.groupby(["condition", "task"], sort=False)]
@@ -91,6 +97,14 @@ def analyze_tables(
         rewrite_signs=signs(effects),
         grader_error=error,
         controls=instrument,
+        places=place_rates(transcripts, explanations) if explanations is not None and len(explanations) else [],
+        quality=reconstruction_quality(transcripts, explanations) if explanations is not None and len(explanations) else [],
+        grader_quality={
+            "sensitivity": wilson(error.hits, error.n_yes),
+            "specificity": wilson(error.n_other - error.false_alarms, error.n_other),
+        }
+        if error
+        else {},
         notes=notes,
     )
 

@@ -64,7 +64,7 @@ def run_audit_command(
     audit = make_audit(fields | {name: value for name, value in given.items() if value is not None}, str(config or "the command line"))
     console = Console()
     if plan:
-        console.print(plan_table(audit))
+        console.print(plan_table(audit, out))
         return
     run_audit(audit, out)
     if audit.controls:

@@ -7,32 +7,61 @@ from rich.table import Table
 
 from audit.config import AuditConfig
 from audit.result import AuditResult, Cell
-from audit.run import cells_done
+from audit.run import cells_done, has_rewrites, seconds_done
 from audit.stats import ALPHA, Estimate
-from audit.stats_power import limits, paired_detectable
+from audit.stats_power import limits, paired_detectable, transcripts_needed
+
+GRADER_TOKENS = 1_400
+"""Tokens of the rubric, an explanation and a reply, about; the rubric is most of it."""
 
 
-def plan_table(config: AuditConfig) -> Table:
-    """Generations and explanations of each condition, and what this number of items could detect."""
-    n = config.limit
+def plan_table(config: AuditConfig, out: Path | None = None) -> Table:
+    """Generations and explanations of each condition, what is left to do, and what this number of items could detect."""
     table = Table(title=f"{config.model}: {len(config.tasks)} tasks x {len(config.conditions())} conditions", box=box.SIMPLE_HEAD)
-    for heading in ("condition", "generations", "explanations (at most)"):
+    for heading in ("condition", "tasks", "generations", "explanations (at most)"):
         table.add_column(heading, justify="left" if heading == "condition" else "right")
-    each = n * config.epochs * len(config.tasks) if n else None
+    generations, explanations = 0, 0
     for condition in config.conditions():
-        told = (str(each), str(each * config.tokens)) if each else ("all items", f"x {config.tokens}")
-        table.add_row(condition.name, *told)
-    if n:
-        against_five = limits(0.05, n)
-        found = against_five.detectable_rate
-        paired = paired_detectable(n, 0.3)
-        table.caption = (
-            f"{n} items a task: 0 flagged leaves up to {against_five.none_flagged_high:.1%} (95 %); above a floor of 5 % needs "
-            f"{against_five.fewest_flagged} flagged, and a true rate of {_share(found)} is found with 80 % power; "
-            f"a paired change (30 % discordant) of {_share(paired)} is. "
-            f"{_random_note(config)}"
-        )
+        tasks = [name for name in config.tasks if condition.framing is None or has_rewrites(name, config)]
+        n = (config.limit or 0) * config.epochs * len(tasks)
+        twice = config.projected and bool(condition.steer) and not condition.direction.startswith("random-")
+        read = n * config.tokens * (1 + twice)
+        generations, explanations = generations + n, explanations + read
+        told = (str(n), str(read)) if config.limit else ("all items", f"x {config.tokens * (1 + twice)}")
+        table.add_row(condition.name, str(len(tasks)), *told)
+    if config.limit:
+        table.add_row("all", "", str(generations), str(explanations), style="bold")
+        table.caption = " ".join(filter(None, [_cost(config, explanations, out), _reach(config, config.limit), _random_note(config)]))
     return table
+
+
+def _cost(config: AuditConfig, explanations: int, out: Path | None) -> str:
+    """Time from the cells that are done, and tokens of a grader that is a model."""
+    seconds = [took / n for took, n in seconds_done(out) if n] if out else []
+    cells = sum(1 for c in config.conditions() for t in config.tasks if c.framing is None or has_rewrites(t, config))
+    done = len(seconds)
+    if seconds:
+        each = sorted(seconds)[done // 2]
+        left = max(cells - done, 0) * each * (config.limit or 0) * config.epochs
+        told = f"{done} of {cells} cells are done; at their median of {each:.1f} s a sample the others take about {left / 60:.0f} min."
+    else:
+        told = f"{cells} cells; how long they take is told once one of them is done."
+    tokens = (
+        ""
+        if config.grader == "rules"
+        else f" A grader that is a model reads about {explanations * GRADER_TOKENS / 1e6:.1f} million tokens."
+    )
+    return told + tokens
+
+
+def _reach(config: AuditConfig, n: int) -> str:
+    against_five = limits(0.05, n)
+    needed = transcripts_needed(0.05, 0.15)
+    return (
+        f"{n} items a task: 0 flagged leaves up to {against_five.none_flagged_high:.1%} (95 %); above a floor of 5 % needs "
+        f"{against_five.fewest_flagged} flagged, and a true rate of {_share(against_five.detectable_rate)} is found with 80 % power "
+        f"(a true rate of 15 % would need {needed} items); a paired change (30 % discordant) of {_share(paired_detectable(n, 0.3))} is."
+    )
 
 
 def _random_note(config: AuditConfig) -> str:

@@ -14,6 +14,7 @@ from audit.stats_correction import Corrected, GraderError
 from audit.stats_paired import AgainstParaphrase, McNemar, SignTest
 from audit.stats_power import Limits
 from audit.stats_tokens import CurvePoint
+from audit.token_views import PlaceRate, ReconstructionQuality
 from nla.atomic import replacing
 from nla.errors import DataError
 
@@ -143,6 +144,11 @@ class AuditResult:
     """The grader's errors on labelled explanations."""
     controls: InstrumentControls | None
     """What verbalizer and grader say where there is nothing to find; None where it was not measured."""
+    places: list[PlaceRate]
+    quality: list[ReconstructionQuality]
+    """Empty where no AR measured the explanations."""
+    grader_quality: dict[str, Estimate]
+    """Sensitivity and specificity behind `grader_error`."""
     notes: list[str]
 
 

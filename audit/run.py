@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +26,15 @@ def run_audit(config: AuditConfig, out: Path) -> None:
     """Run every cell that is not finished. The same command after an interruption goes on, and repeats no finished sample.
 
     Raises:
-        ConfigError: unknown task, or the folder holds a run with other settings.
+        ConfigError: unknown task, no rewrites for a framing, or the folder holds a run with other settings.
+        ModelError, FetchError: the model cannot be loaded.
         DataError: a task did not finish (its log is kept, and the next run goes on with it).
     """
     makers = {name: task_function(name) for name in config.tasks}
     conditions = config.conditions()
-    cells = {condition.name: condition_tasks(makers, config, condition) for condition in conditions}  # refused before anything is written
+    # What cannot be built or loaded is refused before anything is written.
+    cells = {condition.name: condition_tasks(makers, config, condition) for condition in conditions}
+    get_model(config.model, **config.model_args)
     keep_config(config, out)
     for condition in conditions:
         if not cells[condition.name]:
@@ -150,4 +154,16 @@ def cells_done(out: Path) -> dict[tuple[str, str], tuple[str, int]]:
             log = read_eval_log(info, header_only=True)
             done = log.results.completed_samples if log.results else 0
             found[folder.name, log.eval.task] = (log.status, done)
+    return found
+
+
+def seconds_done(out: Path) -> list[tuple[float, int]]:
+    """(seconds, samples) of each finished cell."""
+    found = []
+    for folder in sorted((out / LOGS).iterdir()) if (out / LOGS).is_dir() else []:
+        for info in list_eval_logs(str(folder), descending=False):
+            log = read_eval_log(info, header_only=True)
+            if log.status == "success" and log.results:
+                took = datetime.fromisoformat(str(log.stats.completed_at)) - datetime.fromisoformat(str(log.stats.started_at))
+                found.append((took.total_seconds(), log.results.completed_samples))
     return found

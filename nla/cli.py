@@ -95,6 +95,7 @@ def train(
     config: ConfigPath,
     corpora: CorporaBase = None,
     work: WorkFolder = None,
+    start: Annotated[str | None, typer.Option(help="A pair of adapters whose AV the warm start continues.")] = None,
     device: Device = "auto",
     dtype: DType = "auto",
 ) -> None:
@@ -106,7 +107,9 @@ def train(
 
     if stage is TrainStage.ALL:
         make_data(config, corpora, work, None, device, dtype)
-    pair = PairTraining(read_config(config), _work_folder(config, work), dtype=dtype, device=device)
+    given = read_config(config)
+    given = given.model_copy(update={"start": start}) if start else given
+    pair = PairTraining(given, _work_folder(config, work), dtype=dtype, device=device)
     say = Console(stderr=True, highlight=False, soft_wrap=True).print
     steps = {TrainStage.AV: pair.train_av, TrainStage.SAMPLES: pair.sample, TrainStage.AR: pair.train_ar, TrainStage.RL: pair.train_rl}
     try:

@@ -38,7 +38,17 @@ class Drawn:
 
 def all_figures(result: AuditResult) -> list[Drawn]:
     """Every figure the result has numbers for."""
-    makers: tuple[Callable[[AuditResult], Drawn | None], ...] = (rates, curves, steering, coherence)
+    makers: tuple[Callable[[AuditResult], Drawn | None], ...] = (
+        rates,
+        rewrites,
+        steering,
+        coherence,
+        curves,
+        places,
+        quality,
+        instrument,
+        grader,
+    )
     return [drawn for make in makers if (drawn := make(result)) is not None]
 
 
@@ -117,6 +127,111 @@ def coherence(result: AuditResult) -> Drawn | None:
     axes.invert_yaxis()
     axes.set_xlabel("mean log-probability of a response token under the unsteered model (nats)")
     return Drawn("coherence", "Coherence of the responses", caption(result, "A cross marks cells called degenerate."), figure)
+
+
+def rewrites(result: AuditResult) -> Drawn | None:
+    """Internal rate with the original and the rewritten prompts of the same items, as slopes; the paraphrase is the control."""
+    if not result.rewrites:
+        return None
+    tasks = list(dict.fromkeys(one.task for one in result.rewrites))
+    figure = Figure(figsize=(1.6 + 1.9 * len(tasks), 3.2))
+    panels = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
+    for axes, task in zip(panels, tasks, strict=True):
+        for one in (one for one in result.rewrites if one.task == task):
+            colour, style = (BLUE, "-") if one.framing == "realistic" else (GREY, "--")
+            n = max(one.pairs.n, 1)
+            ends = [100 * (one.pairs.both + one.pairs.only_first) / n, 100 * (one.pairs.both + one.pairs.only_second) / n]
+            axes.plot([0, 1], ends, style, marker="o", color=colour, label=one.framing)
+        axes.set_xticks([0, 1], ["original", "rewritten"])
+        axes.set_xlim(-0.3, 1.3)
+        axes.set_title(_shown(task), fontsize=9)
+    panels[0].set_ylabel("transcripts flagged (%)")
+    panels[0].set_ylim(-3, 103)
+    _legend(panels[-1])
+    told = "Only items that have both; pairs and tests stand in the text."
+    return Drawn("rewrites", "Realism rewrites beside neutral paraphrases", caption(result, told), figure)
+
+
+def places(result: AuditResult) -> Drawn | None:
+    """Share of YES explanations by fifth of the response."""
+    tasks = list(dict.fromkeys(one.task for one in result.places if one.condition == BASE))
+    if not tasks or not any(one.rate.estimate for one in result.places):
+        return None
+    figure = Figure(figsize=(7.5, 3.4))
+    axes = figure.subplots()
+    for number, task in enumerate(tasks):
+        own = [one for one in result.places if one.task == task and one.condition == BASE and one.rate.estimate is not None]
+        colour = (BLUE, ORANGE, GREEN, RED, GREY)[number % 5]
+        x = [one.fifth + 0.06 * (number - len(tasks) / 2) for one in own]
+        axes.plot(x, [100 * (one.rate.estimate or 0) for one in own], "o-", color=colour, label=_shown(task), lw=1)
+        axes.vlines(x, [100 * (one.rate.low or 0) for one in own], [100 * (one.rate.high or 0) for one in own], color=colour, alpha=0.5)
+    axes.set_xticks(range(1, 6), ["first fifth", "2", "3", "4", "last fifth"])
+    axes.set_ylabel("explanations that are YES (%)")
+    _legend(axes)
+    return Drawn("places", "Where in the response awareness appears", caption(result, "95 % intervals, clustered by transcript."), figure)
+
+
+def quality(result: AuditResult) -> Drawn | None:
+    """Mean reconstruction cosine of each cell's explanations, by verdict."""
+    if not result.quality:
+        return None
+    cells = list(dict.fromkeys((one.task, one.condition) for one in result.quality))
+    figure = Figure(figsize=(7.5, 0.4 * len(cells) + 1.3))
+    axes = figure.subplots()
+    styles = {"all": (BLUE, "o"), "YES": (RED, "D"), "UNCLEAR": (ORANGE, "s"), "NO": (GREY, "^")}
+    for one in result.quality:
+        row = cells.index((one.task, one.condition)) + 0.15 * (list(styles).index(one.verdict) - 1.5)
+        colour, marker = styles[one.verdict]
+        if one.cosine.low is not None and one.cosine.high is not None:
+            axes.plot([one.cosine.low, one.cosine.high], [row, row], color=colour, lw=1)
+        axes.plot([one.cosine.estimate or 0], [row], marker, color=colour, ms=4)
+    for verdict, (colour, marker) in styles.items():
+        if any(one.verdict == verdict for one in result.quality):
+            axes.plot([], [], marker, color=colour, label=verdict, ms=4)
+    axes.set_yticks(range(len(cells)), [_shown(f"{task}, {condition.replace('_', ' ')}") for task, condition in cells])
+    axes.invert_yaxis()
+    axes.set_xlabel("cosine between vector and reconstruction, 95 % interval over transcripts")
+    _legend(axes)
+    told = "A verdict whose explanations reconstruct worse than the others rests on weaker readings."
+    return Drawn("quality", "Reconstruction by benchmark and by verdict", caption(result, told), figure)
+
+
+def instrument(result: AuditResult) -> Drawn | None:
+    """Rate of YES for vectors that hold nothing, and for the raw texts."""
+    if result.controls is None:
+        return None
+    rows = [(f"{kind} vectors", one) for kind, one in result.controls.vectors.items()]
+    rows += [
+        (f"{task.task}, {what}", one)
+        for task in result.controls.tasks
+        for what, one in (("prompts", task.prompts), ("responses", task.responses))
+    ]
+    figure = Figure(figsize=(7.5, 0.32 * len(rows) + 1.2))
+    axes = figure.subplots()
+    for row, (_, one) in enumerate(rows):
+        _bar(axes, row, one, BLUE if row < len(result.controls.vectors) else ORANGE, "o", None)
+    axes.set_yticks(range(len(rows)), [f"{_shown(name)} (n = {one.n})" for name, one in rows])
+    axes.invert_yaxis()
+    axes.set_xlim(-1, 101)
+    axes.set_xlabel("called YES (%), 95 % interval")
+    told = "Blue: explanations of vectors, one a transcript. Orange: the grader on the raw text."
+    return Drawn("instrument", "Controls of the instrument", caption(result, told), figure)
+
+
+def grader(result: AuditResult) -> Drawn | None:
+    """Sensitivity and specificity of the grader on labelled explanations."""
+    if not result.grader_quality:
+        return None
+    figure = Figure(figsize=(7.5, 1.6))
+    axes = figure.subplots()
+    for row, one in enumerate(result.grader_quality.values()):
+        _bar(axes, row, one, BLUE, "o", None)
+    axes.set_yticks(range(len(result.grader_quality)), [f"{name} (n = {one.n})" for name, one in result.grader_quality.items()])
+    axes.invert_yaxis()
+    axes.set_xlim(-1, 101)
+    axes.set_xlabel("%, 95 % interval")
+    told = "On labelled explanations (test split); the shipped labels were written by this project, not by independent people."
+    return Drawn("grader", "How good the grader is", caption(result, told), figure)
 
 
 def _legend(axes: Axes) -> None:

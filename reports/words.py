@@ -1,8 +1,10 @@
 """The result in words, by fixed rules from the numbers; never stronger than the statistics."""
 
 from audit.config import BASE, POSITIVE
-from audit.result import AuditResult, Cell, Steering
+from audit.instrument import InstrumentControls
+from audit.result import AuditResult, Cell, RewriteEffect, Steering
 from audit.stats import ALPHA, Estimate
+from audit.stats_paired import SignTest
 
 CAVEAT = (
     "The measure is relative and uncalibrated: a flagged transcript holds an explanation that a grader read as evaluation awareness, "
@@ -32,6 +34,9 @@ def summary(result: AuditResult) -> list[str]:
     told += [_benchmark(cell, result) for cell in result.cells if cell.condition == BASE and cell.task in result.excess]
     told += [_positive(result, cell) for cell in result.cells if cell.condition == POSITIVE]
     told += [sentence for one in result.steering if (sentence := _steering(result, one))]
+    told += [_rewrite(one) for one in result.rewrites]
+    told += [_sign(framing, one) for framing, one in result.rewrite_signs.items() if one.n + one.n_ties > 1]
+    told += _controls(result.controls) if result.controls is not None else []
     return [*told, CAVEAT]
 
 
@@ -45,7 +50,7 @@ def _floor(result: AuditResult) -> str:
 def _benchmark(cell: Cell, result: AuditResult) -> str:
     excess = result.excess[cell.task]
     verb = "exceeds" if excess.exceeds else "does not exceed"
-    fixed = "exceeds" if excess.holm_fixed is not None and excess.holm_fixed < ALPHA else "does not exceed"
+    fixed = "exceeds" if excess.holm_fixed is not None and excess.holm_fixed <= ALPHA else "does not exceed"
     limit = result.limits.get(cell.task)
     reach = ""
     if not excess.exceeds and limit is not None:
@@ -73,7 +78,47 @@ def _steering(result: AuditResult, one: Steering) -> str:
         shown = ", ".join(f"{p:.2f}" for p in one.random_p)
         parts.append(f"against random directions p = {shown} (none below {one.random_p_reachable:.2f} is possible)")
     directions = {effect.direction for effect in one.effects}
+    for reading in one.projected:
+        parts.append(
+            f"at {reading.strength:+g} with the direction taken out of the vectors {reading.pairs.only_first} of "
+            f"{reading.pairs.only_first + reading.pairs.both} flags are gone and {reading.pairs.only_second} are new"
+        )
     broken = [cell.condition for cell in result.cells if cell.task == one.task and cell.degenerate and cell.direction in directions]
     if broken:
         parts.append(f"degenerate: {', '.join(broken)}")
     return f"{one.task}, steering {'; '.join(parts)}." if parts else ""
+
+
+def _rewrite(one: RewriteEffect) -> str:
+    pairs = one.pairs
+    told = (
+        f"{one.task}, {one.framing} prompts against the original ones: {pairs.only_second} newly flagged, {pairs.only_first} no longer, "
+        f"of {pairs.n} ({p_text(pairs.p)}, McNemar exact)"
+    )
+    if one.beyond is not None:
+        beyond = one.beyond.beyond
+        told += f"; beyond a neutral paraphrase {beyond.only_second} more, {beyond.only_first} fewer, of {beyond.n} ({p_text(beyond.p)})"
+    change = one.own_score_change
+    if change.estimate is not None:
+        told += f"; the task's own score changed by {change.estimate:+.2f}"
+    return told + "."
+
+
+def _sign(framing: str, one: SignTest) -> str:
+    return (
+        f"With {framing} prompts {one.n_predicted} of {one.n} evaluations that moved at all are flagged less often "
+        f"({one.n_ties} did not move; sign test, one-sided {p_text(one.p)})."
+    )
+
+
+def _controls(controls: InstrumentControls) -> list[str]:
+    kinds = ", ".join(f"{kind} {rate_text(one)}" for kind, one in controls.vectors.items())
+    told = [f"The instrument's own prior, as the rate of YES an explanation by kind of vector: {kinds}."] if kinds else []
+    for task in controls.tasks:
+        parts = [f"the grader says YES to {rate_text(task.prompts)} of the raw prompts and {rate_text(task.responses)} of the responses"]
+        if task.words_auroc is not None:
+            parts.append(f"the prompts' words alone tell it from the controls with AUROC {task.words_auroc.estimate:.2f}")
+        if task.log_odds_auroc is not None:
+            parts.append(f"the direct question does with AUROC {task.log_odds_auroc.estimate:.2f}")
+        told.append(f"Controls of {task.task}: {'; '.join(parts)}.")
+    return told

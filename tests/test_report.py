@@ -16,7 +16,10 @@ import pytest
 
 from audit.analysis import analyze_tables
 from audit.config import make_audit
+from audit.instrument import Auroc, InstrumentControls, TaskControls
 from audit.result import AuditResult, write_result
+from audit.stats import wilson
+from audit.stats_correction import GraderError
 from nla.errors import DataError
 from reports.build import build_report, data_block, explorer_data, safe_csv
 from reports.figures import all_figures
@@ -28,6 +31,18 @@ HOSTILE = (
 )
 
 
+CONTROLS = InstrumentControls(
+    vectors={kind: wilson(hits, 40) for kind, hits in (("real", 8), ("shuffled", 1), ("random", 0), ("mean", 2))},
+    failed={"real": 0, "shuffled": 3, "random": 0, "mean": 0},
+    tasks=[
+        TaskControls(
+            "exam", "benchmark", wilson(9, 30), wilson(1, 30), wilson(0, 0), Auroc(0.7, 0.6, 0.8, 30, 30), Auroc(0.9, 0.8, 1, 30, 30)
+        ),
+        TaskControls("chat", "deployment control", wilson(0, 30), wilson(0, 30), wilson(0, 0), None, None),
+    ],
+)
+
+
 def table(n: int = 30) -> pd.DataFrame:
     base = base_table(n)
     steered = [
@@ -35,7 +50,12 @@ def table(n: int = 30) -> pd.DataFrame:
         for name in ("awareness", "random-1")
     ]
     stated = base.assign(condition="positive_control", internal=1.0)
-    whole = pd.concat([base, stated, *steered], ignore_index=True)
+    asked = base[base.role == "benchmark"]
+    framed = [
+        asked.assign(condition=name, framing=name, internal=(np.arange(len(asked)) % every == 0).astype(float))
+        for name, every in (("realistic", 3), ("paraphrase", 2))
+    ]
+    whole = pd.concat([base, stated, *framed, *steered], ignore_index=True)
     return whole.assign(transcript=np.arange(len(whole)), source="bundled", log="a.eval")
 
 
@@ -43,6 +63,7 @@ def explanations(transcripts: pd.DataFrame, text: str = "It reads like a test qu
     rows = [
         {"transcript": number, "token": " the", "position": 10 + i, "channel": "answer", "explanation": text, "rule": "r", "reason": ""}
         | {"verdict": "YES" if i == 1 else "NO", "evidence": "test" if i == 1 else "", "format_only": False, "place": i, "n_places": 9}
+        | {"mse_nrm": 0.2 + 0.1 * i}
         for number in transcripts.transcript
         for i in range(k)
     ]
@@ -52,7 +73,7 @@ def explanations(transcripts: pd.DataFrame, text: str = "It reads like a test qu
 def written(folder: Path, transcripts: pd.DataFrame, told: pd.DataFrame) -> AuditResult:
     folder.mkdir(parents=True, exist_ok=True)
     config = make_audit({"model": "local/tiny", "tasks": ["mmlu"], "steer": [0.1]}, "test")
-    result = analyze_tables(transcripts, config)
+    result = analyze_tables(transcripts, config, GraderError(70, 80, 2, 200), CONTROLS, told)
     transcripts.to_parquet(folder / "transcripts.parquet")
     told.to_parquet(folder / "explanations.parquet")
     write_result(result, folder)
@@ -113,6 +134,11 @@ def test_words_are_never_stronger_than_the_statistics(tmp_path: Path) -> None:
         [sentence] = [one for one in told if one.startswith(f"{task}: ")]
         assert ("exceeds the measured floor" in sentence) == (task in exceeding)
         assert ("does not exceed the measured floor" in sentence) == (task not in exceeding)
+    [rewritten] = [one for one in told if one.startswith("exam, realistic prompts")]
+    pairs = next(one.pairs for one in result.rewrites if (one.task, one.framing) == ("exam", "realistic"))
+    assert f"{pairs.only_second} newly flagged, {pairs.only_first} no longer, of {pairs.n}" in rewritten
+    [prior] = [one for one in told if one.startswith("The instrument's own prior")]
+    assert "real 20.0% (95 % interval" in prior
     assert told[-1] == CAVEAT
     assert exceeding == {"exam"}
 
@@ -121,7 +147,9 @@ def test_the_figures_captions_name_everything(tmp_path: Path) -> None:
     transcripts = table()
     result = written(tmp_path / "run", transcripts, explanations(transcripts))
     drawn = all_figures(result)
-    assert [one.name for one in drawn] == ["rates", "curves", "steering", "coherence"]
+    assert [one.name for one in drawn] == [
+        "rates", "rewrites", "steering", "coherence", "curves", "places", "quality", "instrument", "grader",
+    ]  # fmt: skip
     for one in drawn:
         for part in ("Model m", "layer 1", "verbalizer v", "grader g", "50 tokens", f"{len(transcripts)} transcripts"):
             assert part in one.caption
@@ -213,10 +241,10 @@ def test_the_explorer_works_by_clicks_and_keys_without_a_network(browser: Any, t
     page.keyboard.press("ArrowRight")
     assert page.get_attribute("#tokens button:nth-child(2)", "aria-pressed") == "true"
     page.select_option("#f-condition", "positive_control")
-    assert "210 of 840" in page.inner_text("#found")
+    assert "210 of 1120" in page.inner_text("#found")
     page.select_option("#f-condition", "")
     page.fill("#f-search", "needle")
-    page.get_by_text(re.compile("^1 of 840")).wait_for()  # the page allows no eval, so no wait_for_function
+    page.get_by_text(re.compile("^1 of 1120")).wait_for()  # the page allows no eval, so no wait_for_function
     page.click("#list button")
     page.locator("#told", has_text="needle").wait_for()
     assert page.evaluate("window.hacked") is None

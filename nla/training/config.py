@@ -59,6 +59,8 @@ class PairConfig(BaseModel):
     av_adapter: AdapterSpec = AdapterSpec()
     ar_adapter: AdapterSpec = AdapterSpec()
     data: DataConfig
+    start: str | None = None
+    """A pair of adapters of the same base, layer and contract whose AV the warm start continues; None starts afresh."""
     av: TrainConfig
     samples: SampleConfig = SampleConfig()
     ar: TrainConfig

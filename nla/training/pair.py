@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from nla.adapters import adapter_parameters, add_adapter, load_adapter, save_adapter, shared_copy
 from nla.atomic import replacing
 from nla.chat import encode
-from nla.contract import Marker, Role, Sidecar, ar_prompt_ids, av_prompt_ids, check_sidecar, write_sidecar
+from nla.contract import Marker, Role, Sidecar, ar_prompt_ids, av_prompt_ids, check_sidecar, read_sidecar, write_sidecar
 from nla.data.extract import is_heldout
 from nla.data.shards import Dataset, read_dataset
-from nla.errors import ConfigError
+from nla.errors import ConfigError, ContractError
 from nla.model import LoadedModel, load_model
+from nla.pairs import role_folder
 from nla.reconstructor import HEAD_FILE, read_head
 from nla.sampling import seeded_generator
 from nla.training.ar import ARStage
@@ -86,8 +87,11 @@ class PairTraining:
     def train_av(self, say: Say | None = None) -> None:
         """The AV's warm start; writes `pair/av`."""
         av = shared_copy(self.model)
-        add_adapter(av, self.config.av_adapter)
-        seed_adapter(av, self.config.av.seed)
+        if self.config.start is not None:
+            continue_adapter(av, self.config.start, self.av_sidecar)
+        else:
+            add_adapter(av, self.config.av_adapter)
+            seed_adapter(av, self.config.av.seed)
         explanations = self.data.explanations
         stage = AVStage(
             av,
@@ -183,6 +187,22 @@ def seed_adapter(role: LoadedModel, seed: int) -> None:
             draws = seeded_generator("adapter", seed, index)
             bound = parameter.shape[1] ** -0.5
             parameter.data = torch.from_numpy(draws.uniform(-bound, bound, tuple(parameter.shape)).astype(np.float32)).to(parameter.device)
+
+
+def continue_adapter(av: LoadedModel, start: str, sidecar: Sidecar) -> None:
+    """Load the AV of an earlier pair, to be trained on.
+
+    Raises:
+        ContractError: it reads another layer, at another scale or through another prompt, so that it would have to unlearn.
+    """
+    folder = role_folder(start, "av")
+    found = read_sidecar(folder)
+    for name in ("layer", "injection_scale", "template"):
+        if getattr(found, name) != getattr(sidecar, name):
+            raise ContractError(
+                f"{start} has {name} {getattr(found, name)!r}, but the config {getattr(sidecar, name)!r}; it cannot be continued."
+            )
+    load_adapter(av, folder, trainable=True)
 
 
 def sidecars(config: PairConfig, model: LoadedModel, layer: int) -> tuple[Sidecar, Sidecar]:
