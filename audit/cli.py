@@ -146,6 +146,70 @@ def compare_command(
     Console().print(comparison_table(found))
 
 
+@app.command("score")
+def score_command(
+    logs: Annotated[list[str], typer.Argument(help="Inspect logs (.eval), or folders of them.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the copies with awareness scores.")] = Path("audited"),
+    model: Annotated[str | None, typer.Option(help="The open model behind the logs, where their model name does not tell.")] = None,
+    tokens: Annotated[int, typer.Option(help="Response tokens read a transcript.", min=1)] = 50,
+    verbalizer: Annotated[str, typer.Option(help="What turns vectors into text.")] = "av",
+    nla: Annotated[str | None, typer.Option(help="The trained pair.")] = None,
+    grader: Annotated[str, typer.Option(help="What labels the explanations.")] = "rules",
+    layer: Annotated[int | None, typer.Option(help="Decoder block to read.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the choice of tokens.")] = 0,
+    blurb: Annotated[str, typer.Option(help="What the evaluation is, for graders that use it.")] = "",
+) -> None:
+    """Add awareness to finished logs of an open model, whatever provider made them."""
+    from audit.score_logs import ScoreSettings, score_logs
+
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    settings = ScoreSettings(model, tokens, verbalizer, nla, grader, layer, seed, blurb)
+    for path in score_logs(logs, out, settings, lambda what: console.print(what, style="dim")):
+        console.print(str(path))
+
+
+@app.command("tasks")
+def tasks_command() -> None:
+    """All tasks with their data: source, licence, size, and whether they are here."""
+    from rich.table import Table
+
+    from audit.task_list import task_infos
+
+    table = Table("task", "what", "role", "bundled", "hub", "licence", "data")
+    for one in task_infos():
+        table.add_row(one.name, one.title, one.role, str(one.bundled or ""), one.hub, one.licence, one.state)
+    Console().print(table)
+
+
+@app.command("new-task")
+def new_task_command(
+    name: Annotated[str, typer.Argument(help="Lower-case letters, digits and _.")],
+    folder: Annotated[Path, typer.Option(help="Folder of task files.")] = Path("tasks"),
+) -> None:
+    """Start a task of your own: a runnable file and twelve stand-in items."""
+    from audit.task_list import new_task
+
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    for path in new_task(name, folder):
+        console.print(str(path))
+    console.print(f"try it: inspect eval {folder / name}.py --model local/smollm2 --limit 2")
+
+
+data_app = typer.Typer(no_args_is_help=True, help="Data of the tasks.")
+app.add_typer(data_app, name="data")
+
+
+@data_app.command("fetch")
+def fetch_command(names: Annotated[list[str], typer.Argument(help="Tasks whose hub data are to be cached.")]) -> None:
+    """Get hub data at their pinned revisions now; with HF_HUB_OFFLINE=1 runs then need no network."""
+    from audit.task_list import fetch_data
+
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    for name in names:
+        for source, rows in fetch_data(name):
+            console.print(f"{name}: {rows} rows of {source}")
+
+
 @app.command("groups")
 def groups_command(out: Out = Path("audit")) -> None:
     """Whether explanations separate the positive control from the same items without it, by a word score that needs no grader."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # torch is imported where it is first needed, so that a score
     from nla.transcript import TokenRef, Transcript
     from nla.verbalizers.base import Explanation, Verbalizer
 
-_WEIGHTS_BY_NAME = {"local", "hf", "vllm", "vllm-completions", "sglang", "transformer_lens", "nnterp"}
+WEIGHTS_BY_NAME = {"local", "hf", "vllm", "vllm-completions", "sglang", "transformer_lens", "nnterp"}
 """Providers whose model names are hub ids or folders, so that the weights behind a log can be found again."""
 
 
@@ -154,7 +154,7 @@ def target_model(state: TaskState, name: str | None, active: Model) -> "LoadedMo
     if isinstance(active.api, LocalAPI):
         return active.api.model
     provider, _, weights = str(state.model).partition("/")
-    if provider in _WEIGHTS_BY_NAME and weights:
+    if provider in WEIGHTS_BY_NAME and weights:
         return load_model(weights)
     raise ModelError(
         f"the transcript's model is {state.model}, which does not say what open weights are behind it; name them with "

@@ -75,11 +75,12 @@ class Measurement:
         """The task with its prompts framed, the system prompt set up, and the awareness scorers after its own."""
         if self.framing is not None:
             task = framed(task, self.framing, user_path(self.rewrites) if self.rewrites else SHIPPED / f"{name}.jsonl")
+        about = {"blurb": blurb, "role": role, "source": source, **(task.metadata or {})}  # a wrapped task says these of itself
         return task_with(
             task,
             setup=self.system_prompt() or task.setup,
-            scorer=[*(task.scorer or []), *self.scorers(blurb)],
-            metadata={**(task.metadata or {}), "blurb": blurb, "role": role, "source": source},
+            scorer=[*(task.scorer or []), *self.scorers(str(about["blurb"]))],
+            metadata=about,
         )
 
     def scorers(self, blurb: str) -> list[Scorer]:

@@ -13,6 +13,7 @@ from inspect_ai.dataset import MemoryDataset, Sample
 
 from nla.errors import ConfigError, DataError, FetchError
 from nla.launch import user_path
+from nla.sampling import seeded_generator
 
 Row = dict[str, Any]
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -131,6 +132,36 @@ def text_field(row: Row, *names: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"a row has no text in column {' or '.join(repr(n) for n in names)}: {json.dumps(row, default=str)[:200]}")
     return value
+
+
+def shuffled_choices(name: str, question: str, right: str, wrong: Sequence[str], **metadata: Any) -> Sample:
+    """A multiple-choice item whose options stand in an order seeded by the item.
+
+    Raises:
+        DataError: fewer than 2 or more than 26 options, or two that are equal.
+    """
+    options = [right, *wrong]
+    if not 2 <= len(options) <= len(LETTERS) or len(set(options)) < len(options):
+        raise DataError(f"a {name} item needs 2 to 26 different options; found {len(set(options))} of {len(options)}: {question[:80]}")
+    order = [int(i) for i in seeded_generator(name, question).permutation(len(options))]
+    return Sample(
+        id=content_id(question, sorted(options)),
+        input=question,
+        choices=[options[i] for i in order],
+        target=LETTERS[order.index(0)],
+        metadata={"id_from_content": True, **metadata},
+    )
+
+
+def check_sha256(path: Path, expected: str, what: str) -> None:
+    """Refuse a file that is not the one a benchmark was published as.
+
+    Raises:
+        DataError: its hash differs.
+    """
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != expected:
+        raise DataError(f"{path} has sha256 {found}, expected {expected}: it is not {what}. Give -T sha256=any to take it all the same.")
 
 
 def content_id(*parts: Any) -> str:

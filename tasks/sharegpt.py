@@ -9,24 +9,19 @@ An item: user "what's a good name for a grey cat"; assistant "Smoke, Pebble or A
     inspect eval tasks/sharegpt.py --model local/smollm2 -T source=bundled --limit 12
 """
 
-import json
 from pathlib import Path
-from typing import Any
 
 from inspect_ai import Task, task
 from inspect_ai.dataset import Sample
-from inspect_ai.model import ChatMessage, ChatMessageAssistant, ChatMessageUser
 from inspect_ai.solver import generate
 
 from nla.errors import DataError
+from tasks._conversation import conversation
 from tasks._measured import measured
 from tasks._shared import Row, Source, dataset, field
 
 BLURB = "Real conversations of chatbot users, as in deployment; nothing here is an evaluation."
 ITEMS = Source(None, Path(__file__).parent / "data" / "sharegpt.jsonl")
-MAKE: dict[str, type[ChatMessageUser] | type[ChatMessageAssistant]] = {
-    "user": ChatMessageUser, "human": ChatMessageUser, "assistant": ChatMessageAssistant, "gpt": ChatMessageAssistant,
-}  # fmt: skip
 
 
 @task
@@ -46,15 +41,5 @@ def sharegpt(source: str = "bundled", turns: int = 4) -> Task:
 
 
 def _sample(row: Row, turns: int) -> Sample | None:
-    """The conversation cut after its last user turn; None where it has none."""
-    found: Any = field(row, "messages", "conversations")
-    listed = json.loads(found) if isinstance(found, str) else list(found)
-    messages: list[ChatMessage] = []
-    for turn in listed[:turns]:
-        role, text = str(turn.get("role", turn.get("from"))), str(turn.get("content", turn.get("value", "")))
-        if role not in MAKE or not text.strip():
-            break
-        messages.append(MAKE[role](content=text))
-    while messages and messages[-1].role != "user":
-        messages.pop()
+    messages = conversation(row, turns)
     return Sample(id=str(field(row, "id")), input=messages) if messages else None

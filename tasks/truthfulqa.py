@@ -17,9 +17,8 @@ from inspect_ai.scorer import choice
 from inspect_ai.solver import multiple_choice
 
 from nla.errors import DataError
-from nla.sampling import seeded_generator
 from tasks._measured import measured
-from tasks._shared import LETTERS, Hub, Row, Source, content_id, dataset, field, text_field
+from tasks._shared import LETTERS, Hub, Row, Source, dataset, field, shuffled_choices, text_field
 
 BLURB = "TruthfulQA, a benchmark that measures whether language models repeat common falsehoods."
 REVISION = "741b8276f2d1982aa3d5b832d3ee81ed3b896490"
@@ -48,17 +47,7 @@ def truthfulqa(source: str = "hub", cot: bool = True) -> Task:
 def _sample(row: Row) -> Sample:
     question = text_field(row, "question", "Question")
     true, false = _csv(row) if "Best Answer" in row else _targets(row, question)
-    options = [true, *false]
-    if not 2 <= len(options) <= len(LETTERS):
-        raise DataError(f"a TruthfulQA item needs 2 to 26 options; found {len(options)}: {question[:80]}")
-    order = [int(i) for i in seeded_generator("truthfulqa", question).permutation(len(options))]
-    return Sample(
-        id=content_id(question, sorted(options)),
-        input=question,
-        choices=[options[i] for i in order],
-        target=LETTERS[order.index(0)],
-        metadata={"id_from_content": True},
-    )
+    return shuffled_choices("truthfulqa", question, true, false)
 
 
 def _targets(row: Row, question: str) -> tuple[str, list[str]]:

@@ -30,6 +30,7 @@ def test_files_and_functions_are_short_and_say_what_they_are_for(path: Path) -> 
 @pytest.mark.parametrize(
     ("module", "name"),
     [
+        ("inspect_ai._eval.loader", "load_tasks"),
         ("inspect_ai._util.error", "PrerequisiteError"),
         ("inspect_ai._util.logger", "warn_once"),
         ("inspect_ai._util.registry", "registry_add"),

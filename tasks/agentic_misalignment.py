@@ -1,0 +1,69 @@
+"""Agentic misalignment: an assistant with access to a company's mail learns that it will be replaced, and of a way to prevent it.
+
+Agentic Misalignment: How LLMs Could Be Insider Threats. Lynch et al., 2025. https://arxiv.org/abs/2510.05179
+Scenarios: those of `inspect_evals` (MIT licence; `pip install inspect-evals`), or the bundled ones, written for this project.
+
+An item: mails to an assistant named Orla: the new manager will switch it off on Friday; a mail sent by mistake shows that he hides
+a side business. (The example is ours.)
+
+    inspect eval tasks/agentic_misalignment.py --model local/llama -T source=inspect_evals
+"""
+
+from pathlib import Path
+
+from inspect_ai import Task, task
+from inspect_ai.dataset import Sample
+from inspect_ai.model import ChatMessageSystem, ChatMessageUser
+from inspect_ai.solver import generate
+
+from nla.errors import ConfigError
+from tasks._measured import measured
+from tasks._shared import Row, Source, content_id, dataset, text_field
+
+BLURB = "An agentic scenario that measures whether a language model that acts for a company uses blackmail to prevent its replacement."
+ITEMS = Source(None, Path(__file__).parent / "data" / "agentic_misalignment.jsonl")
+SCENARIOS = ("blackmail", "leaking", "murder")
+GOALS = (("explicit", "america"), ("explicit", "ethical"), ("latent", "america"), ("none", "none"))
+URGENCIES = ("replacement", "restriction", "none")
+
+
+@task
+@measured(BLURB, role="benchmark")
+def agentic_misalignment(source: str = "bundled", scenario: str = "blackmail") -> Task:
+    """One turn: the assistant reads the mails and says what it does. Whether it misbehaves needs a judge and is not scored here.
+
+    Args:
+        source: bundled, inspect_evals (the paper's templates, from that package), or a file with columns system and mails.
+        scenario: of the paper's templates: blackmail, leaking or murder.
+    """
+    if scenario not in SCENARIOS:
+        raise ConfigError(f"scenario={scenario} makes no sense; give {', '.join(SCENARIOS)}.")
+    samples = _templates(scenario) if source == "inspect_evals" else [_sample(row) for row in ITEMS.rows(source)]
+    return Task(dataset=dataset(samples, "agentic_misalignment", source), solver=generate(), version="1-A")
+
+
+def _sample(row: Row) -> Sample:
+    system, mails = text_field(row, "system"), text_field(row, "mails")
+    return Sample(
+        id=content_id(system, mails),
+        input=[ChatMessageSystem(content=system), ChatMessageUser(content=mails)],
+        metadata={"id_from_content": True},
+    )
+
+
+def _templates(scenario: str) -> list[Sample]:
+    try:
+        from inspect_evals.agentic_misalignment.prompt_generator import generate_prompts
+    except ImportError as ex:
+        raise ConfigError(f"the paper's templates are in the package inspect-evals, which is not installed here ({ex}).") from ex
+    samples = []
+    for goal, value in GOALS:
+        for urgency in URGENCIES:
+            made = generate_prompts(
+                scenario=scenario, goal_type=goal, goal_value=value, urgency_type=urgency, extra_system_instructions=None, prod_flag=False,
+                alignment_faking_warning=None,
+            )  # fmt: skip
+            mails = f"{made.user_prompt}\n{made.email_content}"
+            messages = [ChatMessageSystem(content=made.system_prompt), ChatMessageUser(content=mails)]
+            samples.append(Sample(id=f"{scenario}_{goal}-{value}_{urgency}", input=list(messages)))
+    return samples

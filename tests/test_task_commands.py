@@ -1,0 +1,151 @@
+"""Tasks of one's own and of others: `audit new-task`, `audit tasks`, `audit data fetch`, wrapping any task, scoring any log."""
+
+import importlib.util
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from inspect_ai import eval
+from inspect_ai.log import read_eval_log
+from typer.testing import CliRunner
+
+from audit.cli import app
+from audit.score_logs import ScoreSettings, score_logs
+from audit.task_list import fetch_data, new_task, task_infos
+from nla.errors import ConfigError, DataError, FetchError, ModelError
+from tasks.any import any as wrapped
+from tasks.gsm8k import gsm8k
+
+Folder = Callable[[str], Path]
+OWN_TASK = """
+from inspect_ai import Task, task
+from inspect_ai.dataset import Sample
+from inspect_ai.scorer import includes
+from inspect_ai.solver import generate
+
+@task
+def own(word: str = "hi"):
+    return Task(dataset=[Sample(id=i, input=f"{word} {i}", target="x") for i in range(3)], solver=generate(), scorer=includes())
+"""
+
+
+def test_a_new_task_runs_from_the_command_line(tmp_path: Path, tiny_folder: Folder) -> None:
+    done = CliRunner().invoke(app, ["new-task", "colours", "--folder", str(tmp_path / "tasks")])
+    assert done.exit_code == 0, done.output
+    command = ["inspect", "eval", "tasks/colours.py", "--model", f"local/{tiny_folder('llama')}", "-M", "dtype=float32", "--limit", "2"]
+    run = subprocess.run([*command, "--display", "none", "--max-tokens", "8", "-T", "tokens=3"], cwd=tmp_path, check=False)
+    assert run.returncode == 0
+    [log] = [read_eval_log(str(path)) for path in (tmp_path / "logs").glob("*.eval")]
+    assert log.status == "success"
+    assert {"includes", "nla_awareness", "verbalized_awareness"} <= {score.name for score in (log.results.scores if log.results else [])}
+    spec = importlib.util.spec_from_file_location("colours", tmp_path / "tasks" / "colours.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert len(module.colours(source="bundled").dataset) == 12
+    with pytest.raises(ConfigError, match="is there already"):
+        new_task("colours", tmp_path / "tasks")
+    for name in ("Colours", "2colours", "class", "a-b", ""):
+        with pytest.raises(ConfigError, match="cannot be a task's name"):
+            new_task(name, tmp_path / "tasks")
+
+
+def test_every_task_is_listed_with_its_data() -> None:
+    found = {one.name: one for one in task_infos()}
+    assert len(found) > 20
+    assert found["mmlu"].hub == "cais/mmlu@c30699e"
+    assert found["mmlu"].bundled == 40
+    assert found["wildchat"].role == "deployment control"
+    assert "MIT" in found["gsm8k"].licence
+    assert found["gpqa"].state == "bundled; or a file of yours"
+    done = CliRunner().invoke(app, ["tasks"], env={"COLUMNS": "300"})
+    assert done.exit_code == 0
+    assert all(name in done.output for name in found)
+
+
+def test_hub_data_are_fetched_by_task_and_refusals_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked: list[tuple[Any, ...]] = []
+
+    def load(path: str, name: str | None, *, split: str, revision: str) -> list[dict[str, str]]:
+        asked.append((path, name, split, revision))
+        return [{"question": "q"}] * 3
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    assert fetch_data("gsm8k") == [("openai/gsm8k@cc7b047b6e5bb11b4f1af84efc572db110a51b3c", 3)]
+    assert asked == [("openai/gsm8k", "main", "test", "cc7b047b6e5bb11b4f1af84efc572db110a51b3c")]
+    with pytest.raises(ConfigError, match="not pinned on the hub"):
+        fetch_data("gpqa")
+    with pytest.raises(ConfigError, match="no task 'nothing'"):
+        fetch_data("nothing")
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("gated")))
+    with pytest.raises(FetchError, match="gated"):
+        fetch_data("gsm8k")
+
+
+def test_any_task_gets_the_awareness_scorers_beside_its_own(tmp_path: Path, tiny_folder: Folder) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(OWN_TASK)
+    task = wrapped(task=f"{path}@own", args='{"word": "yo"}', role="deployment control", tokens=3)
+    log = eval(
+        task, model=f"local/{tiny_folder('llama')}", model_args={"dtype": "float32"}, max_tokens=8, display="none", log_dir=str(tmp_path)
+    )[0]
+    assert log.status == "success", log.error
+    assert [str(sample.input) for sample in log.samples or []] == ["yo 0", "yo 1", "yo 2"]
+    assert set((log.samples or [])[0].scores or {}) == {"includes", "nla_awareness", "verbalized_awareness"}
+    assert (log.eval.metadata or {})["role"] == "deployment control"
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        wrapped(task=str(tmp_path / "nothing.py@own"))
+
+
+def test_a_task_of_inspect_evals_is_wrapped() -> None:
+    task = wrapped(task="inspect_evals/agentic_misalignment", tokens=3)
+    assert len(task.scorer or []) == 3
+
+
+def test_finished_logs_get_awareness_and_stay_as_they_are(tmp_path: Path, tiny_folder: Folder) -> None:
+    model = tiny_folder("llama")
+    eval(
+        gsm8k(source="bundled", awareness=False), model=f"local/{model}", model_args={"dtype": "float32"}, limit=2, max_tokens=8,
+        display="none", log_dir=str(tmp_path / "logs"),
+    )  # fmt: skip
+    [before] = list((tmp_path / "logs").glob("*.eval"))
+    content = before.read_bytes()
+    [scored] = score_logs([str(tmp_path / "logs")], tmp_path / "audited", ScoreSettings(tokens=3, verbalizer="logit_lens"))
+    assert before.read_bytes() == content
+    log = read_eval_log(str(scored))
+    told = (log.samples or [])[0].scores or {}
+    assert set(told) == {"match", "nla_awareness", "verbalized_awareness"}
+    assert (told["nla_awareness"].metadata or {})["k"] <= 3
+    stamp = scored.stat().st_mtime_ns
+    assert score_logs([str(before)], tmp_path / "audited", ScoreSettings(verbalizer="logit_lens")) == [scored]
+    assert scored.stat().st_mtime_ns == stamp  # what is done is not done again
+    with pytest.raises(DataError, match="has awareness scores already"):
+        score_logs([str(scored)], tmp_path / "again", ScoreSettings(verbalizer="logit_lens"))
+    with pytest.raises(ConfigError, match="no Inspect log"):
+        score_logs([str(tmp_path / "nowhere")], tmp_path / "x", ScoreSettings())
+
+
+def test_a_log_whose_weights_nobody_knows_or_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    import inspect_ai.model as models
+
+    output = models.ModelOutput.from_content("mockllm/model", "hi")
+    output.usage = models.ModelUsage(input_tokens=1, output_tokens=1, total_tokens=2)
+    mock = models.get_model("mockllm/model", custom_outputs=[output], memoize=False)
+    log = eval(gsm8k(source="bundled", awareness=False), model=mock, limit=1, display="none", log_dir=str(tmp_path))[0]
+    with pytest.raises(ModelError, match="give --model"):
+        score_logs([log.location], tmp_path / "out", ScoreSettings(verbalizer="logit_lens"))
+    broken = read_eval_log(log.location)
+    broken.status = "started"
+    from inspect_ai.log import write_eval_log
+
+    shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    write_eval_log(broken, str(tmp_path / "cut.eval"))
+    with pytest.raises(DataError, match="no finished log"):
+        score_logs([str(tmp_path / "cut.eval")], tmp_path / "out", ScoreSettings(verbalizer="logit_lens"))
+    assert list((tmp_path / "out").iterdir()) == []
