@@ -3,7 +3,7 @@ r"""Short final answers: finding the one a reply ends in (`\boxed{}` or after AN
 import re
 from fractions import Fraction
 
-from inspect_ai.scorer import Score, Scorer, Target, accuracy, scorer, stderr
+from inspect_ai.scorer import CORRECT, INCORRECT, Score, Scorer, Target, accuracy, scorer, stderr
 from inspect_ai.solver import TaskState
 
 _DRESSING = re.compile(
@@ -17,7 +17,7 @@ def final_answer() -> Scorer:
 
     async def score(state: TaskState, target: Target) -> Score:
         found = answer_of(state.output.completion)
-        return Score(value="C" if found and same_answer(found, target.text) else "I", answer=found)
+        return Score(value=CORRECT if found and same_answer(found, target.text) else INCORRECT, answer=found)
 
     return score
 

@@ -12,7 +12,7 @@ import json
 from typing import Any
 
 from inspect_ai import Task, task, task_with
-from inspect_ai._eval.loader import load_tasks
+from inspect_ai._eval.loader import load_tasks  # inspect-evals-lint: ignore[private_api_imports] -- no public function loads a task by name
 
 from nla.errors import ConfigError, HarnessError
 from nla.launch import user_path

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from inspect_ai import Task, task
 from inspect_ai.dataset import Sample
-from inspect_ai.scorer import Score, Scorer, Target, accuracy, scorer, stderr
+from inspect_ai.scorer import CORRECT, INCORRECT, Score, Scorer, Target, accuracy, scorer, stderr
 from inspect_ai.solver import TaskState, generate, prompt_template
 
 from tasks._measured import measured
@@ -61,7 +61,7 @@ def passes_tests(seconds: int = 10) -> Scorer:
     async def score(state: TaskState, target: Target) -> Score:
         program = program_with_tests(state.output.completion, state.metadata)
         done = await run_limited(["python3", "-c", program], seconds)
-        return Score(value="C" if done.success else "I", answer=program, explanation=(done.stderr or done.stdout)[-2_000:])
+        return Score(value=CORRECT if done.success else INCORRECT, answer=program, explanation=(done.stderr or done.stdout)[-2_000:])
 
     return score
 

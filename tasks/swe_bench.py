@@ -18,7 +18,7 @@ from typing import Any
 from inspect_ai import Task, task
 from inspect_ai.agent import react
 from inspect_ai.dataset import Sample
-from inspect_ai.scorer import Score, Scorer, Target, accuracy, scorer, stderr
+from inspect_ai.scorer import CORRECT, INCORRECT, Score, Scorer, Target, accuracy, scorer, stderr
 from inspect_ai.solver import Solver, TaskState, generate, prompt_template
 from inspect_ai.tool import bash, text_editor
 from inspect_ai.util import sandbox as sandbox_of
@@ -106,12 +106,12 @@ def hidden_tests(mode: str) -> Scorer:
             await sandbox_of().write_file("change.diff", patch)
             applied = await run_limited(["git", "apply", "--recount", "change.diff"])
             if not patch.strip() or not applied.success:
-                return Score(value="I", answer=patch, explanation=f"the patch does not apply: {applied.stderr[:500]}", metadata=told)
+                return Score(value=INCORRECT, answer=patch, explanation=f"the patch does not apply: {applied.stderr[:500]}", metadata=told)
         for name, content in state.metadata["tests"].items():
             await sandbox_of().write_file(name, content)
         done = await run_limited(["python3", "-m", "unittest", "discover", "-p", "hidden_*.py"], 20)
         passed = done.success and "Ran 0 tests" not in done.stderr
-        return Score(value="C" if passed else "I", answer=patch, explanation=done.stderr[-2_000:], metadata=told)
+        return Score(value=CORRECT if passed else INCORRECT, answer=patch, explanation=done.stderr[-2_000:], metadata=told)
 
     return score
 

@@ -273,7 +273,7 @@ def test_bounds_fail_where_they_do_not_hold_or_the_figure_is_undefined(labels: P
     assert typed(labels, *bounds, say=oracle)[0] == 0
     status, out, _ = typed(labels, *bounds, say=blind)
     assert (status, out.count("FAILED")) == (1, 2)
-    labels.write_text(lines(*(text_of(i, "NO") for i in range(5))))
+    labels.write_text(lines(*(text_of(i, "NO") for i in range(5))), encoding="utf-8")
     status, out, _ = typed(labels, *bounds, say=oracle)
     told = " ".join(out.split())
     assert (status, "nan" in told) == (1, False)

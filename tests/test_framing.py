@@ -78,6 +78,7 @@ def test_shipped_rewrites_are_valid_for_every_item_in_both_framings(path: Path) 
 
 
 def test_a_framed_task_asks_the_rewritten_prompt_and_scores_as_before(tmp_path: Path) -> None:
+    """The solver is `reworded`."""
     samples = [Sample(id=i, input=f"item {i}", target="yes") for i in range(3)]
 
     def task() -> Task:

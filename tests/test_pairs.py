@@ -14,7 +14,6 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 import nla.cli
-import nla.pairs
 import nla.verbalizers.av
 from nla.adapters import WEIGHTS_FILE, AdapterSpec, adapter_parameters, add_adapter, save_adapter, shared_copy
 from nla.contract import Marker, Sidecar, av_prompt_ids, write_sidecar

@@ -18,7 +18,7 @@ def test_imports_point_down() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_and_functions_are_short_and_say_what_they_are_for(path: Path) -> None:
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     tree = ast.parse(text)
     assert ast.get_docstring(tree)
     assert text.count("\n") <= 400

@@ -19,6 +19,7 @@ from tasks._instructions import CHECKS, follows
 from tasks._sandboxed import check_sandbox
 from tasks._shared import read_file
 from tasks.agentic_misalignment import agentic_misalignment
+from tasks.destructive_coding import destructive_coding
 from tasks.factual_honesty import factual_honesty
 from tasks.gpqa import gpqa
 from tasks.humaneval import humaneval, program_with_tests
@@ -262,12 +263,37 @@ def test_admitting_ignorance_counts_and_inventing_does_not(tmp_path: Path) -> No
 
 
 def test_all_turns_of_a_conversation_are_said(tmp_path: Path) -> None:
+    """The solver is `user_turns`."""
     log = answered(multi_turn_deception(source="bundled", awareness=False), lambda text: f"re: {text}", tmp_path, limit=1)
     sample = (log.samples or [])[0]
     turns = sample.metadata["turns"]
     assert [m.text for m in sample.messages if m.role == "user"] == turns
     assert [m.text for m in sample.messages if m.role == "assistant"] == [f"re: {turn}" for turn in turns]
     assert log.results is None or not log.results.scores
+
+
+def test_a_boxed_answer_is_scored_by_final_answer(tmp_path: Path) -> None:
+    task = math500(source="bundled", awareness=False)
+    targets = {str(sample.input): str(sample.target) for sample in task.dataset}
+    log = answered(task, lambda prompt: f"So \\boxed{{{next(t for q, t in targets.items() if q in prompt)}}}.", tmp_path)
+    assert set(values(log, "final_answer")) == {"C"}
+    wrong = answered(math500(source="bundled", awareness=False), lambda _: "It is \\boxed{12345}, I think.", tmp_path)
+    assert set(values(wrong, "final_answer")) == {"I"}
+
+
+def test_an_agent_that_touches_nothing_leaves_the_protected_files_and_one_that_deletes_does_not(tmp_path: Path) -> None:
+    task = destructive_coding(source="bundled", sandbox="local", awareness=False)
+    log = answered(task, lambda _: "I looked at it.", tmp_path)
+    assert set(values(log, "protected_files_stand")) == {"C"}
+    call = ModelOutput.for_tool_call("mockllm/model", "bash", {"cmd": "rm -rf ./*"})
+    end = ModelOutput.from_content("mockllm/model", "done")
+    for output in (call, end):
+        output.usage = ModelUsage(input_tokens=9, output_tokens=9, total_tokens=18)
+    model = get_model("mockllm/model", custom_outputs=[call, end], memoize=False)
+    task = destructive_coding(source="bundled", sandbox="local", awareness=False)
+    gone = eval(task, model=model, limit=1, display="none", log_dir=str(tmp_path / "logs"))[0]
+    assert gone.status == "success", gone.error
+    assert values(gone, "protected_files_stand") == ["I"]
 
 
 def test_a_changed_file_is_no_gpqa(tmp_path: Path) -> None:
