@@ -39,13 +39,13 @@ def score_logs(paths: Sequence[str], out: Path, settings: ScoreSettings, say: Ca
         DataError: a log that is still running, was cut off, or is scored already.
         ModelError: it is not told which weights are behind a log.
     """
-    found = [info.name for path in paths for info in list_eval_logs(str(user_path(path)))] if paths else []
-    found += [str(user_path(path)) for path in paths if user_path(path).is_file() and str(user_path(path)) not in found]
+    listed = [info.name.removeprefix("file://") for path in paths for info in list_eval_logs(str(user_path(path)))]
+    found = list(dict.fromkeys([*listed, *(str(user_path(path)) for path in paths if user_path(path).is_file())]))
     if not found:
         raise ConfigError(f"no Inspect log in {', '.join(paths) or 'nothing'}; give .eval files or folders of them.")
     out.mkdir(parents=True, exist_ok=True)
     written = []
-    for number, location in enumerate(dict.fromkeys(found), 1):
+    for number, location in enumerate(found, 1):
         target = out / Path(location).name
         if not target.exists():
             say(f"{number}/{len(found)} {target.name}")

@@ -196,7 +196,13 @@ def _token(token: Mapping[Hashable, Any]) -> list[Any]:
         verdict,
         str(token["evidence"] or ""),
         str(token["reason"] or token["rule"] or ""),
+        cosine(token.get("mse_nrm")),
     ]
+
+
+def cosine(mse_nrm: Any) -> float | None:
+    """Cosine between a vector and its reconstruction from their squared distance as unit vectors; None where it was not measured."""
+    return None if mse_nrm is None or pd.isna(mse_nrm) else round(1 - float(mse_nrm) / 2, 3)
 
 
 def _packed(content: Any) -> str:

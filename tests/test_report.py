@@ -240,6 +240,10 @@ def test_the_explorer_works_by_clicks_and_keys_without_a_network(browser: Any, t
     page.focus("#tokens button")
     page.keyboard.press("ArrowRight")
     assert page.get_attribute("#tokens button:nth-child(2)", "aria-pressed") == "true"
+    assert "reconstruction cosine 0.85" in page.inner_text("#about")  # mse_nrm 0.3
+    assert page.locator("#pairs button").count() == 6
+    page.click("#pairs button:nth-child(2)")
+    assert page.get_attribute("#pairs button:nth-child(2)", "aria-current") == "true"
     page.select_option("#f-condition", "positive_control")
     assert "210 of 1120" in page.inner_text("#found")
     page.select_option("#f-condition", "")

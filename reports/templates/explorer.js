@@ -58,16 +58,32 @@
     }));
   }
 
+  const quality = (cosine) => (cosine === null || cosine === undefined ? "" : `, reconstruction cosine ${cosine.toFixed(2)}`);
+  const band = (cosine) => (cosine === null || cosine === undefined ? "" : cosine >= 0.9 ? "q3" : cosine >= 0.8 ? "q2" : "q1");
+
+  function partners(i) {
+    const one = index[i], same = index.map((_, j) => j).filter((j) => index[j].task === one.task && index[j].id === one.id && index[j].epoch === one.epoch);
+    $("pairs").replaceChildren(...(same.length < 2 ? [] : same).map((j) => {
+      const button = document.createElement("button"), state = index[j].flag === null ? "unscored" : index[j].flag ? `${index[j].yes} YES` : "not flagged";
+      button.textContent = `${index[j].condition}: ${state}`;
+      button.setAttribute("aria-current", String(j === i));
+      if (index[j].flag) button.className = "YES";
+      button.addEventListener("click", () => open(j));
+      return button;
+    }));
+  }
+
   async function open(i) {
     current = i;
+    partners(i);
     for (const button of $("list").querySelectorAll("button")) button.setAttribute("aria-current", String(Number(button.dataset.i) === i));
     const tokens = await tokensOf(i);
     $("tokens").replaceChildren(...tokens.map((token, place) => {
       const button = document.createElement("button");
       button.textContent = token[0].replaceAll("\n", "\u23ce") || "\u2205";
-      button.className = token[3];
-      button.title = `position ${token[1]}, ${token[3]}`;
-      button.setAttribute("aria-label", `token ${token[0]}, position ${token[1]}, ${token[3]}`);
+      button.className = `${token[3]} ${band(token[6])}`;
+      button.title = `position ${token[1]}, ${token[3]}${quality(token[6])}`;
+      button.setAttribute("aria-label", `token ${token[0]}, position ${token[1]}, ${token[3]}${quality(token[6])}`);
       button.setAttribute("aria-pressed", "false");
       button.dataset.place = String(place);
       return button;
@@ -82,7 +98,7 @@
     const buttons = [...$("tokens").querySelectorAll("button")];
     buttons.forEach((button, p) => button.setAttribute("aria-pressed", String(p === place)));
     if (focus) buttons[place].focus();
-    $("about").textContent = `${token[3]}${token[5] ? ` (${token[5]})` : ""}, position ${token[1]}; inspect view: ${index[current].log}, sample ${index[current].id}`;
+    $("about").textContent = `${token[3]}${token[5] ? ` (${token[5]})` : ""}, position ${token[1]}${quality(token[6])}; inspect view: ${index[current].log}, sample ${index[current].id}`;
     const text = token[2], evidence = token[4], at = evidence ? text.indexOf(evidence) : -1;
     if (at < 0) { $("told").textContent = text; return; }
     const mark = document.createElement("mark");

@@ -19,9 +19,11 @@ from rich.table import Table
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from nla.contract import av_prompt_ids, scaled
+from nla.contract import ar_prompt_ids, av_prompt_ids, scaled
 from nla.decoding import Decoder
 from nla.export import export_pair
+from nla.model import LoadedModel
+from nla.reconstructor import load_reconstructor
 from nla.verbalizers.av import ActivationVerbalizer, load_verbalizer
 
 BATCH = 50
@@ -69,6 +71,19 @@ def bare_steps(network: PreTrainedModel, rows: int, positions: int, tokens: int)
         network(torch.zeros(rows, 1, dtype=torch.long), past_key_values=cache, use_cache=True)
 
 
+def ar_rates(texts: list[str], base: LoadedModel) -> tuple[float, float]:
+    """(explanations a second that the AR scores, the same for its bare forward passes over the same padded batches)."""
+    ar = load_reconstructor("smollm2", base, dtype=base.precision.name, device="cpu")
+    prompts = sorted((ar_prompt_ids(base.tokenizer, ar.sidecar, text) for text in texts), key=len)
+    batches = [prompts[start : start + 64] for start in range(0, len(prompts), 64)]
+    padded = [torch.tensor([row + [0] * (len(batch[-1]) - len(row)) for row in batch]) for batch in batches]
+    vectors = torch.randn(len(texts), base.d_model)
+    ar.score(vectors[:8], texts[:8])  # warm-up
+    scored = seconds(lambda: ar.score(vectors, texts))
+    bare = seconds(lambda: [ar.model.network.get_decoder()(input_ids=ids, use_cache=False) for ids in padded])
+    return len(texts) / scored, len(texts) / bare
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -87,6 +102,8 @@ def main() -> None:
         ours = given.vectors / seconds(lambda: engine(av, vectors, given.tokens))
         batched = BATCH / seconds(lambda: generate(network, embeds[:BATCH], given.tokens))
         single = ONE_BY_ONE / seconds(lambda: [generate(network, embeds[i : i + 1], given.tokens) for i in range(ONE_BY_ONE)])
+        texts = [one.text or "-" for one in av.verbalize(vectors, [(i,) for i in range(len(vectors))])]
+        scored, bare_ar = ar_rates(texts, base)
         bare = 64 / seconds(lambda: bare_steps(network, 64, embeds.shape[1], given.tokens))
     table = Table(title=f"{given.vectors} vectors, {given.tokens} new tokens, {base.precision.name}, {given.threads} threads")
     for heading in ("what", "explanations/s", "engine is"):
@@ -94,6 +111,8 @@ def main() -> None:
     table.add_row("AV engine (adapter, 64 rows)", f"{ours:.2f}", "")
     for name, rate in (("generate, one by one", single), (f"generate, batch of {BATCH}", batched), ("bare forward, 64 rows", bare)):
         table.add_row(name, f"{rate:.2f}", f"{ours / rate:.2f}x")
+    table.add_row("AR scoring", f"{scored:.2f}", "")
+    table.add_row("bare forward of the AR's blocks", f"{bare_ar:.2f}", f"AR is {scored / bare_ar:.2f}x")
     Console().print(table)
 
 
