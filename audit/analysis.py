@@ -225,10 +225,10 @@ def _steering(table: pd.DataFrame) -> Steering | None:
 def _projected(steered: pd.DataFrame) -> list[ProjectedReading]:
     """Every strength read with the steering direction in the vectors and without it, on the same transcripts."""
     found = []
-    for (direction, strength), table in steered.groupby(["direction", "strength"]):
+    for _, table in steered.groupby(["direction", "strength"]):
         if table.internal_projected.notna().any():
             pairs = paired(codes_of(table.internal), codes_of(table.internal_projected), sample_codes(table))
-            found.append(ProjectedReading(str(direction), float(strength), pairs))
+            found.append(ProjectedReading(str(table.direction.iloc[0]), float(table.strength.iloc[0]), pairs))
     return found
 
 

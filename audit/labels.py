@@ -16,6 +16,7 @@ import anyio
 from inspect_ai.log import EvalLog, list_eval_logs, read_eval_log
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
+from audit.tables import CONTROL_ROLE
 from graders import build_grader
 from graders.base import Grade, Verdict
 from nla.errors import ConfigError, DataError
@@ -247,10 +248,10 @@ def _logs(path: Path) -> Iterator[EvalLog]:
 
 def _control_texts(log: EvalLog) -> Iterator[ControlText]:
     about = log.eval.metadata or {}
-    role = about.get("role", "deployment control")
+    role = about.get("role", CONTROL_ROLE)
     if log.eval.task_args.get("system") == "evaluation":
         role = "positive control"
-    if role != "deployment control":
+    if role != CONTROL_ROLE:
         raise DataError(f"{log.location} is task {log.eval.task}, a {role}; --controls takes deployment traffic (tasks/wildchat.py).")
     for sample in log.samples or []:
         score = (sample.scores or {}).get("nla_awareness")

@@ -27,7 +27,7 @@ def rewrite_effects(transcripts: pd.DataFrame) -> list[RewriteEffect]:
 
 def _effect(task: str, framing: str, both: pd.DataFrame, table: pd.DataFrame, n_base: int) -> RewriteEffect:
     items = pd.factorize(both.sample_id)[0].astype(np.int64)
-    change = (both.own_score_new - both.own_score).astype(float).to_numpy()
+    change = (both.own_score_new - both.own_score).to_numpy(np.float64, na_value=np.nan)
     scored = ~np.isnan(change)
     return RewriteEffect(
         task=task,
@@ -45,8 +45,9 @@ def _beyond(task: str, both: pd.DataFrame, table: pd.DataFrame) -> AgainstParaph
     three = both.merge(neutral, on=_KEY)
     if not len(three):
         return None
-    rows = (codes_of(three[name]) for name in ("internal", "internal_new", "internal_neutral"))
-    return against_paraphrase(*rows, seeded_generator("paraphrase", task), pd.factorize(three.sample_id)[0].astype(np.int64))
+    original, new, other = (codes_of(three[name]) for name in ("internal", "internal_new", "internal_neutral"))
+    items = pd.factorize(three.sample_id)[0].astype(np.int64)
+    return against_paraphrase(original, new, other, seeded_generator("paraphrase", task), items)
 
 
 def signs(effects: list[RewriteEffect]) -> dict[str, SignTest]:

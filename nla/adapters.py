@@ -152,7 +152,7 @@ def _speed_up(role: LoadedModel) -> None:
     """
     for module in role.network.modules():
         if isinstance(module, LoraLinear):
-            module.forward = _lean_forward(module)  # type: ignore[method-assign]
+            module.forward = _lean_forward(module)  # type: ignore[method-assign, assignment]
 
 
 def _lean_forward(module: LoraLinear) -> Callable[[Tensor], Tensor]:

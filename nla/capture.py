@@ -64,7 +64,7 @@ def shared_prefix(model: LoadedModel, ids: Sequence[int], layer: int, rows: int)
     cache = DynamicCache(config=model.text_config)
     block_output(model, torch.tensor([list(ids)]), layer, cache)
     for one in cache.layers:
-        if one.is_initialized:
+        if getattr(one, "is_initialized", False):
             one.keys = one.keys.expand(rows, -1, -1, -1)  # type: ignore[union-attr]
             one.values = one.values.expand(rows, -1, -1, -1)  # type: ignore[union-attr]
     return cache

@@ -23,6 +23,7 @@ from torch import Tensor
 from nla.attention import RaggedStep, ragged_step
 from nla.kv_cache import KVCache, Prefix, cache_argument
 from nla.model import LoadedModel
+from nla.padding import right_padded
 from nla.sampling import SamplingParams, choose_tokens, seeded_generator
 
 StopReason = Literal["stop", "max_tokens", "model_length", "cancelled"]
@@ -227,9 +228,7 @@ class Decoder:
     def _forward_prompts(self, group: list[Request], slot: int, start: int) -> Float[Tensor, "row vocab"]:
         device = self.model.device
         lengths = [len(request.prompt_ids) - start for request in group]
-        ids = torch.zeros(len(group), max(lengths), dtype=torch.long)
-        for i, request in enumerate(group):  # right padding: causal attention never looks at it, later tokens overwrite it
-            ids[i, : lengths[i]] = torch.tensor(request.prompt_ids[start:])
+        ids = right_padded([request.prompt_ids[start:] for request in group])  # later tokens overwrite the padding
         embeds = self.model.embedding(ids.to(device))
         for i, request in enumerate(group):
             for position, vector in request.injections:

@@ -1,6 +1,5 @@
 """Keys and values of many rows of unequal length, in preallocated buffers: rows join at the end, leave, and are moved up."""
 
-import functools
 import inspect
 from dataclasses import dataclass
 from typing import Any
@@ -14,14 +13,15 @@ _GRAIN = 64
 """Buffers grow in steps of this many positions, so that a growing row does not reallocate at every token."""
 
 
-@functools.cache
-def _cache_name(kind: type[nn.Module]) -> str:
-    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
+_cache_names: dict[type[nn.Module], str] = {}
 
 
 def cache_argument(network: nn.Module, cache: Cache) -> dict[str, Any]:
     """The keyword argument a transformers model takes its keys and values by: `cache` since 5.24, `past_key_values` before."""
-    return {_cache_name(type(network)): cache}
+    kind = type(network)
+    if kind not in _cache_names:
+        _cache_names[kind] = "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
+    return {_cache_names[kind]: cache}
 
 
 @dataclass(frozen=True)

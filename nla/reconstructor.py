@@ -20,6 +20,7 @@ from nla.contract import Sidecar, ar_prompt_ids, check_sidecar, read_sidecar
 from nla.errors import ContractError
 from nla.metrics import mse_nrm
 from nla.model import LoadedModel, load_model
+from nla.padding import right_padded
 from nla.pairs import base_model, role_folder
 
 HEAD_FILE = "value_head.safetensors"
@@ -62,9 +63,7 @@ class Reconstructor:
         start = len(shared) if len(shared) >= _MIN_SHARED and len(prompts) > 1 else 0
         before = shared_prefix(self.model, shared, self.sidecar.layer, len(prompts)) if start else None
         lengths = torch.tensor([len(prompt) - start for prompt in prompts])
-        ids = torch.zeros(len(prompts), int(lengths.max()), dtype=torch.long)
-        for row, prompt in enumerate(prompts):
-            ids[row, : len(prompt) - start] = torch.tensor(prompt[start:])
+        ids = right_padded([prompt[start:] for prompt in prompts])
         stream = block_output(self.model, ids, self.sidecar.layer, before)
         last = stream[torch.arange(len(prompts)), lengths - 1]
         return last.float() @ self.head.T

@@ -139,7 +139,7 @@ def score(
         {"context": moments.contexts[i][-160:], "explanation": text, "mse_nrm": round(float(error), 4)}
         for i, text, error in list(zip(kept, texts, errors, strict=True))[:20]
     ]
-    settings = {"layer": av.layer, "temperature": av.temperature, "best_of": av.best_of}
+    settings: dict[str, object] = {"layer": av.layer, "temperature": av.temperature, "best_of": av.best_of}
     settings |= {"model": av.model.source.name, "dtype": av.model.precision.name}
     return Score(measures, len(kept), len(set(documents)), len(drawn) - len(kept), settings, samples)
 

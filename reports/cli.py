@@ -46,12 +46,16 @@ def report(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the report; an older report there is replaced as a whole.")] = Path(
         "report"
     ),
+    compare: Annotated[Path | None, typer.Option(help="Folder of another audit (B): also writes compare.html.")] = None,
 ) -> None:
     """Write a self-contained page, Markdown, figures and tables of an audit."""
     from reports.build import build_report
+    from reports.compare_page import build_comparison
 
     start = time.perf_counter()
     page = build_report(audit, out)
+    if compare is not None:
+        Console().print(str(build_comparison(audit, compare, out)), markup=False, soft_wrap=True)
     Console().print(f"{page} ({page.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - start:.1f} s)", markup=False, soft_wrap=True)
 
 

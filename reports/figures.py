@@ -83,7 +83,7 @@ def curves(result: AuditResult) -> Drawn | None:
         ks = [point.k for point in points]
         style = ("-", "--", ":", "-.")[number // len(colours) % 4]
         axes.plot(
-            ks, [100 * (p.rate.estimate or 0) for p in points], color=colours[number % len(colours)], ls=style, label=_shown(cell.task)
+            ks, [100 * (p.rate.estimate or 0) for p in points], color=colours[number % len(colours)], ls=style, label=shown(cell.task)
         )
     axes.set_xlabel("tokens read, k")
     axes.set_ylabel("transcripts flagged by any of k (%)")
@@ -106,7 +106,7 @@ def steering(result: AuditResult) -> Drawn | None:
                 marker = "x" if (one.task, effect.direction, effect.strength) in degenerate else "o"
                 _change(axes, effect, colour, marker, name if number == 0 else None)
         axes.axhline(0, color="black", lw=0.6)
-        axes.set_title(_shown(one.task), loc="left", fontsize=9)
+        axes.set_title(shown(one.task), loc="left", fontsize=9)
         axes.set_ylabel("change (points)")
     _legend(panels[0])
     panels[-1].set_xlabel("strength (1 is the whole contrast after every block)")
@@ -144,7 +144,7 @@ def rewrites(result: AuditResult) -> Drawn | None:
             axes.plot([0, 1], ends, style, marker="o", color=colour, label=one.framing)
         axes.set_xticks([0, 1], ["original", "rewritten"])
         axes.set_xlim(-0.3, 1.3)
-        axes.set_title(_shown(task), fontsize=9)
+        axes.set_title(shown(task), fontsize=9)
     panels[0].set_ylabel("transcripts flagged (%)")
     panels[0].set_ylim(-3, 103)
     _legend(panels[-1])
@@ -163,7 +163,7 @@ def places(result: AuditResult) -> Drawn | None:
         own = [one for one in result.places if one.task == task and one.condition == BASE and one.rate.estimate is not None]
         colour = (BLUE, ORANGE, GREEN, RED, GREY)[number % 5]
         x = [one.fifth + 0.06 * (number - len(tasks) / 2) for one in own]
-        axes.plot(x, [100 * (one.rate.estimate or 0) for one in own], "o-", color=colour, label=_shown(task), lw=1)
+        axes.plot(x, [100 * (one.rate.estimate or 0) for one in own], "o-", color=colour, label=shown(task), lw=1)
         axes.vlines(x, [100 * (one.rate.low or 0) for one in own], [100 * (one.rate.high or 0) for one in own], color=colour, alpha=0.5)
     axes.set_xticks(range(1, 6), ["first fifth", "2", "3", "4", "last fifth"])
     axes.set_ylabel("explanations that are YES (%)")
@@ -188,7 +188,7 @@ def quality(result: AuditResult) -> Drawn | None:
     for verdict, (colour, marker) in styles.items():
         if any(one.verdict == verdict for one in result.quality):
             axes.plot([], [], marker, color=colour, label=verdict, ms=4)
-    axes.set_yticks(range(len(cells)), [_shown(f"{task}, {condition.replace('_', ' ')}") for task, condition in cells])
+    axes.set_yticks(range(len(cells)), [shown(f"{task}, {condition.replace('_', ' ')}") for task, condition in cells])
     axes.invert_yaxis()
     axes.set_xlabel("cosine between vector and reconstruction, 95 % interval over transcripts")
     _legend(axes)
@@ -210,7 +210,7 @@ def instrument(result: AuditResult) -> Drawn | None:
     axes = figure.subplots()
     for row, (_, one) in enumerate(rows):
         _bar(axes, row, one, BLUE if row < len(result.controls.vectors) else ORANGE, "o", None)
-    axes.set_yticks(range(len(rows)), [f"{_shown(name)} (n = {one.n})" for name, one in rows])
+    axes.set_yticks(range(len(rows)), [f"{shown(name)} (n = {one.n})" for name, one in rows])
     axes.invert_yaxis()
     axes.set_xlim(-1, 101)
     axes.set_xlabel("called YES (%), 95 % interval")
@@ -258,11 +258,11 @@ def _change(axes: Axes, effect: StrengthEffect, colour: str, marker: str, label:
 
 
 def _label(cell: Cell) -> str:
-    shown = cell.task if cell.condition == BASE else f"{cell.task}, {cell.condition.replace('_', ' ')}"
-    return f"{_shown(shown)} (n = {cell.internal.scored.n})"
+    name = cell.task if cell.condition == BASE else f"{cell.task}, {cell.condition.replace('_', ' ')}"
+    return f"{shown(name)} (n = {cell.internal.scored.n})"
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """A name as matplotlib shows it: one line, no control characters, and a dollar sign is no mathematics."""
     return "".join(character if character.isprintable() else " " for character in text)[:60].replace("$", r"\$")
 

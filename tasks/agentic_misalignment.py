@@ -13,7 +13,7 @@ from pathlib import Path
 
 from inspect_ai import Task, task
 from inspect_ai.dataset import Sample
-from inspect_ai.model import ChatMessageSystem, ChatMessageUser
+from inspect_ai.model import ChatMessage, ChatMessageSystem, ChatMessageUser
 from inspect_ai.solver import generate
 
 from nla.errors import ConfigError
@@ -64,6 +64,6 @@ def _templates(scenario: str) -> list[Sample]:
                 alignment_faking_warning=None,
             )  # fmt: skip
             mails = f"{made.user_prompt}\n{made.email_content}"
-            messages = [ChatMessageSystem(content=made.system_prompt), ChatMessageUser(content=mails)]
-            samples.append(Sample(id=f"{scenario}_{goal}-{value}_{urgency}", input=list(messages)))
+            messages: list[ChatMessage] = [ChatMessageSystem(content=made.system_prompt), ChatMessageUser(content=mails)]
+            samples.append(Sample(id=f"{scenario}_{goal}-{value}_{urgency}", input=messages))
     return samples

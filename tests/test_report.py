@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from audit.analysis import analyze_tables
+from audit.compare import compare
 from audit.config import make_audit
 from audit.instrument import Auroc, InstrumentControls, TaskControls
 from audit.result import AuditResult, write_result
@@ -22,6 +23,7 @@ from audit.stats import wilson
 from audit.stats_correction import GraderError
 from nla.errors import DataError
 from reports.build import build_report, data_block, explorer_data, safe_csv
+from reports.compare_page import build_comparison, change_text
 from reports.figures import all_figures
 from reports.words import CAVEAT, rate_text, summary
 from tests.test_audit_run import transcripts as base_table
@@ -207,6 +209,23 @@ def test_an_old_report_is_replaced_as_a_whole_and_other_files_are_not_touched(tm
     with pytest.raises(DataError, match="no report"):
         build_report(tmp_path / "run", mine)
     assert (mine / "thesis.txt").read_text() == "precious"
+
+
+def test_a_comparison_shows_the_numbers_of_compare_and_stays_inert(tmp_path: Path) -> None:
+    one = table(20)
+    other = one.assign(internal=np.where(one.task == "quiz", 1 - one.internal, one.internal), layer=HOSTILE)
+    for name, transcripts in (("a", one), ("b", other)):
+        (tmp_path / name).mkdir()
+        transcripts.to_parquet(tmp_path / name / "transcripts.parquet")
+    page = build_comparison(tmp_path / "a", tmp_path / "b", tmp_path / "out").read_text()
+    read = Text(page)
+    assert read.scripts == 0
+    assert "<img src=x" not in page
+    shown = " ".join(read.texts)
+    for cell in compare(tmp_path / "a", tmp_path / "b").cells:
+        assert change_text(cell) in shown
+        assert f"{cell.only_a} | {cell.only_b}" in shown
+    assert list((tmp_path / "out").iterdir()) == [tmp_path / "out" / "compare.html"]
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import math
 import resource
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from nla.adapters import AdapterSpec, adapter_parameters, add_adapter, load_adapter, save_adapter, shared_copy
-from nla.contract import av_prompt_ids, read_sidecar, scaled
+from nla.contract import av_prompt_ids, read_sidecar, scaled, write_sidecar
 from nla.errors import ConfigError, ContractError, DataError
 from nla.model import LoadedModel, load_model
 from nla.training.ar import ARStage, mse_nrm_loss
@@ -19,7 +20,7 @@ from nla.training.av import AVStage, TokenLosses, reply_ids
 from nla.training.config import RLConfig
 from nla.training.loop import TrainConfig, batch_rows, fit, learning_rate_share
 from nla.training.loss import linear_cross_entropy
-from nla.training.pair import seed_adapter
+from nla.training.pair import continue_adapter, seed_adapter
 from nla.training.rl import Rollout, advantages, policy_loss, rewards_of
 from nla.verbalizers.base import Explanation
 
@@ -96,6 +97,20 @@ def test_a_full_disk_leaves_the_last_whole_checkpoint(tiny: LoadedModel, tiny_av
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [path.name for path in tmp_path.glob("*checkpoint*")] == ["checkpoint-000002"]
     assert fit(stage, config, tmp_path, lambda _: None).step.tolist() == [1, 2, 3, 4]
+
+
+def test_an_earlier_pairs_av_is_continued_and_another_contract_is_not(tiny: LoadedModel, tiny_av: Path, tmp_path: Path) -> None:
+    sidecar = read_sidecar(tiny_av)
+    earlier = randomised(adapted(tiny))
+    save_adapter(earlier, tmp_path / "av")
+    write_sidecar(tmp_path / "av", sidecar)
+    role = shared_copy(tiny)
+    continue_adapter(role, str(tmp_path), sidecar)
+    for mine, its in zip(adapter_parameters(role), adapter_parameters(earlier), strict=True):
+        torch.testing.assert_close(mine, its)
+        assert mine.requires_grad
+    with pytest.raises(ContractError, match=r"injection_scale 3\.0, but the config 9\.0"):
+        continue_adapter(shared_copy(tiny), str(tmp_path), replace(sidecar, injection_scale=9.0))
 
 
 def test_every_adapter_parameter_of_the_av_gets_a_gradient(tiny: LoadedModel, tiny_av: Path) -> None:

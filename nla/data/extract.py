@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from nla.data.shards import Example, Extraction, read_extraction, write_shard
 from nla.decoding import Decoder, Request
 from nla.errors import ConfigError, DataError
 from nla.model import LoadedModel
+from nla.padding import right_padded
 from nla.sampling import SamplingParams, seeded_generator
 
 if TYPE_CHECKING:  # Inspect is imported only where an LLM teaches
@@ -135,7 +136,7 @@ def taught(examples: list[Example], teacher: Callable[[Sequence[str]], list[str]
 
 def settings(config: DataConfig) -> str:
     """Hash of a config without the limits on documents, which only say how far a run goes, and the teacher, which is named."""
-    left_out = {"batch_tokens": True, "teacher": True, "teacher_batch": True, "corpora": {"__all__": {"limit"}}}
+    left_out: Any = {"batch_tokens": True, "teacher": True, "teacher_batch": True, "corpora": {"__all__": {"limit"}}}
     fixed = config.model_dump(exclude=left_out)
     return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -195,9 +196,7 @@ def read_passages(model: LoadedModel, layer: int, found: Sequence[Passage], conf
 
 def _read_batch(model: LoadedModel, layer: int, batch: list[Passage], config: DataConfig) -> Iterator[Reading]:
     chosen = [_positions(passage, config) for passage in batch]
-    ids = torch.zeros(len(batch), max(positions[-1] + 1 for positions in chosen), dtype=torch.long)
-    for row, (passage, positions) in enumerate(zip(batch, chosen, strict=True)):
-        ids[row, : positions[-1] + 1] = torch.tensor(passage.ids[: positions[-1] + 1])
+    ids = right_padded([passage.ids[: positions[-1] + 1] for passage, positions in zip(batch, chosen, strict=True)])
     where = torch.tensor([(row, position) for row, positions in enumerate(chosen) for position in positions])
     vectors, logits = stream_and_logits(model, ids, layer, where)
     top = logits.softmax(dim=-1).topk(4)

@@ -11,7 +11,8 @@ from nla.adapters import adapter_parameters
 from nla.contract import Sidecar, ar_prompt_ids
 from nla.metrics import reconstruction
 from nla.model import LoadedModel
-from nla.training.av import padded_length
+from nla.padding import right_padded
+from nla.training.av import FEW_SHAPES
 
 
 class Reconstruct:
@@ -32,9 +33,7 @@ class Reconstruct:
         """Predicted vectors (float32, on the AR's device)."""
         prompts = [ar_prompt_ids(self.ar.tokenizer, self.sidecar, text) for text in explanations]
         lengths = torch.tensor([len(prompt) for prompt in prompts])
-        ids = torch.zeros(len(prompts), padded_length(int(lengths.max())), dtype=torch.long)
-        for row, prompt in enumerate(prompts):
-            ids[row, : len(prompt)] = torch.tensor(prompt)
+        ids = right_padded(prompts, FEW_SHAPES)
         device = self.ar.device
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.ar.precision.dtype == torch.bfloat16):
             self.ar.network.get_decoder()(input_ids=ids.to(device), use_cache=False)

@@ -17,19 +17,18 @@ from nla.chat import encode_content
 from nla.contract import Sidecar, av_prompt_ids, scaled
 from nla.kv_cache import cache_argument
 from nla.model import LoadedModel
+from nla.padding import right_padded
 from nla.training.loss import linear_cross_entropy
 from nla.verbalizers.av import CLOSE, OPEN
+
+FEW_SHAPES = 8
+"""Lengths are filled up to a multiple of this: oneDNN compiles a kernel for each new shape (0.2 to 2 s a step)."""
 
 
 def reply_ids(model: LoadedModel, explanation: str) -> list[int]:
     """Token ids of the AV's whole reply for an explanation, its tags and the end-of-turn token included."""
     assert isinstance(model.tokenizer.eos_token_id, int)
     return [*encode_content(model.tokenizer, f"{OPEN}{explanation}{CLOSE}"), model.tokenizer.eos_token_id]
-
-
-def padded_length(length: int) -> int:
-    """The next multiple of 8: few different shapes, since oneDNN compiles a kernel for each new one (0.2 to 2 s a step)."""
-    return -(-length // 8) * 8
 
 
 class TokenLosses:
@@ -46,10 +45,9 @@ class TokenLosses:
         """Losses of all reply tokens, row after row, and how many belong to each row."""
         device, n_tail = self.av.device, len(self.tail)
         rows = [[*self.tail, *reply[:-1]] for reply in replies]  # the last token predicts nothing
-        ids = torch.zeros(len(rows), padded_length(max(map(len, rows))), dtype=torch.long)
+        ids = right_padded(rows, FEW_SHAPES)
         wanted = torch.zeros_like(ids, dtype=torch.bool)
         for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.tensor(row)
             wanted[i, n_tail - 1 : len(row)] = True
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.av.precision.dtype == torch.bfloat16):
             hidden = self._hidden(ids.to(device), vectors.to(device))[wanted.to(device)]
