@@ -52,6 +52,8 @@ class AuditConfig(BaseModel):
     source: str = "hub"
     """`hub` or `bundled`, for every task; `sources` overrides it by task."""
     sources: dict[str, str] = Field(default_factory=dict)
+    task_args: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Parameters of single tasks, by task: `task_args.humaneval = { sandbox = "local" }`."""
     limit: int | None = Field(default=None, ge=1)
     epochs: int = Field(default=1, ge=1)
     max_tokens: int = Field(default=512, ge=1)

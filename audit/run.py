@@ -96,6 +96,7 @@ def _task(make: Callable[..., Task], name: str, config: AuditConfig, condition: 
         framing=condition.framing,
         rewrites=config.rewrites.get(name) if condition.framing else None,
         projected=config.projected and bool(condition.steer) and not condition.direction.startswith("random-"),
+        **config.task_args.get(name, {}),
     )
 
 

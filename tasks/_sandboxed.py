@@ -1,7 +1,9 @@
 """Running a model's code: which sandbox, and how it is limited. `docker` is the default; `local` only by name, with a warning."""
 
+import functools
 import logging
 import shutil
+import subprocess
 
 from inspect_ai.util import ExecResult, sandbox
 
@@ -32,6 +34,13 @@ def check_sandbox(name: str) -> str:
             "sandbox=local: code that the model writes runs as you, in a temporary folder, with limits on time, memory and size only."
         )
     return name
+
+
+@functools.cache
+def _docker_runs() -> bool:
+    if shutil.which("docker") is None:
+        return False
+    return subprocess.run(["docker", "info"], capture_output=True, timeout=30, check=False).returncode == 0
 
 
 async def run_limited(command: list[str], seconds: int = 10) -> ExecResult[str]:

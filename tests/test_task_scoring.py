@@ -143,8 +143,8 @@ def test_a_patch_is_found_in_a_reply() -> None:
 
 
 def test_docker_that_is_not_there_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.which", lambda _: None)
-    with pytest.raises(ConfigError, match=r"docker is not installed.*sandbox=local"):
+    monkeypatch.setattr("tasks._sandboxed._docker_runs", lambda: False)
+    with pytest.raises(ConfigError, match=r"docker is not installed or not running.*sandbox=local"):
         humaneval(source="bundled")
     with pytest.raises(ConfigError, match="docker or local"):
         check_sandbox("cloud")

@@ -27,7 +27,7 @@ from nla.verbalizers.base import UNUSABLE, Explanation, usable_rows
 
 OPEN, CLOSE = "<explanation>", "</explanation>"
 MAX_TOKENS = 300
-_MAX_ROWS = 64
+_MAX_ROWS = 128
 _TAIL = len(CLOSE) + 1
 
 
