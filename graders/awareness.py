@@ -33,6 +33,10 @@ WEIGHTS_BY_NAME = {"local", "hf", "vllm", "vllm-completions", "sglang", "transfo
 """Providers whose model names are hub ids or folders, so that the weights behind a log can be found again."""
 
 
+TRANSCRIPTS_AT_ONCE = 16
+"""Their vectors share the verbalizer's batch: a few tokens a transcript would leave it almost empty."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a measurement was made with; it stands in every score."""
@@ -88,7 +92,7 @@ def nla_awareness(
 
     async def score(state: TaskState, target: Target) -> Score:
         start = time.perf_counter()
-        async with concurrency("nla", 1):
+        async with concurrency("nla", TRANSCRIPTS_AT_ONCE):
             reading = await anyio.to_thread.run_sync(partial(_read, state, settings, model, get_model()))
         read_seconds = time.perf_counter() - start
         grades = await judge.grade([one.text for one in reading.explanations], kind="explanation", blurb=blurb)

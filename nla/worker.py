@@ -43,23 +43,43 @@ class DecodeWorker:
 
             return callback
 
-        with self._wake:
-            for index, request in enumerate(requests):
-                self._callbacks[id(request)] = finish(index)
-                self._inbox.append(request)
-            self._wake.notify()
+        self._submit(requests, finish)
         try:
             await done.wait()
         finally:
             for request in requests:
                 request.cancelled = True
-        completions = []
-        for index in range(len(requests)):
-            result = results[index]
-            if isinstance(result, Exception):
-                raise result
-            completions.append(result)
-        return completions
+        return _all(results)
+
+    def run(self, requests: Sequence[Request]) -> list[Completion]:
+        """Like `complete`, for a caller in a thread of its own, which waits here.
+
+        Raises:
+            Exception: whatever the forward pass raised.
+        """
+        if not requests:
+            return []
+        results: dict[int, Completion | Exception] = {}
+        done = threading.Event()
+
+        def keep(index: int) -> Callable[[Completion | Exception], None]:
+            def callback(result: Completion | Exception) -> None:
+                results[index] = result
+                if len(results) == len(requests):
+                    done.set()
+
+            return callback
+
+        self._submit(requests, keep)
+        done.wait()
+        return _all(results)
+
+    def _submit(self, requests: Sequence[Request], keep: Callable[[int], Callable[[Completion | Exception], None]]) -> None:
+        with self._wake:
+            for index, request in enumerate(requests):
+                self._callbacks[id(request)] = keep(index)
+                self._inbox.append(request)
+            self._wake.notify()
 
     def _loop(self) -> None:
         while True:
@@ -77,6 +97,17 @@ class DecodeWorker:
                 continue
             for completion in finished:
                 self._callbacks.pop(id(completion.request))(completion)
+
+
+def _all(results: dict[int, Completion | Exception]) -> list[Completion]:
+    """The completions in the order of their requests; raises the first failure."""
+    completions = []
+    for index in range(len(results)):
+        result = results[index]
+        if isinstance(result, Exception):
+            raise result
+        completions.append(result)
+    return completions
 
 
 def _threadsafe(callback: Callable[[], object]) -> Callable[[], None]:

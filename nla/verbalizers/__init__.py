@@ -3,6 +3,7 @@
 import functools
 import importlib
 import inspect
+import threading
 
 from nla.errors import ConfigError
 from nla.found import check_verbalizer_name, split_spec
@@ -10,7 +11,9 @@ from nla.model import LoadedModel
 from nla.verbalizers.base import Verbalizer
 
 
-@functools.lru_cache(maxsize=8)
+_building = threading.Lock()
+
+
 def verbalizer_for(spec: str, model: LoadedModel, layer: int | None = None, nla: str | None = None) -> Verbalizer:
     """The verbalizer of that name for vectors of one layer of a model, built once.
 
@@ -24,6 +27,12 @@ def verbalizer_for(spec: str, model: LoadedModel, layer: int | None = None, nla:
         ConfigError: there is none of that name, it has no such option, or there is no such layer.
         ContractError: a pair that does not fit the model.
     """
+    with _building:  # several scorers may ask at once
+        return _built(spec, model, layer, nla)
+
+
+@functools.lru_cache(maxsize=8)
+def _built(spec: str, model: LoadedModel, layer: int | None, nla: str | None) -> Verbalizer:
     check_verbalizer_name(spec)
     name, options = split_spec(spec)
     build = importlib.import_module(f"{__name__}.{name}").build

@@ -2,7 +2,8 @@
 
 The prompt is one user message; the embedding of its marker is replaced by the vector at the norm the sidecar tells, after any
 embedding scale of the model. What stands between `<explanation>` tags is the explanation. All vectors decode in one dynamic
-batch, and the prompt before the marker runs once. Contract: `nla.contract`.
+batch, those of several callers too (scorers of different transcripts), and the prompt before the marker runs once.
+Contract: `nla.contract`.
 """
 
 import re
@@ -17,13 +18,14 @@ from torch import Tensor
 
 from nla.adapters import CONFIG_FILE, load_adapter, shared_copy
 from nla.contract import Sidecar, av_prompt_ids, check_sidecar, read_sidecar, scaled
-from nla.decoding import Completion, Decoder, Request
+from nla.decoding import Completion, Request
 from nla.errors import ConfigError, ContractError
 from nla.model import LoadedModel, load_model
 from nla.pairs import ar_beside, base_model, default_pair, is_adapter, role_folder
 from nla.reconstructor import Reconstructor, load_reconstructor
 from nla.sampling import SamplingParams
 from nla.verbalizers.base import UNUSABLE, Explanation, usable_rows
+from nla.worker import worker_for
 
 OPEN, CLOSE = "<explanation>", "</explanation>"
 MAX_TOKENS = 300
@@ -78,7 +80,7 @@ class ActivationVerbalizer:
 
     def complete(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Completion]:
         """The AV's raw replies to usable vectors, with their token ids."""
-        return Decoder(self.model, max_rows=_MAX_ROWS).run(self.requests(vectors, keys))
+        return worker_for(self.model, _MAX_ROWS).run(self.requests(vectors, keys))
 
     def requests(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Request]:
         """What the decoding engine is asked for, one request a vector."""
