@@ -10,7 +10,6 @@ from nla.found import check_verbalizer_name, split_spec
 from nla.model import LoadedModel
 from nla.verbalizers.base import Verbalizer
 
-
 _building = threading.Lock()
 
 
