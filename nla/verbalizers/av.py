@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from nla.adapters import CONFIG_FILE, load_adapter, shared_copy
@@ -24,7 +24,7 @@ from nla.model import LoadedModel, load_model
 from nla.pairs import ar_beside, base_model, default_pair, is_adapter, role_folder
 from nla.reconstructor import Reconstructor, load_reconstructor
 from nla.sampling import SamplingParams
-from nla.verbalizers.base import UNUSABLE, Explanation, usable_rows
+from nla.verbalizers.base import UNUSABLE, Explanation, read_options, usable_rows
 from nla.worker import worker_for
 
 OPEN, CLOSE = "<explanation>", "</explanation>"
@@ -148,11 +148,7 @@ def build(model: LoadedModel, layer: int | None, nla: str | None, **options: str
         ContractError: the AV does not fit the model, or reads another layer than the one asked for.
         FetchError: the hub could not give it.
     """
-    try:
-        chosen = AVOptions.model_validate(options)
-    except ValidationError as ex:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}={e['input']}: {e['msg']}" for e in ex.errors())
-        raise ConfigError(f"{problems}. Options of the AV: {', '.join(AVOptions.model_fields)}.") from None
+    chosen = read_options(AVOptions, options)
     known = default_pair(model) if nla is None else None
     where, ar = (known.av, known.ar) if known else (str(nla), ar_beside(str(nla)))
     folder, sidecar = _av_sidecar(where)

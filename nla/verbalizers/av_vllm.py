@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import safe_open
 from torch import Tensor
 
@@ -25,7 +25,7 @@ from nla.model import LoadedModel
 from nla.pairs import default_pair, is_adapter, role_folder
 from nla.sampling import seeded_generator
 from nla.verbalizers.av import CLOSE, MAX_TOKENS, parse_explanation
-from nla.verbalizers.base import UNUSABLE, Explanation, usable_rows
+from nla.verbalizers.base import UNUSABLE, Explanation, read_options, usable_rows
 
 
 class VLLMOptions(BaseModel):
@@ -93,11 +93,7 @@ def build(model: LoadedModel, layer: int | None, nla: str | None, **options: str
         ContractError: the AV does not fit the model, or reads another layer than the one asked for.
         FetchError: the hub could not give it.
     """
-    try:
-        chosen = VLLMOptions.model_validate(options)
-    except ValidationError as ex:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}={e['input']}: {e['msg']}" for e in ex.errors())
-        raise ConfigError(f"{problems}. Options of av_vllm: {', '.join(VLLMOptions.model_fields)}.") from None
+    chosen = read_options(VLLMOptions, options)
     try:
         from vllm import LLM
     except ImportError as ex:

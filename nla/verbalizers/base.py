@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
+
+from nla.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,22 @@ def usable_rows(vectors: Float[Tensor, "n d_model"]) -> Bool[Tensor, " n"]:
     """Which vectors can be explained: finite and not zero."""
     usable: Tensor = vectors.isfinite().all(dim=-1) & (torch.nan_to_num(vectors).norm(dim=-1) > 0)
     return usable
+
+
+Options = TypeVar("Options", bound=BaseModel)
+
+
+def read_options(kind: type[Options], typed: dict[str, str]) -> Options:
+    """What a user typed after a verbalizer's name (`av:best_of=4`), checked.
+
+    Raises:
+        ConfigError: an unknown option, or a value that makes no sense.
+    """
+    try:
+        return kind.model_validate(typed)
+    except ValidationError as ex:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}={e['input']}: {e['msg']}" for e in ex.errors())
+        raise ConfigError(f"{problems}. Options: {', '.join(kind.model_fields)}.") from None
 
 
 UNUSABLE = Explanation("", failure="vector is zero or not finite")
