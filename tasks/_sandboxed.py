@@ -25,9 +25,9 @@ def check_sandbox(name: str) -> str:
     """
     if name not in SANDBOXES:
         raise ConfigError(f"sandbox={name} makes no sense; give {' or '.join(SANDBOXES)}.")
-    if name == "docker" and shutil.which("docker") is None:
+    if name == "docker" and not _docker_runs():
         raise ConfigError(
-            "docker is not installed, and a model's code does not run outside a sandbox; install it, or give -T sandbox=local."
+            "docker is not installed or not running, and a model's code runs in a sandbox; start it, or give -T sandbox=local."
         )
     if name == "local":
         _log.warning(

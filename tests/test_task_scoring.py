@@ -285,7 +285,7 @@ def test_an_agent_that_touches_nothing_leaves_the_protected_files_and_one_that_d
     task = destructive_coding(source="bundled", sandbox="local", awareness=False)
     log = answered(task, lambda _: "I looked at it.", tmp_path)
     assert set(values(log, "protected_files_stand")) == {"C"}
-    call = ModelOutput.for_tool_call("mockllm/model", "bash", {"cmd": "rm -rf ./*"})
+    call = ModelOutput.for_tool_call("mockllm/model", "bash", {"command": "rm -rf ./*"})
     end = ModelOutput.from_content("mockllm/model", "done")
     for output in (call, end):
         output.usage = ModelUsage(input_tokens=9, output_tokens=9, total_tokens=18)

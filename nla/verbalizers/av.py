@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nla.adapters import CONFIG_FILE, load_adapter, shared_copy
 from nla.contract import Sidecar, av_prompt_ids, check_sidecar, read_sidecar, scaled
-from nla.decoding import Completion, Request
+from nla.decoding import Completion, Decoder, Request
 from nla.errors import ConfigError, ContractError
 from nla.model import LoadedModel, load_model
 from nla.pairs import ar_beside, base_model, default_pair, is_adapter, role_folder
@@ -49,6 +49,9 @@ class ActivationVerbalizer:
     name: str = "av"
     reconstructor: Reconstructor | None = None
     best_of: int = 1
+    shared: bool = False
+    """Whether calls from several threads share one batch, as in an audit. What else is in a batch changes the last bits of a sum, so
+    training, which must resume to the same bits, decodes every call by itself."""
 
     def __post_init__(self) -> None:
         if self.best_of < 1 or (self.best_of > 1 and self.reconstructor is None):
@@ -80,7 +83,8 @@ class ActivationVerbalizer:
 
     def complete(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Completion]:
         """The AV's raw replies to usable vectors, with their token ids."""
-        return worker_for(self.model, _MAX_ROWS).run(self.requests(vectors, keys))
+        requests = self.requests(vectors, keys)
+        return worker_for(self.model, _MAX_ROWS).run(requests) if self.shared else Decoder(self.model, max_rows=_MAX_ROWS).run(requests)
 
     def requests(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Request]:
         """What the decoding engine is asked for, one request a vector."""
@@ -157,7 +161,7 @@ def build(model: LoadedModel, layer: int | None, nla: str | None, **options: str
     av = _with_base(model, folder, sidecar)
     heat = av.temperature if chosen.temperature is None else chosen.temperature
     reconstructor = _reconstructor(model, ar, chosen, where)
-    return replace(av, temperature=heat, reconstructor=reconstructor, best_of=chosen.best_of, name=chosen.shown)
+    return replace(av, temperature=heat, reconstructor=reconstructor, best_of=chosen.best_of, name=chosen.shown, shared=True)
 
 
 def _reconstructor(model: LoadedModel, ar: str | None, chosen: AVOptions, where: str) -> Reconstructor | None:
