@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 import anyio
 import sniffio
@@ -31,19 +32,8 @@ class DecodeWorker:
         Raises:
             Exception: whatever the forward pass raised (out of memory, say).
         """
-        results: dict[int, Completion | Exception] = {}
         done = anyio.Event()
-        wake_caller = _threadsafe(done.set)
-
-        def finish(index: int) -> Callable[[Completion | Exception], None]:
-            def callback(result: Completion | Exception) -> None:
-                results[index] = result
-                if len(results) == len(requests):
-                    wake_caller()
-
-            return callback
-
-        self._submit(requests, finish)
+        results = self._submit(requests, _threadsafe(done.set))
         try:
             await done.wait()
         finally:
@@ -59,27 +49,26 @@ class DecodeWorker:
         """
         if not requests:
             return []
-        results: dict[int, Completion | Exception] = {}
         done = threading.Event()
-
-        def keep(index: int) -> Callable[[Completion | Exception], None]:
-            def callback(result: Completion | Exception) -> None:
-                results[index] = result
-                if len(results) == len(requests):
-                    done.set()
-
-            return callback
-
-        self._submit(requests, keep)
+        results = self._submit(requests, done.set)
         done.wait()
         return _all(results)
 
-    def _submit(self, requests: Sequence[Request], keep: Callable[[int], Callable[[Completion | Exception], None]]) -> None:
+    def _submit(self, requests: Sequence[Request], when_done: Callable[[], object]) -> dict[int, Completion | Exception]:
+        """Queue requests; the results, by place, are whole once `when_done` has been called (from the decoding thread)."""
+        results: dict[int, Completion | Exception] = {}
+
+        def keep(index: int, result: Completion | Exception) -> None:
+            results[index] = result
+            if len(results) == len(requests):
+                when_done()
+
         with self._wake:
             for index, request in enumerate(requests):
-                self._callbacks[id(request)] = keep(index)
+                self._callbacks[id(request)] = partial(keep, index)
                 self._inbox.append(request)
             self._wake.notify()
+        return results
 
     def _loop(self) -> None:
         while True:
