@@ -32,6 +32,7 @@ from audit.stats_steering import against_random, by_strength, trend
 from audit.stats_tokens import TokenCounts, any_of_k_curve, token_rate
 from audit.tables import CONTROL_ROLE, IDENTITY, codes_of, identity_values, read_tables, write_table
 from audit.token_views import place_rates, reconstruction_quality
+from audit.training_curves import training_points
 from nla.sampling import seeded_generator
 
 LOGPROB_LOSS = 1.0
@@ -106,6 +107,7 @@ def analyze_tables(
         if error
         else {},
         notes=notes,
+        training=training_points(config),
     )
 
 

@@ -39,6 +39,10 @@ class Label(BaseModel):
     kind: Kind
     verdict: Verdict
     format_only: StrictBool = False
+    rule: str = ""
+    """The rubric's rule that the annotator cites."""
+    evidence: str = ""
+    """What the annotator marked in the text."""
 
 
 class LabelledText(BaseModel):
@@ -54,6 +58,8 @@ class LabelledText(BaseModel):
     rule: str = ""
     labels: tuple[Label, ...]
     note: str = ""
+    weight: float = Field(default=1.0, gt=0)
+    """How many explanations it stands for where a sample was drawn with unequal chances (`audit label`)."""
 
     def verdict_of(self, annotator: str) -> Verdict | None:
         """What an annotator said, or None where they did not label this text."""
@@ -228,13 +234,18 @@ def read_controls(paths: tuple[Path, ...]) -> list[ControlText]:
     Raises:
         DataError: something is no log, has no awareness scores, or says of itself that it is another condition.
     """
-    texts = [text for path in paths for log in _logs(path) for text in _control_texts(log)]
+    texts = [text for path in paths for log in read_logs(path) for text in _control_texts(log)]
     if not texts:
         raise DataError(f"{', '.join(map(str, paths))} has no explanation; expected logs of a deployment control that was scored.")
     return texts
 
 
-def _logs(path: Path) -> Iterator[EvalLog]:
+def read_logs(path: Path) -> Iterator[EvalLog]:
+    """The Inspect logs of a file or folder, the oldest first.
+
+    Raises:
+        DataError: it is no log.
+    """
     try:
         if not path.is_dir():
             yield read_eval_log(str(path))

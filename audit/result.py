@@ -1,7 +1,7 @@
 """`audit.json`: what an audit found, as dataclasses with a JSON schema. Reports read this and compute nothing."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from audit.stats_paired import AgainstParaphrase, McNemar, SignTest
 from audit.stats_power import Limits
 from audit.stats_tokens import CurvePoint
 from audit.token_views import PlaceRate, ReconstructionQuality
+from audit.training_curves import TrainingPoint
 from nla.atomic import replacing
 from nla.errors import DataError
 
@@ -150,6 +151,8 @@ class AuditResult:
     grader_quality: dict[str, Estimate]
     """Sensitivity and specificity behind `grader_error`."""
     notes: list[str]
+    training: list[TrainingPoint] = field(default_factory=list)
+    """How the pair was trained; empty where its folder does not tell."""
 
 
 def write_result(result: AuditResult, out: Path) -> Path:

@@ -101,7 +101,7 @@ def train(
 ) -> None:
     """Train a pair. Every stage writes checkpoints, survives a kill, and goes on when the same command is given again."""
     from nla.training.config import read_config
-    from nla.training.curves import draw_curves
+    from nla.training.curves import write_curves
     from nla.training.loop import StoppedError
     from nla.training.pair import PairTraining
 
@@ -119,7 +119,7 @@ def train(
     except StoppedError as ex:
         say(str(ex))
         raise typer.Exit(130) from None
-    draw_curves(pair.work, pair.work / "pair" / "curves.png")
+    write_curves(pair.work, pair.work / "pair")
 
 
 @app.command("score")

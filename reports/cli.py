@@ -1,15 +1,19 @@
 """The `audit` command with what needs the layer of reports: everything of `audit.cli`, `audit report` and `audit demo`."""
 
+import contextlib
 import shlex
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from audit.cli import app
 from nla.cli import fetch_with_progress, run
+
+if TYPE_CHECKING:
+    from audit.labelling import Labelling
 
 
 @app.command("demo")
@@ -57,6 +61,47 @@ def report(
     if compare is not None:
         Console().print(str(build_comparison(audit, compare, out)), markup=False, soft_wrap=True)
     Console().print(f"{page} ({page.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - start:.1f} s)", markup=False, soft_wrap=True)
+
+
+@app.command("label")
+def label(
+    source: Annotated[Path, typer.Argument(help="Scored logs (a file or folder), or a .parquet, .jsonl or .csv of explanations.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File of labels; the same command goes on with it.")] = Path("labels.jsonl"),
+    n: Annotated[int, typer.Option("--n", help="Explanations to label; more of those the grader flagged.", min=1)] = 200,
+    seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
+    port: Annotated[int, typer.Option(help="On this machine's loopback interface; 0 takes a free one.", min=0, max=65535)] = 0,
+    adjudicate: Annotated[bool, typer.Option("--adjudicate", help="Show what annotators differ on, to settle it.")] = False,
+) -> None:
+    """Serve a page on which people label explanations, blinded, each for themselves. Then: audit agreement LABELS."""
+    from audit.labelling import open_labelling
+    from reports.label_server import LabelServer
+
+    labelling = open_labelling(source, out, n, seed)
+    console = Console()
+    with LabelServer(labelling, port, adjudicate=adjudicate) as server:
+        total = len(labelling.session.items)
+        console.print(f"{server.url}  {total} explanations of {source}, labels in {out}. Ctrl-C ends.", soft_wrap=True, markup=False)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
+    for line in labelling_summary(labelling):
+        console.print(line, soft_wrap=True, markup=False)
+
+
+def labelling_summary(labelling: "Labelling") -> list[str]:
+    """How far each annotator has come, and the share of YES among all explanations that their labels imply."""
+    from audit.labelling import weighted_share
+    from audit.labels import read_labels
+    from reports.words import rate_text
+
+    counts = labelling.counts()
+    if not counts:
+        return ["No label was given."]
+    texts = read_labels(labelling.out).items
+    total = len(labelling.session.items)
+    return [
+        f"{name}: {count} of {total} labelled; YES among all explanations {rate_text(weighted_share(texts, name, 'YES'))}"
+        for name, count in counts.items()
+    ]
 
 
 def main() -> None:

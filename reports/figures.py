@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import matplotlib as mpl
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from audit.config import BASE
 from audit.result import AuditResult, Cell, StrengthEffect
 from audit.stats import Estimate
+from nla.training.curves import draw_curves
 
 # Okabe and Ito's palette, which people with any common colour blindness can tell apart.
 BLUE, ORANGE, GREY, GREEN, RED = "#0072B2", "#E69F00", "#777777", "#009E73", "#D55E00"
@@ -48,6 +50,7 @@ def all_figures(result: AuditResult) -> list[Drawn]:
         quality,
         instrument,
         grader,
+        training,
     )
     return [drawn for make in makers if (drawn := make(result)) is not None]
 
@@ -232,6 +235,15 @@ def grader(result: AuditResult) -> Drawn | None:
     axes.set_xlabel("%, 95 % interval")
     told = "On labelled explanations (test split); the shipped labels were written by this project, not by independent people."
     return Drawn("grader", "How good the grader is", caption(result, told), figure)
+
+
+def training(result: AuditResult) -> Drawn | None:
+    """How the pair was trained, one panel a stage."""
+    if not result.training:
+        return None
+    figure = draw_curves(pd.DataFrame(result.training))
+    told = "The pair's own training, on documents held out from it; fve_nrm is 1 for a perfect reconstruction and 0 for the mean vector."
+    return Drawn("training", "Training of the pair", caption(result, told), figure)
 
 
 def _legend(axes: Axes) -> None:

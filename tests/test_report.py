@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from audit.instrument import Auroc, InstrumentControls, TaskControls
 from audit.result import AuditResult, write_result
 from audit.stats import wilson
 from audit.stats_correction import GraderError
+from audit.training_curves import TrainingPoint
 from nla.errors import DataError
 from reports.build import build_report, data_block, explorer_data, safe_csv
 from reports.compare_page import build_comparison, change_text
@@ -43,6 +45,9 @@ CONTROLS = InstrumentControls(
         TaskControls("chat", "deployment control", wilson(0, 30), wilson(0, 30), wilson(0, 0), None, None),
     ],
 )
+
+
+TRAINING = [TrainingPoint("ar", 80 * (i + 1), "heldout_fve_sampled", value) for i, value in enumerate((0.3, 0.4))]
 
 
 def table(n: int = 30) -> pd.DataFrame:
@@ -75,7 +80,7 @@ def explanations(transcripts: pd.DataFrame, text: str = "It reads like a test qu
 def written(folder: Path, transcripts: pd.DataFrame, told: pd.DataFrame) -> AuditResult:
     folder.mkdir(parents=True, exist_ok=True)
     config = make_audit({"model": "local/tiny", "tasks": ["mmlu"], "steer": [0.1]}, "test")
-    result = analyze_tables(transcripts, config, GraderError(70, 80, 2, 200), CONTROLS, told)
+    result = replace(analyze_tables(transcripts, config, GraderError(70, 80, 2, 200), CONTROLS, told), training=TRAINING)
     transcripts.to_parquet(folder / "transcripts.parquet")
     told.to_parquet(folder / "explanations.parquet")
     write_result(result, folder)
@@ -150,7 +155,7 @@ def test_the_figures_captions_name_everything(tmp_path: Path) -> None:
     result = written(tmp_path / "run", transcripts, explanations(transcripts))
     drawn = all_figures(result)
     assert [one.name for one in drawn] == [
-        "rates", "rewrites", "steering", "coherence", "curves", "places", "quality", "instrument", "grader",
+        "rates", "rewrites", "steering", "coherence", "curves", "places", "quality", "instrument", "grader", "training",
     ]  # fmt: skip
     for one in drawn:
         for part in ("Model m", "layer 1", "verbalizer v", "grader g", "50 tokens", f"{len(transcripts)} transcripts"):
@@ -239,6 +244,28 @@ def browser() -> Iterator[Any]:
         launched = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield launched
         launched.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_has_a_violation_of_accessibility_rules(browser: Any, tmp_path: Path, scheme: str) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    transcripts = table(12)
+    for name in ("run", "other"):
+        written(tmp_path / name, transcripts, explanations(transcripts))
+    pages = [build_report(tmp_path / "run", tmp_path / "report"), build_comparison(tmp_path / "run", tmp_path / "other", tmp_path / "b")]
+    context = browser.new_context(bypass_csp=True, color_scheme=scheme)  # the page's policy would keep axe-core out, too
+    for width in (400, 1400):
+        for path in pages:
+            page = context.new_page()
+            page.set_viewport_size({"width": width, "height": 900})
+            page.goto(f"file://{path}")
+            found = Axe().run(page).response
+            assert len(found["passes"]) > 10
+            assert [(one["id"], one["impact"], one["nodes"][0]["html"]) for one in found["violations"]] == []
+            page.close()
+    context.close()
 
 
 @pytest.mark.slow

@@ -79,6 +79,15 @@ def role_folder(where: str, role: Role) -> Path:
         ) from ex
 
 
+def local_folder(where: str) -> Path | None:
+    """The folder that holds a pair's two roles, for its alias, its own folder or its AV's; None where it is not on this machine."""
+    known = KNOWN.get(ALIASES[where].hub_id) if where in ALIASES else None
+    path = user_path(known.av if known else where)
+    if not path.is_dir():
+        return None
+    return path if (path / "av").is_dir() else path.parent
+
+
 def ar_beside(av: str) -> str | None:
     """Where the AR that belongs to an AV is, as far as folders tell: in the same pair's folder, or beside the AV's own.
 

@@ -13,6 +13,7 @@ from nla.metrics import reconstruction
 from nla.model import LoadedModel
 from nla.padding import right_padded
 from nla.training.av import FEW_SHAPES
+from nla.training.loop import Group
 
 
 class Reconstruct:
@@ -71,9 +72,9 @@ class ARStage:
         """Number of training pairs."""
         return len(self.explanations)
 
-    def parameters(self) -> list[nn.Parameter]:
-        """The adapter's, and the head."""
-        return [*adapter_parameters(self.ar), self.head]
+    def groups(self) -> list[Group]:
+        """The adapter, and the head."""
+        return [Group([*adapter_parameters(self.ar), self.head])]
 
     def loss(self, rows: list[int], step: int) -> tuple[Tensor, dict[str, float]]:
         """Mean loss of some training examples."""

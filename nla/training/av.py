@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import DynamicCache
 
 from nla.adapters import adapter_parameters
@@ -18,6 +18,7 @@ from nla.contract import Sidecar, av_prompt_ids, scaled
 from nla.kv_cache import cache_argument
 from nla.model import LoadedModel
 from nla.padding import right_padded
+from nla.training.loop import Group
 from nla.training.loss import linear_cross_entropy
 from nla.verbalizers.av import CLOSE, OPEN
 
@@ -32,13 +33,13 @@ def reply_ids(model: LoadedModel, explanation: str) -> list[int]:
 
 
 class TokenLosses:
-    """-log p of every reply token under an AV with gradients, for replies to vectors."""
+    """-log p of every reply token under an AV with gradients, for replies to vectors; p is the softmax of logits / `temperature`."""
 
-    def __init__(self, av: LoadedModel, sidecar: Sidecar) -> None:
+    def __init__(self, av: LoadedModel, sidecar: Sidecar, temperature: float = 1.0) -> None:
         prompt = av_prompt_ids(av.tokenizer, sidecar)
         assert sidecar.marker is not None
         [at] = sidecar.marker.positions(prompt)
-        self.av, self.scale = av, sidecar.injection_scale
+        self.av, self.scale, self.temperature = av, sidecar.injection_scale, temperature
         self.prefix, self.tail = prompt[:at], prompt[at:]
 
     def __call__(self, vectors: Float[Tensor, "n d_model"], replies: Sequence[Sequence[int]]) -> tuple[Float[Tensor, " tokens"], list[int]]:
@@ -52,7 +53,7 @@ class TokenLosses:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.av.precision.dtype == torch.bfloat16):
             hidden = self._hidden(ids.to(device), vectors.to(device))[wanted.to(device)]
             targets = torch.tensor([token for reply in replies for token in reply], device=device)
-            losses = linear_cross_entropy(hidden, self._unembedding(), targets)
+            losses = linear_cross_entropy(hidden / self.temperature, self._unembedding(), targets)
         return losses, [len(reply) for reply in replies]
 
     def _hidden(self, ids: Tensor, vectors: Tensor) -> Float[Tensor, "n pos d_model"]:
@@ -96,9 +97,9 @@ class AVStage:
         """Number of training vectors."""
         return len(self.explanations)
 
-    def parameters(self) -> list[nn.Parameter]:
-        """The adapter's."""
-        return adapter_parameters(self.av)
+    def groups(self) -> list[Group]:
+        """The adapter."""
+        return [Group(adapter_parameters(self.av))]
 
     def loss(self, rows: list[int], step: int) -> tuple[Tensor, dict[str, float]]:
         """Mean loss of some training examples."""

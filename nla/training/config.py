@@ -30,7 +30,11 @@ class RLConfig(BaseModel):
 
     train: TrainConfig
     group: int = Field(default=8, ge=2)
+    """Explanations drawn for a vector."""
+    learn_from: int | None = Field(default=None, ge=1)
+    """How many of a group the AV learns from: those with the greatest advantages either way (the AR learns from all). None: all."""
     temperature: float = Field(default=1.0, gt=0)
+    """Of the rollouts, and of the policy whose log-probabilities are raised and lowered."""
     max_tokens: int = Field(default=96, ge=8)
     kl: float = Field(default=0.05, ge=0)
     reward: str = Field(default="-mse", pattern="^(-mse|-log mse)$")
@@ -39,6 +43,7 @@ class RLConfig(BaseModel):
     length_penalty: float = Field(default=0.005, ge=0)
     """Reward lost for each token beyond `length_from`."""
     ar_lr_share: float = Field(default=1.0, ge=0)
+    """The AR's learning rate, as a share of the AV's."""
 
 
 class PairConfig(BaseModel):

@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Protocol, runtime_checkable
@@ -51,6 +52,15 @@ class TrainConfig(BaseModel):
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Group:
+    """Parameters that are clipped together and share a learning rate."""
+
+    parameters: list[nn.Parameter]
+    lr_share: float = 1.0
+    """Of the config's learning rate."""
+
+
 @runtime_checkable
 class Stage(Protocol):
     """What a stage of training brings."""
@@ -65,8 +75,8 @@ class Stage(Protocol):
         """How many examples there are; batches are drawn from them without replacement, epoch after epoch."""
         ...
 
-    def parameters(self) -> list[nn.Parameter]:
-        """What is trained, in a fixed order."""
+    def groups(self) -> list["Group"]:
+        """What is trained, in a fixed order. Gradients are clipped group by group."""
         ...
 
     def loss(self, rows: list[int], step: int) -> tuple[Tensor, dict[str, float]]:
@@ -101,19 +111,21 @@ def fit(stage: Stage, config: TrainConfig, folder: Path, say: Callable[[str], No
     say = say or Console(stderr=True).print
     folder.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator()
-    parameters = stage.parameters()
-    optimizer = torch.optim.AdamW(parameters, lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay)
+    groups = [{"params": group.parameters, "lr_share": group.lr_share} for group in stage.groups()]
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay)
     step, skipped = _resume(folder, config, parameters, optimizer)
     record = _Record(folder / METRICS, step)
     started, first = time.monotonic(), step
     with _stop_flag() as stopping:
         while step < config.steps:
+            lr = config.lr * learning_rate_share(step, config)
             for group in optimizer.param_groups:
-                group["lr"] = config.lr * learning_rate_share(step, config)
-            figures = _one_step(stage, config, step, parameters, optimizer, accelerator)
+                group["lr"] = lr * group["lr_share"]
+            figures = _one_step(stage, config, step, optimizer, accelerator)
             step += 1
             skipped += figures.pop("skip", 0)
-            figures |= {"step": step, "skipped": skipped, "lr": optimizer.param_groups[0]["lr"], "seconds": time.monotonic() - started}
+            figures |= {"step": step, "skipped": skipped, "lr": lr, "seconds": time.monotonic() - started}
             if step % config.eval_every == 0 or step == config.steps:
                 figures |= {f"heldout_{name}": value for name, value in stage.evaluate().items()}
             if accelerator.is_main_process:
@@ -152,10 +164,10 @@ def _permutation(seed: int, epoch: int, n: int, _kept: dict[tuple[int, int, int]
     return _kept[key]
 
 
-def _one_step(
-    stage: Stage, config: TrainConfig, step: int, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer, accelerator: Accelerator
-) -> dict[str, float]:
+def _one_step(stage: Stage, config: TrainConfig, step: int, optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> dict[str, float]:
     rows = batch_rows(step, stage.n_examples, config)
+    groups = [group["params"] for group in optimizer.param_groups]
+    parameters = [parameter for group in groups for parameter in group]
     mine = rows[accelerator.process_index :: accelerator.num_processes]
     loss, figures = stage.loss(mine, step)
     optimizer.zero_grad(set_to_none=True)
@@ -166,7 +178,8 @@ def _one_step(
             parameter.grad = torch.full_like(parameter, 0.0 if bool(loss.isfinite()) else torch.nan)
     if accelerator.num_processes > 1:
         _average_gradients(parameters, accelerator)
-    norm = nn.utils.clip_grad_norm_(parameters, config.clip)
+    norms = torch.stack([nn.utils.clip_grad_norm_(group, config.clip) for group in groups])
+    norm = norms.norm()
     if not bool(norm.isfinite()):
         return {"loss": float(loss.detach()), "skip": 1, **figures}
     optimizer.step()

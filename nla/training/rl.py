@@ -20,6 +20,7 @@ from nla.model import LoadedModel
 from nla.training.ar import Reconstruct, mse_nrm_loss
 from nla.training.av import TokenLosses
 from nla.training.config import RLConfig
+from nla.training.loop import Group
 from nla.verbalizers.av import ActivationVerbalizer
 from nla.verbalizers.base import Explanation
 
@@ -95,8 +96,8 @@ class RLStage:
     name: str = "RL"
 
     def __post_init__(self) -> None:
-        self._nats = TokenLosses(self.av, self.av_sidecar)
-        self._reference_nats = TokenLosses(self.reference, self.av_sidecar)
+        self._nats = TokenLosses(self.av, self.av_sidecar, self.config.temperature)
+        self._reference_nats = TokenLosses(self.reference, self.av_sidecar, self.config.temperature)
         self._reconstruct = Reconstruct(self.ar, self.head, self.ar_sidecar)
 
     @property
@@ -104,9 +105,9 @@ class RLStage:
         """Number of training vectors."""
         return len(self.vectors)
 
-    def parameters(self) -> list[nn.Parameter]:
-        """Adapters of both, and the head."""
-        return [*adapter_parameters(self.av), *adapter_parameters(self.ar), self.head]
+    def groups(self) -> list[Group]:
+        """The AV's adapter; the AR's with its head."""
+        return [Group(adapter_parameters(self.av)), Group([*adapter_parameters(self.ar), self.head], self.config.ar_lr_share)]
 
     def loss(self, rows: list[int], step: int) -> tuple[Tensor, dict[str, float]]:
         """Policy and reconstruction loss of one step's rollouts, and what they were like."""
@@ -117,23 +118,34 @@ class RLStage:
         errors = mse_nrm(vectors[owners], predicted.detach().cpu()).float()
         rewards = rewards_of(errors, rollouts, self.config)
         advantage = advantages(rewards.view(len(rows), self.config.group)).flatten()
-        replies = [list(rollout.ids) for rollout in rollouts]
-        nats, lengths = self._nats(vectors[owners], replies)
-        with torch.no_grad():
-            reference, _ = self._reference_nats(vectors[owners], replies)
-        policy, kl = policy_loss(nats, reference, lengths, advantage, self.config.kl)
+        policy, kl = self._policy(vectors[owners], rollouts, advantage)
         good = torch.tensor([not rollout.explanation.failure for rollout in rollouts])
         ar_loss = mse_nrm_loss(predicted, vectors[owners].to(predicted))[good].mean() if bool(good.any()) else predicted.sum() * 0
         figures = {
             "reward": float(rewards.mean()),
             "kl": float(kl),
             "failed": float((~good).float().mean()),
-            "length": sum(lengths) / len(lengths),
+            "length": sum(len(rollout.ids) for rollout in rollouts) / len(rollouts),
             "distinct": len({rollout.explanation.text for rollout in rollouts}) / len(rollouts),
         }
         if bool(good.any()):
             figures["mse_nrm"] = float(errors[good].mean())
-        return policy + self.config.ar_lr_share * ar_loss, figures
+        return policy + ar_loss, figures
+
+    def _policy(self, vectors: Tensor, rollouts: Sequence[Rollout], advantage: Tensor) -> tuple[Tensor, Tensor]:
+        """Policy loss and KL of the rollouts that count: of each group those with the greatest advantages either way."""
+        by_group = advantage.view(-1, self.config.group).abs()
+        best = by_group.topk(self.config.learn_from or self.config.group, dim=1).indices
+        chosen = (best + torch.arange(len(by_group))[:, None] * self.config.group).flatten().tolist()
+        chosen.sort(key=lambda i: (len(rollouts[i].ids), i))  # alike lengths: little padding
+        losses = []
+        for part in (chosen[: len(chosen) // 2], chosen[len(chosen) // 2 :]):
+            replies = [list(rollouts[i].ids) for i in part]
+            with torch.no_grad():
+                reference, _ = self._reference_nats(vectors[part], replies)
+            losses.append((*self._nats(vectors[part], replies), reference))
+        nats, lengths, reference = zip(*losses, strict=True)
+        return policy_loss(torch.cat(nats), torch.cat(reference), [n for part in lengths for n in part], advantage[chosen], self.config.kl)
 
     def _rollouts(self, vectors: Float[Tensor, "n d_model"], step: int) -> list[Rollout]:
         verbalizer = self._verbalizer(self.config.temperature)

@@ -40,14 +40,15 @@ def ours(texts: list[str], steps: int, batch: int) -> tuple[float, int]:
     add_adapter(role, AdapterSpec(rank=RANK))
     vectors = torch.randn(len(texts), base.d_model)
     stage = AVStage(role, av.sidecar, vectors, texts, vectors[:2], texts[:2])
-    optimizer = torch.optim.AdamW(stage.parameters(), lr=1e-4)
+    parameters = stage.groups()[0].parameters
+    optimizer = torch.optim.AdamW(parameters, lr=1e-4)
     start, tokens = 0.0, 0
     for step in range(steps + 1):
         rows = list(range(step * batch, (step + 1) * batch))
         loss, figures = stage.loss(rows, step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(stage.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         if step == 0:
             start = time.perf_counter()
