@@ -103,7 +103,7 @@ def result_table(result: AuditResult) -> Table:
             percent(cell.verbalized.scored),
             str(internal.n_unscored),
             "" if cell.mean_k is None else f"{cell.mean_k:.1f}",
-            against_floor(cell, result),
+            against_floor(cell, result).replace(" the measured floor", ""),
         )
     return table
 

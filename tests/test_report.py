@@ -132,6 +132,40 @@ def test_every_number_in_page_and_markdown_is_that_of_the_result(tmp_path: Path)
         assert sentence in shown
 
 
+FIXED = {"95", "5", "0.001", "1", "0", "4"}
+"""Numbers of the page's own words: 95 % intervals, the 5 % line, p < 0.001, and what axes and captions explain."""
+
+
+def numbers(text: str) -> set[str]:
+    """Numbers in running text; digits inside names (mmlu2, a.eval) are none."""
+    return {one.lstrip("+-") for one in re.findall(r"(?<![\w.])[+-]?\d+(?:\.\d+)?(?![\w])", text.replace(",", " "))}
+
+
+def tellable(content: Any) -> set[str]:
+    """Every way in which the page may write a number that stands in audit.json: as it is, rounded, or in per cent."""
+    if isinstance(content, dict | list):
+        return set().union(*map(tellable, content.values() if isinstance(content, dict) else content))
+    if isinstance(content, bool | None) or (isinstance(content, str) and not re.fullmatch(r"[\d.]+", content)):
+        return set()
+    value = abs(float(content))
+    return {f"{value:g}"} | {f"{scale * value:.{digits}f}" for scale in (1, 100) for digits in range(4)}
+
+
+def test_every_number_that_is_told_stands_in_the_result(tmp_path: Path) -> None:
+    transcripts = table(37)  # an odd number, so that shares are no round ones
+    written(tmp_path / "run", transcripts, explanations(transcripts))
+    build_report(tmp_path / "run", tmp_path / "report")
+    content = json.loads((tmp_path / "run" / "audit.json").read_text())
+    sums = {str(len(transcripts)), str(sum(cell["internal"]["scored"]["n_unscored"] for cell in content["cells"]))}
+    page = Text((tmp_path / "report" / "index.html").read_text())
+    body = " \n ".join(page.texts).replace(content["created"], "")
+    for text in (body, (tmp_path / "report" / "report.md").read_text()):
+        told = numbers(text)
+        assert len(told) > 60
+        assert told - tellable(content) - sums - FIXED == set()
+        assert told - tellable({"cells": content["cells"][:1]}) - sums - FIXED  # the check can fail
+
+
 def test_words_are_never_stronger_than_the_statistics(tmp_path: Path) -> None:
     transcripts = table()
     result = written(tmp_path / "run", transcripts, explanations(transcripts))
