@@ -29,8 +29,8 @@ from nla.sampling import seeded_generator
 ADJUDICATOR = "adjudicated"
 """The annotator who settles disputes."""
 SESSION_SUFFIX = ".session.json"
-_STRATA: tuple[Verdict | None, ...] = ("YES", "UNCLEAR", "NO", None)
-_RARE_SHARE = {"YES": 0.35, "UNCLEAR": 0.15}
+_STRATA: tuple[Verdict | None, ...] = (Verdict.YES, Verdict.UNCLEAR, Verdict.NO, None)
+_RARE_SHARE: dict[Verdict | None, float] = {Verdict.YES: 0.35, Verdict.UNCLEAR: 0.15}
 """Shares of the sample kept for them, as far as there are so many."""
 
 
@@ -140,7 +140,7 @@ def stratified(candidates: Sequence[Candidate], n: int, seed: int) -> list[Item]
 
 def _places(sizes: dict[Verdict | None, int], n: int) -> dict[Verdict | None, int]:
     """Places of each stratum: the rare verdicts' shares first, what is left in proportion to what is left of each stratum."""
-    places = {verdict: min(size, max(1, round(n * _RARE_SHARE.get(verdict or "", 0)))) if size else 0 for verdict, size in sizes.items()}
+    places = {verdict: min(size, max(1, round(n * _RARE_SHARE.get(verdict, 0)))) if size else 0 for verdict, size in sizes.items()}
     while sum(places.values()) > n:  # fewer places than strata
         places[max(places, key=lambda verdict: places[verdict])] -= 1
     while sum(places.values()) < min(n, sum(sizes.values())):

@@ -41,7 +41,10 @@ batch = 4
 checkpoint_every = 2
 eval_every = 6
 [rl]
-group = 2
+group = 3
+learn_from = 2
+temperature = 0.7
+ar_lr_share = 2
 max_tokens = 24
 [rl.train]
 steps = 4
@@ -96,6 +99,12 @@ def test_all_stages_make_a_pair(whole: dict[str, torch.Tensor], project: Path) -
     assert all(bool(tensor.isfinite().all()) for tensor in whole.values())
     assert (project / "whole" / "pair" / "av" / "nla_meta.yaml").is_file()
     assert (project / "whole" / "pair" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    curves = pd.read_csv(project / "whole" / "pair" / "curves.csv")
+    assert set(curves.stage) == {"av", "ar", "rl"}
+    losses = pd.read_json(project / "whole" / "av" / "metrics.jsonl", lines=True).loss
+    of_av = curves[(curves.stage == "av") & (curves["name"] == "loss")]
+    assert of_av.step.tolist() == [10, 12]
+    assert of_av.value.tolist() == pytest.approx([losses[:10].mean(), losses[10:].mean()], abs=1e-4)
 
 
 def test_a_run_killed_in_every_stage_ends_in_the_same_pair(whole: dict[str, torch.Tensor], project: Path) -> None:

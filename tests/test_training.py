@@ -18,10 +18,10 @@ from nla.model import LoadedModel, load_model
 from nla.training.ar import ARStage, mse_nrm_loss
 from nla.training.av import AVStage, TokenLosses, reply_ids
 from nla.training.config import RLConfig
-from nla.training.loop import TrainConfig, batch_rows, fit, learning_rate_share
+from nla.training.loop import Group, Stage, TrainConfig, batch_rows, fit, learning_rate_share
 from nla.training.loss import linear_cross_entropy
 from nla.training.pair import continue_adapter, seed_adapter
-from nla.training.rl import Rollout, advantages, policy_loss, rewards_of
+from nla.training.rl import Rollout, advantages, policy_loss, rewards_of, telling
 from nla.verbalizers.base import Explanation
 
 VECTORS = torch.randn(12, 32, generator=torch.Generator().manual_seed(3)) * 5
@@ -175,6 +175,40 @@ def test_the_grpo_loss_equals_a_scalar_reference() -> None:
     assert float(loss) == pytest.approx(by_hand, rel=1e-5)
     assert float(kl) == pytest.approx(sum(kls) / 8, rel=1e-5)
     assert min(kls) >= 0
+
+
+def test_the_av_learns_from_the_rollouts_furthest_from_their_groups_mean() -> None:
+    advantage = torch.tensor([[0.1, -1.5, 0.4, 1.0], [2.0, -0.2, -0.3, -1.5]])
+    assert sorted(telling(advantage, 2)) == [1, 3, 4, 7]
+    assert sorted(telling(advantage, 4)) == list(range(8))
+    with pytest.raises(ValueError, match="only 4"):
+        RLConfig(train=TrainConfig(steps=1), group=4, learn_from=5)
+
+
+def test_token_losses_are_those_of_the_distribution_that_is_sampled_from(tiny: LoadedModel, tiny_av: Path) -> None:
+    av = randomised(adapted(tiny))
+    sidecar = read_sidecar(tiny_av)
+    prompt, reply = av_prompt_ids(av.tokenizer, sidecar), reply_ids(av, TEXTS[0])
+    assert sidecar.marker is not None
+    [at] = sidecar.marker.positions(prompt)
+    embeds = av.embedding(torch.tensor([prompt + reply])).detach().clone()
+    embeds[0, at] = VECTORS[0] / VECTORS[0].norm() * float(sidecar.injection_scale or 0)
+    with torch.no_grad():
+        logits = av.network(inputs_embeds=embeds).logits[0, len(prompt) - 1 : -1].float()
+        losses, _ = TokenLosses(av, sidecar, temperature=0.5)(VECTORS[:1], [reply])
+    expected = torch.nn.functional.cross_entropy(logits / 0.5, torch.tensor(reply), reduction="none")
+    torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_groups_of_parameters_have_their_own_rate_and_clip(tiny: LoadedModel, tiny_av: Path, tmp_path: Path) -> None:
+    stage = ar_stage(tiny, tiny_av)
+    [whole] = stage.groups()
+    still, moved = whole.parameters[:-1], whole.parameters[-1:]
+    stage.groups = lambda: [Group(still, 0.0), Group(moved)]  # type: ignore[method-assign]
+    before = [parameter.detach().clone() for parameter in whole.parameters]
+    fit(stage, TrainConfig(steps=1, batch=4, warmup=0), tmp_path, lambda _: None)
+    assert all(torch.equal(old, new) for old, new in zip(before[:-1], still, strict=True))
+    assert not torch.equal(before[-1], moved[0])
 
 
 def test_the_gradient_of_the_policy_loss_raises_what_was_better() -> None:

@@ -3,7 +3,7 @@
 import tomllib
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nla.adapters import AdapterSpec
 from nla.data.extract import DataConfig
@@ -44,6 +44,12 @@ class RLConfig(BaseModel):
     """Reward lost for each token beyond `length_from`."""
     ar_lr_share: float = Field(default=1.0, ge=0)
     """The AR's learning rate, as a share of the AV's."""
+
+    @model_validator(mode="after")
+    def _no_more_than_there_are(self) -> "RLConfig":
+        if self.learn_from is not None and self.learn_from > self.group:
+            raise ValueError(f"learn_from is {self.learn_from}, but a group has only {self.group} explanations")
+        return self
 
 
 class PairConfig(BaseModel):

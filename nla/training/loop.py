@@ -111,9 +111,10 @@ def fit(stage: Stage, config: TrainConfig, folder: Path, say: Callable[[str], No
     say = say or Console(stderr=True).print
     folder.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator()
-    groups = [{"params": group.parameters, "lr_share": group.lr_share} for group in stage.groups()]
-    parameters = [parameter for group in groups for parameter in group["params"]]
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay)
+    groups = stage.groups()
+    parameters = [parameter for group in groups for parameter in group.parameters]
+    described = [{"params": group.parameters, "lr_share": group.lr_share} for group in groups]
+    optimizer = torch.optim.AdamW(described, lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay)
     step, skipped = _resume(folder, config, parameters, optimizer)
     record = _Record(folder / METRICS, step)
     started, first = time.monotonic(), step

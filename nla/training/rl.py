@@ -41,6 +41,17 @@ def advantages(rewards: Float[Tensor, "vectors group"]) -> Float[Tensor, "vector
     return centred / (rewards.std(dim=1, unbiased=False, keepdim=True) + 1e-4)
 
 
+def telling(advantage: Float[Tensor, "vectors group"], n: int) -> list[int]:
+    """Places, in the flattened groups, of the n rollouts of each group with the greatest advantages either way.
+
+    Those near their group's mean hardly move the AV, but cost as much as the others.
+    """
+    best = advantage.abs().topk(n, dim=1).indices
+    starts = torch.arange(len(advantage))[:, None] * advantage.shape[1]
+    places: list[int] = (best + starts).flatten().tolist()
+    return places
+
+
 def rewards_of(errors: Float[Tensor, " n"], rollouts: Sequence[Rollout], config: RLConfig) -> Float[Tensor, " n"]:
     """Reward of each rollout from its reconstruction error mse_nrm (ignored for failed ones)."""
     quality = -errors if config.reward == "-mse" else -errors.clamp_min(1e-3).log()
@@ -134,18 +145,18 @@ class RLStage:
 
     def _policy(self, vectors: Tensor, rollouts: Sequence[Rollout], advantage: Tensor) -> tuple[Tensor, Tensor]:
         """Policy loss and KL of the rollouts that count: of each group those with the greatest advantages either way."""
-        by_group = advantage.view(-1, self.config.group).abs()
-        best = by_group.topk(self.config.learn_from or self.config.group, dim=1).indices
-        chosen = (best + torch.arange(len(by_group))[:, None] * self.config.group).flatten().tolist()
+        by_group = advantage.view(-1, self.config.group)
+        chosen = telling(by_group, self.config.learn_from or self.config.group)
         chosen.sort(key=lambda i: (len(rollouts[i].ids), i))  # alike lengths: little padding
-        losses = []
-        for part in (chosen[: len(chosen) // 2], chosen[len(chosen) // 2 :]):
+        nats, reference, lengths = [], [], []
+        for part in filter(None, (chosen[: len(chosen) // 2], chosen[len(chosen) // 2 :])):
             replies = [list(rollouts[i].ids) for i in part]
             with torch.no_grad():
-                reference, _ = self._reference_nats(vectors[part], replies)
-            losses.append((*self._nats(vectors[part], replies), reference))
-        nats, lengths, reference = zip(*losses, strict=True)
-        return policy_loss(torch.cat(nats), torch.cat(reference), [n for part in lengths for n in part], advantage[chosen], self.config.kl)
+                reference.append(self._reference_nats(vectors[part], replies)[0])
+            own, counts = self._nats(vectors[part], replies)
+            nats.append(own)
+            lengths += counts
+        return policy_loss(torch.cat(nats), torch.cat(reference), lengths, advantage[chosen], self.config.kl)
 
     def _rollouts(self, vectors: Float[Tensor, "n d_model"], step: int) -> list[Rollout]:
         verbalizer = self._verbalizer(self.config.temperature)
