@@ -90,7 +90,7 @@ def curves(result: AuditResult) -> Drawn | None:
         )
     axes.set_xlabel("tokens read, k")
     axes.set_ylabel("transcripts flagged by any of k (%)")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, max(5, axes.get_ylim()[1]))  # a flat zero must not look like hundredths of a per cent
     _legend(axes)
     told = "Transcripts with fewer than k tokens count with all they have."
     return Drawn("curves", "What the number of tokens does", caption(result, told), figure) if cells else None

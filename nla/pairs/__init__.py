@@ -1,5 +1,6 @@
 """Pairs of AV and AR that are known by their base model, and where their files are: the released ones, and our own shipped one."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +78,18 @@ def role_folder(where: str, role: Role) -> Path:
         raise FetchError(
             f"{where} is no folder, and the hub could not give it: {str(ex).splitlines()[0]} Give the checkpoint's folder."
         ) from ex
+
+
+def pair_label(av: str) -> str:
+    """The name of a known pair in logs and tables: its hub id, or its folder's name with the first digits of its AV's hash.
+
+    The shipped pair is trained on from time to time under the same name, and what two of them read must not be pooled.
+    """
+    weights = user_path(av) / "adapter_model.safetensors"
+    if not weights.is_file():
+        return av
+    with weights.open("rb") as file:
+        return f"{user_path(av).parent.name}@{hashlib.file_digest(file, 'sha256').hexdigest()[:8]}"
 
 
 def local_folder(where: str) -> Path | None:

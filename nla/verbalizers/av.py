@@ -21,7 +21,7 @@ from nla.contract import Sidecar, av_prompt_ids, check_sidecar, read_sidecar, sc
 from nla.decoding import Completion, Decoder, Request
 from nla.errors import ConfigError, ContractError
 from nla.model import LoadedModel, load_model
-from nla.pairs import ar_beside, base_model, default_pair, is_adapter, role_folder
+from nla.pairs import ar_beside, base_model, default_pair, is_adapter, pair_label, role_folder
 from nla.reconstructor import Reconstructor, load_reconstructor
 from nla.sampling import SamplingParams
 from nla.verbalizers.base import UNUSABLE, Explanation, read_options, usable_rows
@@ -49,6 +49,8 @@ class ActivationVerbalizer:
     name: str = "av"
     reconstructor: Reconstructor | None = None
     best_of: int = 1
+    pair: str | None = None
+    """Name of the known pair that was found for the model; None where the user named one."""
     shared: bool = False
     """Whether calls from several threads share one batch, as in an audit. What else is in a batch changes the last bits of a sum, so
     training, which must resume to the same bits, decodes every call by itself."""
@@ -161,7 +163,8 @@ def build(model: LoadedModel, layer: int | None, nla: str | None, **options: str
     av = _with_base(model, folder, sidecar)
     heat = av.temperature if chosen.temperature is None else chosen.temperature
     reconstructor = _reconstructor(model, ar, chosen, where)
-    return replace(av, temperature=heat, reconstructor=reconstructor, best_of=chosen.best_of, name=chosen.shown, shared=True)
+    found = pair_label(where) if known else None
+    return replace(av, temperature=heat, reconstructor=reconstructor, best_of=chosen.best_of, name=chosen.shown, pair=found, shared=True)
 
 
 def _reconstructor(model: LoadedModel, ar: str | None, chosen: AVOptions, where: str) -> Reconstructor | None:
