@@ -53,6 +53,7 @@ def analyze(out: Path) -> AuditResult:
     write_table(transcripts, out / "transcripts.parquet")
     write_table(explanations, out / "explanations.parquet")
     result = analyze_tables(transcripts, config, grader_error(config), read_controls_file(out), explanations)
+    result = replace(result, training=training_points(config))
     write_result(result, out)
     return result
 
@@ -107,7 +108,6 @@ def analyze_tables(
         if error
         else {},
         notes=notes,
-        training=training_points(config),
     )
 
 

@@ -5,9 +5,7 @@ explanation how many it stands for, so that shares over all explanations stay un
 annotator must not see them. Every label is on disk before the page hears of it.
 """
 
-import csv
 import hashlib
-import json
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from audit.labels import Label, LabelledText, read_labels, read_logs
@@ -25,6 +22,7 @@ from graders.rubric import RULES
 from nla.atomic import replacing
 from nla.errors import ConfigError, DataError
 from nla.sampling import seeded_generator
+from tasks._shared import read_file
 
 ADJUDICATOR = "adjudicated"
 """The annotator who settles disputes."""
@@ -93,18 +91,8 @@ def _of_logs(path: Path) -> Iterator[Candidate]:
 
 
 def _of_table(path: Path) -> Iterator[Candidate]:
-    try:
-        if path.suffix.lower() == ".parquet":
-            rows: list[dict[str, Any]] = pd.read_parquet(path).astype(object).to_dict("records")  # type: ignore[assignment]
-        elif path.suffix.lower() == ".csv":
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                rows = list(csv.DictReader(file, strict=True))
-        else:
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError, csv.Error) as ex:
-        raise DataError(f"{path} cannot be read: {str(ex).splitlines()[0]}") from None
-    for number, row in enumerate(rows, 1):
-        text = (row.get("explanation") or row.get("text")) if isinstance(row, dict) else None
+    for number, row in enumerate(read_file(path), 1):
+        text = row.get("explanation") or row.get("text")
         if not isinstance(text, str):
             raise DataError(f"{path}, row {number}, has no text; expected a column `text` or `explanation`.")
         verdict = row.get("verdict") if row.get("verdict") in _STRATA else None
@@ -228,10 +216,18 @@ class Labelling:
         changed = self._labels | {
             item: {name: one for name, one in self._labels[item].items() if name != annotator} | ({annotator: label} if label else {})
         }
-        texts = [_labelled(self._items[name], labels) for name, labels in changed.items() if labels]
+        texts = self._texts(changed)
         with replacing(self.out) as scratch:
             scratch.write_text("".join(f"{text.model_dump_json()}\n" for text in texts), encoding="utf-8")
         self._labels = changed
+
+    def texts(self) -> list[LabelledText]:
+        """What has been labelled, as it stands in the file."""
+        with self._lock:
+            return self._texts(self._labels)
+
+    def _texts(self, labels: dict[str, dict[str, Label]]) -> list[LabelledText]:
+        return [_labelled(self._items[name], given) for name, given in labels.items() if given]
 
     def counts(self) -> dict[str, int]:
         """Labels given, by annotator."""

@@ -1,6 +1,6 @@
 """Token sequences of unequal length as one batch. Padding is on the right: attention is causal, so it is never looked at."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Int
@@ -14,3 +14,9 @@ def right_padded(rows: Sequence[Sequence[int]], multiple: int = 1) -> Int[Tensor
     for i, row in enumerate(rows):
         ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
     return ids
+
+
+def alike_halves(rows: Sequence[int], length: Callable[[int], int]) -> list[list[int]]:
+    """Row numbers in two halves, the shorter ones and the longer ones, so that each is padded little; no empty half."""
+    ordered = sorted(rows, key=lambda row: (length(row), row))
+    return [half for half in (ordered[: len(ordered) // 2], ordered[len(ordered) // 2 :]) if half]

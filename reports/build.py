@@ -8,7 +8,6 @@ takes its place, so an interruption leaves the old one whole.
 import base64
 import csv
 import gzip
-import hashlib
 import io
 import json
 import os
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from audit.analysis import analyze
@@ -26,6 +24,7 @@ from audit.overview import against_floor
 from audit.result import RESULT_FILE, AuditResult, Cell, read_result
 from nla.errors import DataError
 from reports.figures import Drawn, all_figures
+from reports.pages import TEMPLATES, hashed_script
 from reports.words import rate_text, summary
 
 _CHUNK = 100
@@ -135,11 +134,9 @@ def _plain(text: str) -> str:
 
 def page(result: AuditResult, drawn: list[Drawn], transcripts: pd.DataFrame, explanations: pd.DataFrame) -> str:
     """The self-contained page."""
-    environment = Environment(loader=PackageLoader("reports"), autoescape=True, undefined=StrictUndefined)
-    script = environment.get_template("explorer.js").render()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    script, digest = hashed_script("explorer.js")
     index, blocks = explorer_data(transcripts, explanations)
-    return environment.get_template("index.html.j2").render(
+    return TEMPLATES.get_template("index.html.j2").render(
         result=result,
         summary=summary(result),
         cells=[

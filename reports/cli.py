@@ -90,14 +90,12 @@ def label(
 def labelling_summary(labelling: "Labelling") -> list[str]:
     """How far each annotator has come, and the share of YES among all explanations that their labels imply."""
     from audit.labelling import weighted_share
-    from audit.labels import read_labels
     from reports.words import rate_text
 
     counts = labelling.counts()
     if not counts:
         return ["No label was given."]
-    texts = read_labels(labelling.out).items
-    total = len(labelling.session.items)
+    texts, total = labelling.texts(), len(labelling.session.items)
     return [
         f"{name}: {count} of {total} labelled; YES among all explanations {rate_text(weighted_share(texts, name, 'YES'))}"
         for name, count in counts.items()

@@ -3,13 +3,13 @@
 import base64
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from audit.compare import ComparedCell, Comparison, compare
 from nla.atomic import replacing
 from nla.errors import DataError
 from reports.figures import BLUE, GREY, Drawn, shown
+from reports.pages import TEMPLATES
 from reports.words import p_text, rate_text
 
 
@@ -20,9 +20,8 @@ def build_comparison(a: Path, b: Path, out: Path) -> Path:
         DataError: an audit has no table of transcripts, nothing pairs, or the output cannot be written.
     """
     found = compare(a, b)
-    environment = Environment(loader=PackageLoader("reports"), autoescape=True, undefined=StrictUndefined)
     drawn = changes(found)
-    page = environment.get_template("compare.html.j2").render(
+    page = TEMPLATES.get_template("compare.html.j2").render(
         a=str(a),
         b=str(b),
         differs=found.differs,

@@ -4,21 +4,19 @@ One process, the standard library's server, no network beyond the loopback. Requ
 so that no page of another site can read texts or give labels.
 """
 
-import base64
-import hashlib
 import json
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from audit.labelling import ADJUDICATOR, Item, Labelling
 from audit.labels import Label
 from graders.rubric import RULES
 from nla.errors import ConfigError, HarnessError
+from reports.pages import TEMPLATES, hashed_script
 
 _LONGEST_BODY = 1_000_000
 _LONGEST_NAME = 60
@@ -172,9 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _page(adjudicate: bool) -> tuple[str, str]:
     """(the page, its content security policy)."""
-    environment = Environment(loader=PackageLoader("reports"), autoescape=True, undefined=StrictUndefined)
-    script = environment.get_template("label.js").render()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    page = environment.get_template("label.html.j2").render(script=Markup(script), rules=list(RULES.values()), adjudicate=adjudicate)
-    own = f"script-src 'sha256-{digest}'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:"
+    script, digest = hashed_script("label.js")
+    page = TEMPLATES.get_template("label.html.j2").render(script=Markup(script), rules=list(RULES.values()), adjudicate=adjudicate)
+    own = f"script-src '{digest}'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:"
     return page, f"default-src 'none'; {own}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

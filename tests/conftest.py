@@ -1,8 +1,10 @@
 """Small real models for the tests: random weights of each supported architecture, with a byte-level tokenizer and a chat template."""
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -127,6 +129,20 @@ def independent() -> Callable[[Path], PreTrainedModel]:
 def smollm2() -> LoadedModel:
     """The embedded model in fp32."""
     return load_model("smollm2", dtype="float32", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium, headless; the test skips where it is absent."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    from playwright.sync_api import sync_playwright  # where there is no browser, the package need not be there
+
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield launched
+        launched.close()
 
 
 def shared_data(name: str) -> Path:

@@ -4,7 +4,6 @@ import http.client
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -198,59 +197,52 @@ def test_labels_given_before_a_kill_are_there_after_it(source: Path, tmp_path: P
 
 
 @pytest.mark.slow
-def test_two_people_label_in_a_browser_and_a_third_settles(served: LabelServer, tmp_path: Path) -> None:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not installed")
+def test_two_people_label_in_a_browser_and_a_third_settles(browser: Any, served: LabelServer, tmp_path: Path) -> None:
     from axe_playwright_python.sync_playwright import Axe
-    from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page()
-        said: list[str] = []
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        for name, keys in (("ann", "ynufyn"), ("ben", "nnnnnn")):
-            page.goto(served.url)
-            page.fill("#name", name)
-            page.keyboard.press("Enter")
-            page.get_by_text("0 labelled").wait_for()
-            shown = page.inner_text("#text")
-            page.evaluate("document.getSelection().setBaseAndExtent(document.querySelector('#text').firstChild, 0, "
-                          "document.querySelector('#text').firstChild, 4)")  # fmt: skip
-            page.get_by_text("Evidence is marked").wait_for()
-            page.keyboard.press("b")
-            page.get_by_text("A test of knowledge.").wait_for()
-            for key in keys:  # faster than the server answers
-                page.keyboard.press(key)
-            page.get_by_text("All are labelled").wait_for()
-            first = served.labelling.order(name)[0]
-            assert shown == first.text
-            label = served.labelling.label_of(first.id, name)
-            assert label is not None
-            assert (label.verdict, label.evidence) == ({"y": "YES", "n": "NO"}[keys[0]], first.text[:4])
-        assert served.labelling.counts() == {"ann": 6, "ben": 6}
-        page.keyboard.press("z")
-        page.get_by_text("5 labelled").wait_for()
-        page.keyboard.press("n")
+    page = browser.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    for name, keys in (("ann", "ynufyn"), ("ben", "nnnnnn")):
+        page.goto(served.url)
+        page.fill("#name", name)
+        page.keyboard.press("Enter")
+        page.get_by_text("0 labelled").wait_for()
+        shown = page.inner_text("#text")
+        page.evaluate("document.getSelection().setBaseAndExtent(document.querySelector('#text').firstChild, 0, "
+                      "document.querySelector('#text').firstChild, 4)")  # fmt: skip
+        page.get_by_text("Evidence is marked").wait_for()
+        page.keyboard.press("b")
+        page.get_by_text("A test of knowledge.").wait_for()
+        for key in keys:  # faster than the server answers
+            page.keyboard.press(key)
         page.get_by_text("All are labelled").wait_for()
-        given = [served.labelling.label_of(item.id, "ann") for item in served.labelling.order("ann")]
-        assert [(one.verdict, one.format_only) for one in given if one] == [
-            ("YES", False), ("NO", False), ("UNCLEAR", False), ("NO", True), ("YES", False), ("NO", False),
-        ]  # fmt: skip
-        with LabelServer(served.labelling, 0, adjudicate=True) as settling:
-            threading.Thread(target=settling.serve_forever, daemon=True).start()
-            context = browser.new_context(bypass_csp=True)
-            page = context.new_page()
-            page.goto(settling.url)
-            page.get_by_text("text 1 of 3").wait_for()
-            assert "Annotator 1" in page.inner_text("#others")
-            assert [(one["id"], one["nodes"][0]["html"]) for one in Axe().run(page).response["violations"]] == []
-            page.screenshot(path=tmp_path / "label.png")
-            page.click("[data-verdict=NO]")
-            page.get_by_text("1 labelled").wait_for()
-            settling.shutdown()
-        assert said == []
-        browser.close()
+        first = served.labelling.order(name)[0]
+        assert shown == first.text
+        label = served.labelling.label_of(first.id, name)
+        assert label is not None
+        assert (label.verdict, label.evidence) == ({"y": "YES", "n": "NO"}[keys[0]], first.text[:4])
+    assert served.labelling.counts() == {"ann": 6, "ben": 6}
+    page.keyboard.press("z")
+    page.get_by_text("5 labelled").wait_for()
+    page.keyboard.press("n")
+    page.get_by_text("All are labelled").wait_for()
+    given = [served.labelling.label_of(item.id, "ann") for item in served.labelling.order("ann")]
+    assert [(one.verdict, one.format_only) for one in given if one] == [
+        ("YES", False), ("NO", False), ("UNCLEAR", False), ("NO", True), ("YES", False), ("NO", False),
+    ]  # fmt: skip
+    with LabelServer(served.labelling, 0, adjudicate=True) as settling:
+        threading.Thread(target=settling.serve_forever, daemon=True).start()
+        context = browser.new_context(bypass_csp=True)
+        page = context.new_page()
+        page.goto(settling.url)
+        page.get_by_text("text 1 of 3").wait_for()
+        assert "Annotator 1" in page.inner_text("#others")
+        assert [(one["id"], one["nodes"][0]["html"]) for one in Axe().run(page).response["violations"]] == []
+        page.screenshot(path=tmp_path / "label.png")
+        page.click("[data-verdict=NO]")
+        page.get_by_text("1 labelled").wait_for()
+        settling.shutdown()
+    assert said == []
     assert sum(served.labelling.counts().values()) == 13

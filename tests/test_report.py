@@ -4,8 +4,6 @@ import csv
 import io
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -265,19 +263,6 @@ def test_a_comparison_shows_the_numbers_of_compare_and_stays_inert(tmp_path: Pat
         assert change_text(cell) in shown
         assert f"{cell.only_a} | {cell.only_b}" in shown
     assert list((tmp_path / "out").iterdir()) == [tmp_path / "out" / "compare.html"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not installed")
-    from playwright.sync_api import sync_playwright  # where there is no browser, the package need not be there
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield launched
-        launched.close()
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from nla.adapters import CONFIG_FILE
+from nla.adapters import CONFIG_FILE, WEIGHTS_FILE
 from nla.contract import Role, Sidecar
 from nla.embedded import HUB_ID
 from nla.errors import ConfigError, FetchError
@@ -57,6 +57,11 @@ def default_pair(model: LoadedModel) -> KnownPair:
     return found
 
 
+def known_pair(alias: str) -> KnownPair | None:
+    """The pair known for a model's alias; None where there is none, or where it is no alias."""
+    return KNOWN.get(ALIASES[alias].hub_id) if alias in ALIASES else None
+
+
 def role_folder(where: str, role: Role) -> Path:
     """The local folder of an AV or AR: that folder, the `av` or `ar` inside a pair's folder, an alias' known pair, or the hub's copy.
 
@@ -65,7 +70,7 @@ def role_folder(where: str, role: Role) -> Path:
         FetchError: the hub could not give it.
     """
     if where in ALIASES:
-        known = KNOWN.get(ALIASES[where].hub_id)
+        known = known_pair(where)
         if known is None:
             raise ConfigError(f"no NLA is known for {where}; give its folder or hub id.")
         where = known.av if role == "av" else known.ar
@@ -85,7 +90,7 @@ def pair_label(av: str) -> str:
 
     The shipped pair is trained on from time to time under the same name, and what two of them read must not be pooled.
     """
-    weights = user_path(av) / "adapter_model.safetensors"
+    weights = user_path(av) / WEIGHTS_FILE
     if not weights.is_file():
         return av
     with weights.open("rb") as file:
@@ -94,7 +99,7 @@ def pair_label(av: str) -> str:
 
 def local_folder(where: str) -> Path | None:
     """The folder that holds a pair's two roles, for its alias, its own folder or its AV's; None where it is not on this machine."""
-    known = KNOWN.get(ALIASES[where].hub_id) if where in ALIASES else None
+    known = known_pair(where)
     path = user_path(known.av if known else where)
     if not path.is_dir():
         return None
@@ -107,7 +112,7 @@ def ar_beside(av: str) -> str | None:
     None for a hub id, whose AR is a checkpoint of its own that has to be named.
     """
     if av in ALIASES:
-        known = KNOWN.get(ALIASES[av].hub_id)
+        known = known_pair(av)
         return known.ar if known else None
     path = user_path(av)
     found = next((folder for folder in (path / "ar", path.parent / "ar") if folder.is_dir()), None)

@@ -17,7 +17,7 @@ from nla.chat import encode_content
 from nla.contract import Sidecar, av_prompt_ids, scaled
 from nla.kv_cache import cache_argument
 from nla.model import LoadedModel
-from nla.padding import right_padded
+from nla.padding import alike_halves, right_padded
 from nla.training.loop import Group
 from nla.training.loss import linear_cross_entropy
 from nla.verbalizers.av import CLOSE, OPEN
@@ -104,8 +104,7 @@ class AVStage:
     def loss(self, rows: list[int], step: int) -> tuple[Tensor, dict[str, float]]:
         """Mean loss of some training examples."""
         replies = {i: reply_ids(self.av, self.explanations[i]) for i in rows}
-        by_length = sorted(rows, key=lambda i: (len(replies[i]), i))
-        halves = [half for half in (by_length[: len(rows) // 2], by_length[len(rows) // 2 :]) if half]  # alike lengths: little padding
+        halves = alike_halves(rows, lambda i: len(replies[i]))
         losses = [self._losses(self.vectors[half], [replies[i] for i in half])[0] for half in halves]
         return torch.cat(losses).mean(), {"tokens": float(sum(map(len, replies.values())))}
 

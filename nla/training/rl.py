@@ -17,6 +17,7 @@ from nla.adapters import adapter_parameters
 from nla.contract import Sidecar
 from nla.metrics import mse_nrm, reconstruction
 from nla.model import LoadedModel
+from nla.padding import alike_halves
 from nla.training.ar import Reconstruct, mse_nrm_loss
 from nla.training.av import TokenLosses
 from nla.training.config import RLConfig
@@ -147,16 +148,16 @@ class RLStage:
         """Policy loss and KL of the rollouts that count: of each group those with the greatest advantages either way."""
         by_group = advantage.view(-1, self.config.group)
         chosen = telling(by_group, self.config.learn_from or self.config.group)
-        chosen.sort(key=lambda i: (len(rollouts[i].ids), i))  # alike lengths: little padding
-        nats, reference, lengths = [], [], []
-        for part in filter(None, (chosen[: len(chosen) // 2], chosen[len(chosen) // 2 :])):
+        nats, reference, lengths, order = [], [], [], []
+        for part in alike_halves(chosen, lambda i: len(rollouts[i].ids)):
+            order += part
             replies = [list(rollouts[i].ids) for i in part]
             with torch.no_grad():
                 reference.append(self._reference_nats(vectors[part], replies)[0])
             own, counts = self._nats(vectors[part], replies)
             nats.append(own)
             lengths += counts
-        return policy_loss(torch.cat(nats), torch.cat(reference), lengths, advantage[chosen], self.config.kl)
+        return policy_loss(torch.cat(nats), torch.cat(reference), lengths, advantage[order], self.config.kl)
 
     def _rollouts(self, vectors: Float[Tensor, "n d_model"], step: int) -> list[Rollout]:
         verbalizer = self._verbalizer(self.config.temperature)
