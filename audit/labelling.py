@@ -73,6 +73,8 @@ def read_candidates(path: Path) -> list[Candidate]:
     Raises:
         DataError: it is neither, or holds no explanation.
     """
+    if not path.exists():
+        raise DataError(f"{path} does not exist; give scored logs, or a .parquet, .jsonl or .csv file with a column `explanation`.")
     found = list(_of_table(path) if path.suffix.lower() in (".parquet", ".jsonl", ".csv") else _of_logs(path))
     if not found:
         raise DataError(f"{path} has no explanation; give scored logs, or a .parquet, .jsonl or .csv file with a column `explanation`.")

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit.labelling import ADJUDICATOR, Candidate, Labelling, open_labelling, stratified, weighted_share
+from audit.labelling import ADJUDICATOR, Candidate, Labelling, open_labelling, read_candidates, stratified, weighted_share
 from audit.labels import Label, LabelledText, read_labels
 from nla.errors import ConfigError, DataError
 from reports.label_server import LabelServer
@@ -138,7 +138,15 @@ def test_a_file_is_not_mixed_with_another_sample(source: Path, tmp_path: Path) -
     empty.write_text('{"a": 1}')
     with pytest.raises(DataError, match="no text"):
         open_labelling(empty, tmp_path / "x.jsonl", 3, 0)
+    with pytest.raises(DataError, match="does not exist; give scored logs"):
+        open_labelling(tmp_path / "nothing.jsonl", tmp_path / "x.jsonl", 3, 0)
     assert not (tmp_path / "x.jsonl").exists()
+
+
+def test_a_line_separator_inside_a_text_is_no_new_row(tmp_path: Path) -> None:
+    path = tmp_path / "explanations.jsonl"
+    path.write_text(json.dumps({"explanation": "one\u2028line"}, ensure_ascii=False), encoding="utf-8")
+    assert [one.text for one in read_candidates(path)] == ["one\u2028line"]
 
 
 @pytest.fixture
