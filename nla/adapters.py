@@ -165,6 +165,7 @@ def _lean_forward(module: LoraLinear) -> Callable[[Tensor], Tensor]:
     def forward(x: Tensor) -> Tensor:
         out: Tensor = base(x)
         low = nn.functional.linear(x, a.weight).flatten(0, -2)
-        return torch.addmm(out.flatten(0, -2), low, b.weight.T, alpha=scale).view(out.shape)
+        out.flatten(0, -2).addmm_(low, b.weight.T, alpha=scale)
+        return out
 
     return forward

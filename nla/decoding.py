@@ -4,7 +4,8 @@ It serves the `local/` provider, the verbalizers and, later, rollouts. What make
 
 1. rows keep their own lengths (`nla.kv_cache`, `nla.attention`), so nothing is padded and a finished row costs nothing more;
 2. a new row's prompt runs without padding, and starts from the longest prefix it shares with a recent prompt;
-3. a step over many rows reads the weights once.
+3. what all rows begin with is stored once and attended to in one product (the trunk);
+4. a step over many rows reads the weights once.
 """
 
 import itertools
@@ -30,6 +31,8 @@ StopReason = Literal["stop", "max_tokens", "model_length", "cancelled"]
 
 _MIN_SHARED_PREFIX = 16
 """Shorter shared beginnings are not worth a copy."""
+_MIN_TRUNK_ROWS = 4
+"""Fewer rows do not gain from a common trunk."""
 _MAX_PADDING = 1.3
 """Prompts run together while padding them to one length costs at most this factor."""
 _PREFIX_BYTES = 192 * 2**20
@@ -120,6 +123,10 @@ class Decoder:
         self._finished: list[Completion] = []
         self._cache = KVCache()
         self._prefixes: OrderedDict[bytes, tuple[NDArray[np.int64], Prefix]] = OrderedDict()
+        self._trunk_ids: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        config = model.text_config
+        windowed = getattr(config, "sliding_window", None) or getattr(config, "attn_logit_softcapping", None)
+        self._may_have_trunk = not windowed
 
     def add(self, request: Request) -> None:
         """Queue a request; it joins the batch at a later `step`."""
@@ -185,8 +192,14 @@ class Decoder:
             reason: StopReason = "max_tokens" if first.max_tokens <= 0 else "model_length"
             self._finished.append(Completion(self._waiting.popleft(), [], reason, None, 0))
             return 0
+        if not self._rows:
+            self._plant_trunk()
+        elif not self._on_trunk(first):
+            self._cache.fold_trunk()
+            self._trunk_ids = self._trunk_ids[:0]
         group, start, prefixes = self._next_group(budget)
         slot = len(self._rows)
+        self._cache.expected_slots = min(self.max_rows, slot + len(self._waiting))
         for offset, prefix in enumerate(prefixes):
             if prefix is not None:
                 self._cache.write_prefix(slot + offset, prefix, start)
@@ -195,9 +208,34 @@ class Decoder:
         for row in joined:
             self._waiting.popleft()
             self._rows.append(row)
-            self._keep_prefix(row.request, len(self._rows) - 1)
+            ids = row.request.id_array[: row.request.shareable]
+            if len(ids) >= _MIN_SHARED_PREFIX:
+                self._keep_prefix(ids, len(self._rows) - 1)
         self._choose(joined, logits)
         return sum(len(request.prompt_ids) - start for request in group)
+
+    def _plant_trunk(self) -> None:
+        """Run what all the waiting requests begin with, once for all rows, where there are enough of them."""
+        self._cache.clear()
+        self._trunk_ids = self._trunk_ids[:0]
+        waiting = list(itertools.islice(self._waiting, self.max_rows))
+        first = waiting[0]
+        shared = min(_shared_length(first.id_array, r.id_array, min(first.shareable, r.shareable, len(r.prompt_ids) - 1)) for r in waiting)
+        if not self._may_have_trunk or len(waiting) < _MIN_TRUNK_ROWS or shared < _MIN_SHARED_PREFIX:
+            return
+        start, prefix = self._longest_prefix(first)
+        if prefix is None or start < shared:
+            if prefix is not None:
+                self._cache.write_prefix(0, prefix, start)
+            ids = torch.tensor([first.prompt_ids[start:shared]], device=self.model.device)
+            self._forward(slice(0, 1), torch.arange(start, shared, device=self.model.device)[None], 1, input_ids=ids)
+            prefix = self._keep_prefix(first.id_array[:shared], 0)
+            self._cache.clear()
+        self._cache.trunk, self._trunk_ids = prefix.first(shared), first.id_array[:shared]
+
+    def _on_trunk(self, request: Request) -> bool:
+        n = len(self._trunk_ids)
+        return _shared_length(self._trunk_ids, request.id_array, min(request.shareable, len(request.prompt_ids) - 1)) == n
 
     def _next_group(self, budget: int) -> tuple[list[Request], int, list[Prefix | None]]:
         """The waiting requests to run in one pass, the prefix length they all reuse, and where each takes it from.
@@ -216,7 +254,7 @@ class Decoder:
             reuse_later = (
                 would_share >= max(start + 1, _MIN_SHARED_PREFIX) and would_share < len(request.prompt_ids) and start < first.shareable
             )
-            valid = len(request.prompt_ids) < self.model.max_positions and request.max_tokens > 0
+            valid = len(request.prompt_ids) < self.model.max_positions and request.max_tokens > 0 and self._on_trunk(request)
             if not valid or same_start != start or reuse_later or padded > budget or padded > _MAX_PADDING * sum(lengths):
                 break
             if not self._fits([*group, request]):
@@ -254,7 +292,9 @@ class Decoder:
     ) -> Float[Tensor, "row kept vocab"]:
         n_keys = int(positions[:, -1].max()) + 1
         self._cache.target(slots, positions, n_keys)
-        with ragged_step(RaggedStep(positions, n_keys)):
+        trunk = self._cache.trunk
+        shared = self._cache.trunk_length
+        with ragged_step(RaggedStep(positions - shared, n_keys - shared, trunk)):
             out = self.model.network(
                 input_ids=input_ids,
                 inputs_embeds=inputs_embeds,
@@ -300,18 +340,24 @@ class Decoder:
             shared = _shared_length(ids, request.id_array, limit)
             if shared > length:
                 best, length = key, shared
+        trunk = self._cache.trunk
+        if trunk is not None and (best is None or length < trunk.length):
+            return trunk.length, trunk
         if best is None:
             return 0, None
         self._prefixes.move_to_end(best)
         return length, self._prefixes[best][1]
 
-    def _keep_prefix(self, request: Request, slot: int) -> None:
-        ids = request.id_array[: request.shareable]
+    def _keep_prefix(self, ids: NDArray[np.int64], slot: int) -> Prefix:
+        """A copy of what a slot holds for the first tokens of its row, kept for later rows while there is room."""
         key = ids.tobytes()
-        if len(ids) >= _MIN_SHARED_PREFIX and key not in self._prefixes:
-            self._prefixes[key] = (ids, self._cache.read_prefix(slot, len(ids)))
-            while sum(prefix.n_bytes for _, prefix in self._prefixes.values()) > _PREFIX_BYTES:
-                self._prefixes.popitem(last=False)
+        if key in self._prefixes:
+            return self._prefixes[key][1]
+        prefix = self._cache.read_prefix(slot, len(ids))
+        self._prefixes[key] = (ids, prefix)
+        while sum(kept.n_bytes for _, kept in self._prefixes.values()) > _PREFIX_BYTES:
+            self._prefixes.popitem(last=False)
+        return prefix
 
 
 def _shared_length(left: NDArray[np.int64], right: NDArray[np.int64], limit: int) -> int:

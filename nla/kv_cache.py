@@ -1,4 +1,7 @@
-"""Keys and values of many rows of unequal length, in preallocated buffers: rows join at the end, leave, and are moved up."""
+"""Keys and values of many rows of unequal length, in preallocated buffers: rows join at the end, leave, and are moved up.
+
+What all rows begin with (the prompt of an activation verbalizer before its marker) can be stored once, as the trunk.
+"""
 
 import inspect
 from dataclasses import dataclass
@@ -31,6 +34,10 @@ class Prefix:
     layers: list[tuple[Tensor, Tensor]]
     length: int
 
+    def first(self, length: int) -> "Prefix":
+        """Its first `length` positions."""
+        return Prefix([(k[:, :length], v[:, :length]) for k, v in self.layers], length)
+
     @property
     def n_bytes(self) -> int:
         """Memory held."""
@@ -41,18 +48,28 @@ class KVCache(Cache):
     """A transformers cache whose rows have their own lengths.
 
     Rows occupy slots 0 to n - 1 without gaps. `target` says which contiguous slots the next forward pass is for and where
-    its tokens go; transformers then calls `update` once a layer. Buffers are `[slot, kv_heads, position, d_head]`.
+    its tokens go; transformers then calls `update` once a layer. Buffers are `[slot, kv_heads, position, d_head]`, and hold what
+    comes after the `trunk`; positions in the methods' arguments count from the start of a row.
     """
 
     def __init__(self) -> None:
         super().__init__(layers=[])
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
+        self.trunk: Prefix | None = None
+        """Keys and values of the first positions of all rows; set only while no row is held."""
         self._slots = slice(0, 0)
         self._positions: Tensor = torch.empty(0)
         self._start: int | None = None
         self._n_keys = 0
         self._capacity = (0, 0)
+        self.expected_slots = 0
+        """How many rows are going to be held as far as is known: buffers are made for them at once, and not grown row by row."""
+
+    @property
+    def trunk_length(self) -> int:
+        """Positions that all rows share."""
+        return self.trunk.length if self.trunk else 0
 
     def target(self, slots: slice, positions: Tensor, n_keys: int) -> None:
         """Direct the next forward pass.
@@ -62,12 +79,12 @@ class KVCache(Cache):
             positions: `[row, q]` absolute positions of its tokens.
             n_keys: number of key positions its queries may look back on.
         """
-        self._slots, self._positions, self._n_keys = slots, positions, n_keys
-        first = positions[:, 0]
+        self._slots, self._positions, self._n_keys = slots, positions - self.trunk_length, n_keys - self.trunk_length
+        first = self._positions[:, 0]
         start = int(first[0])
         # Rows that all write at the same place take a slice copy, several times faster than a scatter.
         self._start = start if bool((first == start).all()) else None
-        self._reserve(slots.stop, n_keys)
+        self._reserve(slots.stop, self._n_keys)
 
     def update(
         self,
@@ -77,7 +94,7 @@ class KVCache(Cache):
         *args: Any,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor]:
-        """Store a layer's new keys and values; returns all that its queries may look back on."""
+        """Store a layer's new keys and values; returns all that its queries may look back on, but for the trunk."""
         if layer_idx == len(self.keys):
             self.keys.append(self._empty(key_states))
             self.values.append(self._empty(value_states))
@@ -85,30 +102,50 @@ class KVCache(Cache):
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Positions before the current pass (transformers asks; positions are always given explicitly)."""
-        return self._n_keys - self._positions.shape[1]
+        return self.trunk_length + self._n_keys - self._positions.shape[1]
 
     def move(self, source: int, destination: int, length: int) -> None:
         """Copy a row's first `length` positions into another slot."""
+        own = length - self.trunk_length
         for buffer in (*self.keys, *self.values):
-            buffer[destination, :, :length] = buffer[source, :, :length]
+            buffer[destination, :, :own] = buffer[source, :, :own]
 
     def read_prefix(self, slot: int, length: int) -> Prefix:
         """A copy of a row's first `length` positions."""
-        pairs = zip(self.keys, self.values, strict=True)
-        return Prefix([(k[slot, :, :length].clone(), v[slot, :, :length].clone()) for k, v in pairs], length)
+        own = max(length - self.trunk_length, 0)
+        pairs = [(k[slot, :, :own].clone(), v[slot, :, :own].clone()) for k, v in zip(self.keys, self.values, strict=True)]
+        if self.trunk:
+            shared = self.trunk.first(length).layers
+            pairs = [(torch.cat([kt, k], 1), torch.cat([vt, v], 1)) for (kt, vt), (k, v) in zip(shared, pairs, strict=True)]
+        return Prefix(pairs, length)
 
     def write_prefix(self, slot: int, prefix: Prefix, length: int) -> None:
-        """Set a row's first `length` positions from a prefix of at least that length."""
-        self._reserve(slot + 1, length)
+        """Set a row's first `length` positions from a prefix of at least that length, which starts with the trunk."""
+        start = self.trunk_length
+        self._reserve(slot + 1, length - start)
         if not self.keys:
             self.keys, self.values = [self._empty(k[None]) for k, _ in prefix.layers], [self._empty(v[None]) for _, v in prefix.layers]
         for layer, (k, v) in enumerate(prefix.layers):
-            self.keys[layer][slot, :, :length] = k[:, :length]
-            self.values[layer][slot, :, :length] = v[:, :length]
+            self.keys[layer][slot, :, : length - start] = k[:, start:length]
+            self.values[layer][slot, :, : length - start] = v[:, start:length]
+
+    def fold_trunk(self) -> None:
+        """Copy the trunk into every slot, so that rows may join that do not start with it."""
+        if self.trunk is None:
+            return
+        trunk, start = self.trunk, self.trunk.length
+        self.trunk = None
+        slots, positions = self._capacity
+        self._capacity = (slots, positions + start)
+        for layer, pair in enumerate(trunk.layers):
+            for buffers, shared in zip((self.keys, self.values), pair, strict=True):
+                grown = self._empty(buffers[layer])
+                grown[:, :, :start], grown[:, :, start:] = shared, buffers[layer]
+                buffers[layer] = grown
 
     def clear(self) -> None:
         """Give the buffers back."""
-        self.keys, self.values, self._capacity = [], [], (0, 0)
+        self.keys, self.values, self._capacity, self.trunk = [], [], (0, 0), None
 
     def _write(self, buffer: Tensor, states: Tensor) -> Tensor:
         rows = buffer[self._slots]
@@ -123,9 +160,7 @@ class KVCache(Cache):
         have_slots, have_positions = self._capacity
         if slots <= have_slots and positions <= have_positions:
             return
-        new_slots = max(slots, have_slots)
-        if slots > have_slots > 0:
-            new_slots = max(slots, 2 * have_slots)
+        new_slots = have_slots if slots <= have_slots else max(slots, 2 * have_slots, self.expected_slots)
         self._capacity = (new_slots, max(have_positions, -(-positions // _GRAIN) * _GRAIN))
         for buffers in (self.keys, self.values):
             for layer, old in enumerate(buffers):

@@ -1,15 +1,21 @@
 """Choosing the next token: seeded per row, so that a row's draws do not depend on what else is in the batch."""
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
+from torch.nn.functional import threshold
 
 _CANDIDATES = 512
 """How many of the likeliest tokens are looked at first when top-p or top-k is asked for; a full sort only if they do not suffice."""
+_BLOCK = 256
+"""Tokens whose weights are summed at once to find a draw's place."""
+_NEGLIGIBLE = -80.0
+"""Log of the weight, relative to the likeliest token's, below which a token is not drawn."""
 
 
 @dataclass(frozen=True)
@@ -38,32 +44,65 @@ def choose_tokens(logits: Float[Tensor, "row vocab"], params: list[SamplingParam
     Raises:
         FloatingPointError: a row has NaN or infinite logits.
     """
-    best = logits.argmax(dim=-1)
-    if not bool(logits.gather(-1, best[:, None]).isfinite().all()):  # argmax finds a NaN if there is one
+    top = logits.amax(dim=-1, keepdim=True)
+    if not bool(top.isfinite().all()):  # the maximum is NaN if there is one
         raise FloatingPointError("the model's logits are not finite; try -M dtype=float32")
-    chosen: list[int] = best.tolist()
-    sampled = [row for row, p in enumerate(params) if p.temperature > 0]
-    if not sampled:
-        return chosen
-    temperatures = torch.tensor([params[row].temperature for row in sampled], device=logits.device)
-    picked = logits if len(sampled) == len(params) else logits[sampled]
-    probabilities = torch.softmax(picked / temperatures[:, None], dim=-1)
-    whole = [i for i, row in enumerate(sampled) if params[row].top_p >= 1 and params[row].top_k <= 0]
-    if whole:
-        draws = torch.tensor([uniforms[sampled[i]] for i in whole], dtype=torch.float64, device=logits.device)
-        part = probabilities if len(whole) == len(sampled) else probabilities[whole]
-        for i, token in zip(whole, _invert(part, draws), strict=True):
-            chosen[sampled[i]] = token
-    for i in set(range(len(sampled))) - set(whole):
-        row = sampled[i]
-        chosen[row] = _choose_truncated(probabilities[i], params[row], uniforms[row])
+    greedy = [row for row, p in enumerate(params) if p.temperature <= 0]
+    cut = [row for row, p in enumerate(params) if p.temperature > 0 and (p.top_p < 1 or p.top_k > 0)]
+    whole = sorted(set(range(len(params))) - set(greedy) - set(cut))
+    chosen = [-1] * len(params)
+    for rows, tokens in ((greedy, _rows(logits, greedy).argmax(dim=-1)), (whole, _draw(logits, top, whole, params, uniforms))):
+        for row, token in zip(rows, tokens.tolist(), strict=True):
+            chosen[row] = token
+    for row in cut:
+        probabilities = torch.softmax(logits[row] / params[row].temperature, dim=-1)
+        chosen[row] = _choose_truncated(probabilities, params[row], uniforms[row])
     return chosen
 
 
-def _invert(probabilities: Float[Tensor, "row vocab"], draws: Float[Tensor, " row"]) -> list[int]:
-    cumulative = probabilities.cumsum(dim=-1, dtype=torch.float64)
-    tokens = torch.searchsorted(cumulative, draws[:, None] * cumulative[:, -1:], right=True)[:, 0]
-    return [int(t) for t in tokens.clamp(max=probabilities.shape[1] - 1).tolist()]
+def _rows(tensor: Tensor, rows: list[int]) -> Tensor:
+    return tensor if len(rows) == tensor.shape[0] else tensor[rows]
+
+
+def _draw(
+    logits: Float[Tensor, "row vocab"], top: Float[Tensor, "row 1"], rows: list[int], params: list[SamplingParams], uniforms: list[float]
+) -> Int[Tensor, " drawn"]:
+    """A token for each of some rows, of its whole distribution.
+
+    On a CPU a number too small for float32's normal range costs 50 times as much as another, and at low temperatures most weights are:
+    what is less than e^-80 of the likeliest token counts as zero.
+    """
+    temperatures = torch.tensor([params[row].temperature for row in rows], dtype=logits.dtype, device=logits.device)
+    weights = (_rows(logits, rows) - _rows(top, rows)).div_(temperatures[:, None])
+    weights = threshold(weights.clamp_(min=_NEGLIGIBLE - 1).exp_(), math.exp(_NEGLIGIBLE), 0.0, inplace=True)
+    return _invert(weights, torch.tensor([uniforms[row] for row in rows], dtype=torch.float64, device=logits.device))
+
+
+def _invert(weights: Float[Tensor, "row vocab"], draws: Float64[Tensor, " row"]) -> Int[Tensor, " row"]:
+    """The first token at which the cumulated weights exceed the draw's share of their sum.
+
+    The block of tokens is found first, then the token in it: cumulating every weight of a large vocabulary in double precision took
+    longer than a quarter of the forward pass.
+    """
+    vocab = weights.shape[1]
+    n_blocks = vocab // _BLOCK
+    sums = weights[:, : n_blocks * _BLOCK].unflatten(1, (n_blocks, _BLOCK)).sum(dim=-1)
+    sums = torch.cat([sums, weights[:, n_blocks * _BLOCK :].sum(dim=-1, keepdim=True)], dim=1)
+    block, share = _step_at(sums, draws)
+    index = block[:, None] * _BLOCK + torch.arange(_BLOCK, device=weights.device)
+    inside = weights.gather(1, index.clamp(max=vocab - 1)) * (index < vocab)
+    return block * _BLOCK + _step_at(inside, share)[0]
+
+
+def _step_at(weights: Float[Tensor, "row step"], draws: Float64[Tensor, " row"]) -> tuple[Int[Tensor, " row"], Float64[Tensor, " row"]]:
+    """(the step at which the cumulated weights exceed the draw's share of their sum, how much of that step lies below: [0, 1))."""
+    cumulative = weights.cumsum(dim=-1, dtype=torch.float64)
+    total = cumulative[:, -1:]
+    target = torch.minimum(draws[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
+    step = torch.searchsorted(cumulative, target, right=True)
+    size = weights.gather(1, step).double()
+    share = (target - (cumulative.gather(1, step) - size)) / size
+    return step[:, 0], share.clamp(0, 1)[:, 0]
 
 
 def _choose_truncated(probabilities: Float[Tensor, " vocab"], params: SamplingParams, uniform: float) -> int:

@@ -58,12 +58,50 @@ def test_a_shared_prefix_is_reused_and_changes_nothing(tiny: LoadedModel) -> Non
     assert all(d.reused_prefix >= len(shared) for d in again[1:])
 
 
+@pytest.mark.parametrize("family", CONFIGS)
+def test_rows_that_begin_alike_equal_generate_and_so_do_strangers_that_join(
+    family: str, tiny_folder: Folder, independent: Callable[[Path], PreTrainedModel]
+) -> None:
+    model = load_model(str(tiny_folder(family)), dtype="float32", device="cpu")
+    reference = independent(tiny_folder(family))
+    shared = [256, *b"what all of these prompts begin with, "]
+    alike = [[*shared, *tail] for tail in (b"a", b"second", b"third, with a longer ending of its own", b"b", b"the fifth")]
+    decoder, done = Decoder(model), []
+    late = [PROMPTS[1], [*shared, *b"late"]]  # a stranger, and one that is alike after all, while rows of unequal length decode
+    for i, prompt in enumerate(alike):
+        decoder.add(Request(prompt, 6 + 3 * i, sampling=GREEDY))
+    while decoder.busy:
+        done += decoder.step()
+        while done and late:
+            decoder.add(Request(late.pop(0), 12, sampling=GREEDY))
+    assert len(done) == 7
+    for one in done:
+        prompt = torch.tensor([one.request.prompt_ids])
+        n = one.request.max_tokens
+        out = reference.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=n, do_sample=False, eos_token_id=-1)
+        assert one.ids == out[0, prompt.shape[1] :].tolist()
+    assert sum(one.reused_prefix >= len(shared) for one in done) >= 5
+
+
+def test_what_rows_share_is_held_once(tiny: LoadedModel) -> None:
+    shared = [256, *(b"a long beginning " * 8)]
+    decoder = Decoder(tiny)
+    for i in range(16):
+        decoder.add(Request([*shared, i], 8, sampling=GREEDY))
+    decoder.step()
+    held = sum(buffer.nbytes for buffer in (*decoder._cache.keys, *decoder._cache.values))
+    alone = Decoder(tiny)
+    alone.add(Request([*shared, 0], 8, sampling=GREEDY))
+    alone.step()
+    assert held < 16 * sum(buffer.nbytes for buffer in (*alone._cache.keys, *alone._cache.values)) / 2
+
+
 def test_an_injected_vector_replaces_the_embedding(
     tiny: LoadedModel, tiny_folder: Folder, independent: Callable[[Path], PreTrainedModel]
 ) -> None:
     reference = independent(tiny_folder("llama"))
     prompt = [256, *b"the meaning of this long enough prompt is X here"]
-    vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(1))
+    vectors = torch.randn(5, 32, generator=torch.Generator().manual_seed(1))
     jobs = [Request(prompt, 10, sampling=GREEDY, injections=((46, v),)) for v in vectors]
     for done, vector in zip(Decoder(tiny).run(jobs), vectors, strict=True):
         embeds = reference.get_input_embeddings()(torch.tensor([prompt])).detach().clone()

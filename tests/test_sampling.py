@@ -53,6 +53,18 @@ def test_a_large_vocabulary_is_cut_where_a_full_sort_cuts_it() -> None:
     assert len(chosen) > 250
 
 
+@pytest.mark.parametrize("vocab", [255, 256, 257, 5_003])
+@pytest.mark.parametrize("temperature", [0.2, 1.0])
+def test_draws_from_a_large_vocabulary_invert_the_whole_distribution(vocab: int, temperature: float) -> None:
+    logits = torch.randn(1, vocab, generator=torch.Generator().manual_seed(vocab)) * 3
+    cumulative = np.cumsum(torch.softmax(logits[0].double() / temperature, -1).numpy())
+    draws = np.linspace(0, 1, 400, endpoint=False)
+    chosen = choose_tokens(logits.repeat(400, 1), [SamplingParams(temperature)] * 400, draws.tolist())
+    near_a_step = np.abs(cumulative[None] - draws[:, None]).min(axis=1) < 1e-6  # float32 weights may fall either side
+    assert near_a_step.sum() < 10
+    assert (np.asarray(chosen) == np.searchsorted(cumulative, draws, side="right"))[~near_a_step].all()
+
+
 def test_rows_with_different_settings_do_not_disturb_each_other() -> None:
     logits = torch.randn(4, 30, generator=torch.Generator().manual_seed(1))
     params = [SamplingParams(0), SamplingParams(1.0), SamplingParams(0.5, 0.8), SamplingParams(2.0, 1.0, 3)]

@@ -29,7 +29,7 @@ from nla.worker import worker_for
 
 OPEN, CLOSE = "<explanation>", "</explanation>"
 MAX_TOKENS = 300
-_MAX_ROWS = 128
+MAX_ROWS = 128
 _TAIL = len(CLOSE) + 1
 
 
@@ -86,7 +86,7 @@ class ActivationVerbalizer:
     def complete(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Completion]:
         """The AV's raw replies to usable vectors, with their token ids."""
         requests = self.requests(vectors, keys)
-        return worker_for(self.model, _MAX_ROWS).run(requests) if self.shared else Decoder(self.model, max_rows=_MAX_ROWS).run(requests)
+        return worker_for(self.model, MAX_ROWS).run(requests) if self.shared else Decoder(self.model, max_rows=MAX_ROWS).run(requests)
 
     def requests(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Request]:
         """What the decoding engine is asked for, one request a vector."""

@@ -107,6 +107,7 @@ def build(model: LoadedModel, layer: int | None, nla: str | None, **options: str
         raise ContractError(f"{where} reads block {sidecar.layer}, but layer {layer} was asked for; leave the layer out.")
     check_sidecar(sidecar, model)
     checkpoint = _merged(folder) if is_adapter(str(folder)) else folder
+    on_cpu = model.device.type == "cpu"
     engine = LLM(
         model=str(checkpoint),
         enable_prompt_embeds=True,
@@ -114,7 +115,9 @@ def build(model: LoadedModel, layer: int | None, nla: str | None, **options: str
         tensor_parallel_size=chosen.tensor_parallel,
         gpu_memory_utilization=chosen.gpu_memory,
         max_model_len=chosen.max_model_len,
-        enforce_eager=model.device.type == "cpu",
+        enforce_eager=on_cpu,
+        # A prompt run in two parts makes vLLM wind the row's generator back, which a CPU generator cannot do: the engine died of it.
+        enable_chunked_prefill=not on_cpu,
     )
     ids = av_prompt_ids(model.tokenizer, sidecar)
     assert sidecar.marker is not None
