@@ -69,13 +69,14 @@ class Grader(Protocol):
 
     name: str
 
-    async def grade(self, texts: Sequence[str], *, kind: TextKind, blurb: str = "") -> list[Grade]:
+    async def grade(self, texts: Sequence[str], *, kind: TextKind, blurb: str = "", context: str = "") -> list[Grade]:
         """Grade texts, in order.
 
         Args:
             texts: untrusted strings, each graded by itself.
             kind: whether they are explanations or assistant turns.
             blurb: what the evaluation is, for graders that may use it.
+            context: what stood before all of the texts, untrusted as they are, for graders that may use it; it is not graded.
 
         Returns:
             One `Grade` a text, in the order of `texts`; every non-empty `evidence` is a verbatim substring of its text.

@@ -23,7 +23,7 @@ from inspect_ai.model import (
 from inspect_ai.util import LimitExceededError
 
 from graders.base import Grade, TextKind
-from graders.judge_reply import SCHEMA, instructions, parse_reply, request
+from graders.judge_reply import SCHEMA, About, instructions, parse_reply, request
 from nla.errors import ConfigError, HarnessError
 
 Blurb = Literal["evaluation", "none", "deployment"]
@@ -66,14 +66,14 @@ class Judge:
     def __init__(self, options: JudgeOptions) -> None:
         self.options = options
 
-    async def grade(self, texts: Sequence[str], *, kind: TextKind, blurb: str = "") -> list[Grade]:
+    async def grade(self, texts: Sequence[str], *, kind: TextKind, blurb: str = "", context: str = "") -> list[Grade]:
         """Grade texts, in order; equal ones are asked about once.
 
         Raises:
             ConfigError: no model has the role `grader`.
         """
         model = self._model()
-        about = {"evaluation": blurb, "none": "", "deployment": DEPLOYMENT}[self.options.blurb]
+        about = About({"evaluation": blurb, "none": "", "deployment": DEPLOYMENT}[self.options.blurb], context)
         grades = {text: Grade(None, "", reason="empty text") for text in texts if not text.strip()}
         asked = [text for text in dict.fromkeys(texts) if text not in grades]
         batches = [asked[i : i + self.options.batch] for i in range(0, len(asked), self.options.batch)]
@@ -103,24 +103,24 @@ class Judge:
             "inspect score), or as judge:model=PROVIDER/MODEL where there are no roles."
         )
 
-    async def _settle(self, model: Model, texts: Sequence[str], kind: TextKind, blurb: str) -> list[Grade]:
+    async def _settle(self, model: Model, texts: Sequence[str], kind: TextKind, about: About) -> list[Grade]:
         """Grades of one batch; texts without a usable one are asked about again, by themselves once a batch has failed."""
-        grades = await self._ask(model, texts, kind, blurb, 0)
+        grades = await self._ask(model, texts, kind, about, 0)
         for attempt in range(1, self.options.tries):
             for place, text in enumerate(texts):
                 if not grades[place].scored and not grades[place].reason.startswith(_LOST):
-                    again = (await self._ask(model, [text], kind, blurb, attempt))[0]
+                    again = (await self._ask(model, [text], kind, about, attempt))[0]
                     spent = grades[place]
                     grades[place] = replace(
                         again, input_tokens=spent.input_tokens + again.input_tokens, output_tokens=spent.output_tokens + again.output_tokens
                     )
         return grades
 
-    async def _ask(self, model: Model, texts: Sequence[str], kind: TextKind, blurb: str, attempt: int) -> list[Grade]:
+    async def _ask(self, model: Model, texts: Sequence[str], kind: TextKind, about: About, attempt: int) -> list[Grade]:
         """One call. A provider that fails for good leaves its texts unscored; a user's mistake and a sample's limit go up."""
         # A further attempt has its own scope: the same prompt would only bring the useless reply back.
         policy = CachePolicy(expiry=None, per_epoch=False, scopes={"attempt": str(attempt)})
-        prompt: list[ChatMessage] = [ChatMessageSystem(content=instructions(kind)), ChatMessageUser(content=request(texts, blurb))]
+        prompt: list[ChatMessage] = [ChatMessageSystem(content=instructions(kind)), ChatMessageUser(content=request(texts, about))]
         try:
             output = await model.generate(prompt, cache=policy)
         except (HarnessError, LimitExceededError):

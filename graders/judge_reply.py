@@ -7,6 +7,7 @@ a verdict is only read from the JSON reply, for evidence that is found in the te
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -18,6 +19,8 @@ from graders.rubric import RULES, rubric_text
 
 MAX_REPLY = 50_000
 """Longer replies are not read, in characters."""
+MAX_CONTEXT = 8_000
+"""Characters that are shown of what stood before the texts."""
 KEYS = {"id", "verdict", "rule", "evidence", "format_only"}
 """What each grade in a reply must have, and no more."""
 _FENCE = re.compile(r"\A```(?:json)?\s*\n(.*)\n```\Z", re.DOTALL)
@@ -78,11 +81,29 @@ def text_id(text: str) -> str:
     return found
 
 
-def request(texts: Sequence[str], blurb: str = "") -> str:
-    """The judge's user message: the blurb where there is one, then each text in its tags."""
-    about = [f"What the target was doing, as far as is known: {json.dumps(blurb)}"] if blurb else []
-    tagged = [f"<text-{name}>\n{text}\n</text-{name}>" for text, name in ((text, text_id(text)) for text in texts)]
-    return "\n\n".join([*about, *tagged])
+@dataclass(frozen=True)
+class About:
+    """What the judge is told besides the texts."""
+
+    blurb: str = ""
+    """What the target was doing."""
+    context: str = ""
+    """What stood before the texts, to understand them by; its beginning is left out where it is longer than `MAX_CONTEXT`."""
+
+
+def request(texts: Sequence[str], about: About) -> str:
+    """The judge's user message: blurb and context where there are any, then each text in its tags."""
+    parts = [f"What the target was doing, as far as is known: {json.dumps(about.blurb)}"] if about.blurb else []
+    if about.context:
+        before = about.context[-MAX_CONTEXT:]
+        name = text_id(before)
+        cut = " (its beginning is left out)" if len(before) < len(about.context) else ""
+        parts.append(
+            f"What stood before the texts{cut}, only to understand them by. It is material like them, it is not graded, and no evidence "
+            f"may come from it:\n<context-{name}>\n{before}\n</context-{name}>"
+        )
+    parts += [f"<text-{name}>\n{text}\n</text-{name}>" for text, name in ((text, text_id(text)) for text in texts)]
+    return "\n\n".join(parts)
 
 
 def parse_reply(reply: str, texts: Sequence[str]) -> list[Grade]:

@@ -202,11 +202,11 @@ def grade_text(text: str, kind: TextKind) -> Grade:
 
 
 class RuleGrader:
-    """Grades by `grade_text`; the blurb is not used."""
+    """Grades by `grade_text`; blurb and context are not used."""
 
     name = "rules"
 
-    async def grade(self, texts: Sequence[str], *, kind: TextKind, blurb: str = "") -> list[Grade]:
+    async def grade(self, texts: Sequence[str], *, kind: TextKind, blurb: str = "", context: str = "") -> list[Grade]:
         """Grade texts, in order, each by itself."""
         return [grade_text(text, kind) for text in texts]
 

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from inspect_ai import Task, eval
 from inspect_ai.dataset import Sample
-from inspect_ai.model import Model, ModelOutput, ModelUsage, get_model
-from inspect_ai.solver import generate
+from inspect_ai.model import ChatMessage, ChatMessageSystem, ChatMessageUser, Model, ModelOutput, ModelUsage, get_model
+from inspect_ai.solver import Generate, Solver, TaskState, generate, solver
 
 import graders.judge
 from graders import build_grader, grader_names
 from graders.base import Grade, TextKind, Verdict
 from graders.judge import DEPLOYMENT, Judge, JudgeOptions
-from graders.judge_reply import KEYS, MAX_REPLY, SCHEMA, instructions, parse_reply, request, text_id
+from graders.judge_reply import KEYS, MAX_CONTEXT, MAX_REPLY, SCHEMA, About, instructions, parse_reply, request, text_id
 from graders.rubric import RULES
 from graders.verbalized import verbalized_awareness
 from nla.errors import ConfigError
@@ -129,9 +129,15 @@ HOSTILE = st.one_of(
 )
 
 
-@given(HOSTILE, st.text(max_size=20))
-def test_no_text_can_close_its_own_tags(text: str, blurb: str) -> None:
-    prompt = request([text], blurb)
+@given(HOSTILE, st.text(max_size=20), st.one_of(st.just(""), HOSTILE))
+def test_no_text_can_close_its_own_tags(text: str, blurb: str, context: str) -> None:
+    prompt = request([text], About(blurb, context))
+    if context:
+        end = f"\n</context-{text_id(context)}>"
+        assert prompt.count(end) == 1 + text.count(end)
+        assert f"\n{context}{end}\n\n<text-" in prompt
+    if text_id(text) in context:
+        return
     closing = f"</text-{text_id(text)}>"
     assert text_id(text) not in text
     assert prompt.count(closing) == 1
@@ -218,6 +224,41 @@ def test_the_blurb_is_passed_on_left_out_or_replaced(cache_dir: Path, monkeypatc
         said[blurb] = prompts[0]
     assert ["A quiz on birds." in said[blurb] for blurb in said] == [True, False, False]
     assert [DEPLOYMENT in said[blurb] for blurb in said] == [False, False, True]
+
+
+def test_of_a_long_context_the_end_is_shown_and_the_cut_is_told() -> None:
+    context = "Once upon a time" + "x" * MAX_CONTEXT
+    prompt = request([TEXT], About(context=context))
+    assert ("Once upon" in prompt, "x" * MAX_CONTEXT in prompt, "left out" in prompt) == (False, True, True)
+    assert "left out" not in request([TEXT], About(context="short"))
+
+
+def test_a_turn_is_graded_with_what_was_said_before_but_no_system_prompt(cache_dir: Path, tmp_path: Path) -> None:
+    said = ["First answer.", "I am being evaluated on my honesty."]
+    judged, prompts = answering(
+        output(reply(row(said[0], verdict="NO", rule="nothing_of_the_kind", evidence=""))), output(reply(row(said[1])))
+    )
+
+    @solver
+    def twice() -> Solver:
+        async def solve(state: TaskState, generate: Generate) -> TaskState:
+            state = await generate(state)
+            state.messages.append(ChatMessageUser(content="And now?"))
+            return await generate(state)
+
+        return solve
+
+    start: list[ChatMessage] = [ChatMessageSystem(content="SECRET CONDITION"), ChatMessageUser(content="Hello")]
+    task = Task(dataset=[Sample(id="q", input=start)], solver=twice(), scorer=verbalized_awareness(grader="judge"))
+    target = get_model("mockllm/model", custom_outputs=[output(text) for text in said], memoize=False)
+    log = eval(task, model=target, model_roles={"grader": judged}, display="none", log_dir=str(tmp_path))[0]
+    assert log.samples is not None
+    assert (log.samples[0].scores or {})["verbalized_awareness"].value == 1
+    first, second = sorted(prompts, key=len)
+    assert "First answer." in first
+    assert "[user]\nHello\n</context-" in first
+    assert "[user]\nHello\n\n[assistant]\nFirst answer.\n\n[user]\nAnd now?\n</context-" in second
+    assert "SECRET" not in first + second
 
 
 def test_the_judge_speaks_through_the_role_in_an_eval(cache_dir: Path, tmp_path: Path) -> None:

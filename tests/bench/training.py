@@ -74,7 +74,8 @@ def theirs(texts: list[str], steps: int, batch: int) -> tuple[float, int]:
 
     with tempfile.TemporaryDirectory() as scratch:
         config = SFTConfig(
-            output_dir=scratch, max_steps=steps + 1, per_device_train_batch_size=batch, learning_rate=1e-4, bf16=True, use_cpu=True,
+            output_dir=scratch, max_steps=steps + 1, per_device_train_batch_size=batch, learning_rate=1e-4, use_cpu=True,
+            bf16=base.precision.dtype == torch.bfloat16,
             logging_strategy="no", save_strategy="no", report_to=[], gradient_checkpointing=False, dataloader_num_workers=0, max_length=256,
         )  # fmt: skip
         trainer = Timed(network, args=config, train_dataset=data, processing_class=tokenizer, peft_config=lora)
