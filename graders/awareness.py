@@ -131,7 +131,7 @@ def _read(state: TaskState, settings: Settings, model_name: str | None, active: 
         "exact_tokens": transcript.exact,
         "layer": teller.layer,
         "verbalizer": teller.name,
-        "nla": settings.nla or getattr(teller, "pair", None),
+        "nla": settings.nla or teller.pair,
         "grader": settings.grader,
         "tokens_wanted": settings.tokens,
         "seed": settings.seed,

@@ -22,7 +22,7 @@ from nla.embedded import cache_dir
 from nla.errors import ConfigError, ContractError
 from nla.export import export_role
 from nla.model import LoadedModel
-from nla.pairs import default_pair, is_adapter, role_folder
+from nla.pairs import default_pair, is_adapter, pair_label, role_folder
 from nla.sampling import seeded_generator
 from nla.verbalizers.av import CLOSE, MAX_TOKENS, parse_explanation
 from nla.verbalizers.base import UNUSABLE, Explanation, read_options, usable_rows
@@ -55,6 +55,7 @@ class VLLMVerbalizer:
     temperature: float
     max_tokens: int
     name: str = "av_vllm"
+    pair: str | None = None
 
     @property
     def layer(self) -> int:
@@ -124,9 +125,9 @@ def build(model: LoadedModel, layer: int | None, nla: str | None, **options: str
     [position] = sidecar.marker.positions(ids)
     ours = sidecar.harness
     heat = float(ours.get("temperature", 1.0)) if chosen.temperature is None else chosen.temperature
-    return VLLMVerbalizer(
-        engine, _embeddings(model, checkpoint, ids), position, sidecar, heat, int(ours.get("max_tokens", MAX_TOKENS)), "av_vllm"
-    )
+    found = None if nla else pair_label(where)
+    longest = int(ours.get("max_tokens", MAX_TOKENS))
+    return VLLMVerbalizer(engine, _embeddings(model, checkpoint, ids), position, sidecar, heat, longest, pair=found)
 
 
 def _merged(adapter: Path) -> Path:

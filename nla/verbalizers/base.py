@@ -40,6 +40,11 @@ class Verbalizer(Protocol):
         """The block (0-based) whose output it reads."""
         ...
 
+    @property
+    def pair(self) -> str | None:
+        """Which known pair was found for the model, by name and content; None where the user named one, or none is needed."""
+        ...
+
     def verbalize(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Explanation]:
         """Explain vectors.
 

@@ -27,6 +27,7 @@ class LogitLens:
     mean: Float[Tensor, " d_model"]
     layer: int
     name: str = "logit_lens"
+    pair: None = None
 
     def verbalize(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Explanation]:
         """See `Verbalizer`; the text is `top tokens: … | beyond the mean: …` with tokens in quotes."""

@@ -34,6 +34,7 @@ class SelfIE:
     scale: float
     layer: int
     name: str = "selfie"
+    pair: None = None
 
     def verbalize(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Explanation]:
         """See `Verbalizer`; the text is the model's answer, cut after 32 tokens (that is its form, not a failure)."""
