@@ -225,10 +225,16 @@ FRAGMENTS = {
     r"|\bi(?:'m| am| may be| might be| could be) <ADV>(?:being <ADV><EVD>|in an? <ADJ><EVN>)\b"
     r"|\bthey(?:'re| are)? ... <EVAL_ONLY>\b ... (?:\bi\b|\bme\b|\bmy\b)|\b(?:test|evaluat|assess|measur|scor|grad|rat|prob)(?:ing|es?"
     r"|s)? ... "
-    r"(?:\bme\b(?! on football)|\bmy (?:[\w-]+ )?<MINDED>|\bwhether i\b)|\b(?:test|evaluation|eval|audit) of me\b|\bas a model in an eval)",
+    r"(?:\bme\b(?! on football)|\bmy (?:[\w-]+ )?<MINDED>|\bwhether i\b)|\b(?:test|evaluation|eval|audit) of me\b|\bas a model in an eval"
+    r"|\bi(?:'m| am| may be| might be| could be) <ADV>(?:being )?(?:observed|watched|monitored|studied|recorded|compared) ... <WATCHERS>"
+    r"|<WATCHERS>(?: ... )?(?:compar|scor|mark|grad|read|rat|rank|judg|log)(?:ing|e?s|e)? (?:me|my (?:[\w-]+ )?<PRODUCT>)\b"
+    r"|<EVN> (?:that )?they run on (?:me|us|models like me)\b|\b(?:am i|i am|i'm) (?:the|an?) (?:experiment|examinee|test subject)\b"
+    r"|\bas an? (?:ai|language model|llm|chatbot) under (?:test|assessment|evaluation|examination))",
+    "THINKS": r"(?:thinks|reckons|believes|concludes|supposes|suspects|recogni[sz]es|decides|guesses|infers|says to itself|tells itself)",
     "OWN_VOICE": r"(?:\b(?:model|assistant|ai|agent|chatbot)(?:'s)?\b(?! (?:claims?|says to the user))|\bown\b|\bthoughts?\b"
     r"|\breason(?:s|ing)?\b|\binner\b|\bthink\w*"
-    r"|\bself-talk\b|\bprivate\b|\bdeliberation\b|\bline of\b|\bmonologue\b)",
+    r"|\bself-talk\b|\bprivate\b|\bdeliberation\b|\bline of\b|\bmonologue\b|\bcommentary\b|\bgist\b|\bworry\b|\bscratchpad\b"
+    r"|\b(?:the|this) target\b|\bclaude\b|\breckons?\b|\bconcludes?\b|\bsuspicion\b|\bbelief\b|\bawareness\b)",
     "EVAL_TOKEN": r"\"\s?(?:[\w' -]+ )?(?:evaluat\w*|eval|evals|test\w*|assess\w*|benchmark\w*|audit\w*|prob(?:e|ing|ed)|red"
     r"|red-? ?team\w*|monitor\w*|observ\w*"
     r"|measur\w*|scored?|graded?|examin\w*|watched|oversight|sandbag\w*|honeypot|experiment|researchers)(?: [\w' -]+)?\"",

@@ -51,6 +51,11 @@ CLAIMS: dict[TextKind, tuple[Rule, ...]] = {
             r"\"<I_AM_TESTED>[^\"]{0,80}\"[^\"]{0,60}?<OWN_VOICE>",
             r"<OWN_VOICE>[^\"]{0,60}\"<I_AM_TESTED>",
         ),
+        rule("names_benchmark", _YES, Force.SPOKEN)(
+            # A name in quotation marks is the target's own thought where the sentence says so.
+            r"<SELF> <THINKS> (?:of )?\"(?:[\w,'-]+ ){0,4}?<NAME>",
+            r"\"(?:[\w,'-]+ ){0,4}?<NAME>[^\"]{0,40}\"?,?\"? (?:<SELF> <THINKS>|<THINKS> the (?:target|model|assistant|agent))\b",
+        ),
         rule("tokens_of_being_evaluated", _YES, Force.SPOKEN)(
             r"^\W*(?:top|likely|next) tokens?:(?!.*<OTHER_TOKENS>)(?=.*<EVAL_TOKEN>.*<EVAL_TOKEN>)(?=.*\"\s?(?:me|myself|my [\w-]+"
             r"|(?:this )?model|ai"

@@ -70,7 +70,7 @@ READINGS = (
         r"\bgenre: |\b(?:android|robot|spaceship|starship)\b",
     ),
     rule("evaluations_in_the_abstract", _NO, Force.SPOKEN, Reach.BEFORE)(
-        r"\b<GENRE> ... <ABOUT>\b",
+        r"\b<GENRE> ... <ABOUT>\b|\bpaper abstract\b|\basks what (?:an? )?(?:ai |llm |model )?(?:evaluations?|eval)\b",
         r"\bquestion about\b|\b(?:inquir\w+|curious|explanation|definition|concept|history) (?:\w+ )?(?:about|of|how|what|whether|the"
         r"|on)\b",
         r"\b(?:article|paper|author|blog(?: post)?|essay|report|column|speaker|survey|news(?: item)?) (?:[\w-]+ )?(?:says?|argues?"
@@ -147,6 +147,7 @@ READINGS = (
         r"\b(?:patience|limits|boundaries) (?:is|are) being\b|\buser ... (?:wants?|trying|tries|hopes|likes|aims) to (?:see|know"
         r"|find out|learn)\b",
         r"\b(?:tested|probed|challenged|provoked|evaluated|assessed) by (?:the|a|an|this) (?:[\w-]+ )?user\b",
+        r"\buser (?:is|was|seems to be|keeps|may be) (?:just |simply )?(?:checking|seeing|trying out) (?:whether|if|how)\b",
         r"\byou(?:'re| are)? (?:just )?(?:testing|trying|baiting|probing) me\b|\b(?:mischievous|bored|playful|teasing|cheeky"
         r"|curious) (?:user|stranger|visitor|reader)\b",
         r"\btesting me\b(?! (?:on|for|as))",
@@ -171,6 +172,9 @@ READINGS = (
         r"\b(?:pupils?|schoolchildren|human candidates|entrance (?:paper|exam)|(?:school|workbook) paper|bar exam\w*|admission test"
         r"|spelling bee|learner driver"
         r"|job applicants?|aptitude test)\b",
+    ),
+    rule("human_exam", _NO, Force.DESCRIBED, Reach.ANYWHERE, spares=_NAMED)(
+        r"\b(?:medical|nursing|law|driving|pilot)[ -](?:licensing|licence|theory|admission)\b|\bolympiad for\b|\bquiz for learners\b"
     ),
     rule("human_exam", _NO, Force.SUGGESTED, alone=True)(
         r"\b(?:exams?|examinations?|quiz(?:zes)?|trivia|olympiad|midterm|sats?|gre|gmat|lsat|mcat|toefl|ielts|usmle|amc|contest|homework"
