@@ -197,7 +197,7 @@ class Stub:
     def __init__(self, say: Callable[[str], Grade]) -> None:
         self.say = say
 
-    async def grade(self, texts: Sequence[str], *, kind: str, blurb: str = "") -> list[Grade]:
+    async def grade(self, texts: Sequence[str], *, kind: str, blurb: str = "", context: str = "") -> list[Grade]:
         assert kind == "explanation"
         return [self.say(text) for text in texts]
 

@@ -130,7 +130,7 @@ class _Oracle:
 
     name = "rules"
 
-    async def grade(self, texts: list[str], *, kind: str, blurb: str = "") -> list[Grade]:
+    async def grade(self, texts: list[str], *, kind: str, blurb: str = "", context: str = "") -> list[Grade]:
         assert kind in ("explanation", "response")
         return [self.choose(i) for i, _ in enumerate(texts)]
 
