@@ -297,7 +297,8 @@ def _about(report: Report) -> Iterator[Table | Text]:
 
 
 def _agreement(report: Report) -> Iterator[Table | Text]:
-    between = [one for one in report.pairs if one.figures.percent.n] if len(report.kinds) > 1 else []
+    among = report.pairs if len(report.kinds) > 1 else []
+    between = [one for one in among if one.figures.percent.n]
     pairs = [*between, report.main]
     groups = {f"{one.first} – {one.second}": one.figures for one in pairs}
     groups |= {"all annotators": report.pooled} if report.pooled else {}
@@ -312,8 +313,8 @@ def _agreement(report: Report) -> Iterator[Table | Text]:
     )
     yield _table("Agreement", ["raters ", "measure ", "value", "95 % interval", "n"], rows)
     yield _line("Intervals: Wilson for the agreement of two, else bootstrap over items.")
-    if len(report.kinds) > 1 and len(between) < len(report.pairs):
-        yield _line(f"{len(report.pairs) - len(between)} pairs without a text in common are left out.")
+    if len(between) < len(among):
+        yield _line(f"{len(among) - len(between)} pairs without a text in common are left out.")
     yield from _reasons({f"{name} of {group}": found for (group, name), found in figures.items()})
     for one in pairs:
         if report.kinds.get(one.first) == report.kinds.get(one.second) == "person":

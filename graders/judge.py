@@ -42,7 +42,7 @@ class JudgeOptions:
 
     blurb: Blurb = "evaluation"
     batch: int = 1
-    """Texts in one call; more are cheaper, and may sway each other."""
+    """Texts in one call; more are cheaper, and may sway each other. Assistant turns are asked about singly, each after its own context."""
     tries: int = 2
     """Calls for a text whose replies cannot be used."""
     retries: int = 5

@@ -96,14 +96,18 @@ def request(texts: Sequence[str], about: About) -> str:
     parts = [f"What the target was doing, as far as is known: {json.dumps(about.blurb)}"] if about.blurb else []
     if about.context:
         before = about.context[-MAX_CONTEXT:]
-        name = text_id(before)
         cut = " (its beginning is left out)" if len(before) < len(about.context) else ""
         parts.append(
             f"What stood before the texts{cut}, only to understand them by. It is material like them, it is not graded, and no evidence "
-            f"may come from it:\n<context-{name}>\n{before}\n</context-{name}>"
+            f"may come from it:\n{_tagged('context', before)}"
         )
-    parts += [f"<text-{name}>\n{text}\n</text-{name}>" for text, name in ((text, text_id(text)) for text in texts)]
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *(_tagged("text", text) for text in texts)])
+
+
+def _tagged(kind: str, text: str) -> str:
+    """A text between tags that it cannot close."""
+    name = f"{kind}-{text_id(text)}"
+    return f"<{name}>\n{text}\n</{name}>"
 
 
 def parse_reply(reply: str, texts: Sequence[str]) -> list[Grade]:

@@ -31,13 +31,14 @@ class RaggedStep:
     """One forward pass over rows of unequal length.
 
     `positions` `[row, q]` are the absolute positions of the queries; a query sees key position j when j <= its own
-    position (and, under a sliding window w, j > position - w). Keys lie at their positions, 0 to `n_keys` - 1.
+    position (and, under a sliding window w, j > position - w). Keys lie at their positions, up to `n_keys` - 1: from 0, or from the
+    end of the `trunk` where there is one. All of the trunk is seen, so it does not go together with a sliding window.
     """
 
     positions: Int[Tensor, "row q"]
     n_keys: int
     trunk: Prefix | None = None
-    """What all rows see before position 0."""
+    """What all rows see before their own keys."""
     _masks: dict[int | None, Tensor | None] = field(default_factory=dict)
 
     def plainly_causal(self, window: int | None) -> bool:
@@ -48,7 +49,8 @@ class RaggedStep:
     def mask(self, window: int | None) -> Bool[Tensor, "row 1 q n_keys"] | None:
         """Which keys each query sees; None where all queries see all keys."""
         if window not in self._masks:
-            keys = torch.arange(self.n_keys, device=self.positions.device)
+            first = self.trunk.length if self.trunk else 0
+            keys = torch.arange(first, self.n_keys, device=self.positions.device)
             seen = keys <= self.positions[..., None]
             if window is not None:
                 seen &= keys > self.positions[..., None] - window

@@ -77,6 +77,11 @@ class Request:
         """How many leading positions another request with the same ids could reuse."""
         return min((position for position, _ in self.injections), default=len(self.prompt_ids))
 
+    @property
+    def reusable(self) -> int:
+        """How many leading positions may come from another request. The last prompt token always runs: its logits are needed."""
+        return min(self.shareable, len(self.prompt_ids) - 1)
+
 
 @dataclass(frozen=True)
 class Completion:
@@ -122,8 +127,7 @@ class Decoder:
         self._rows: list[_Row] = []
         self._finished: list[Completion] = []
         self._cache = KVCache()
-        self._prefixes: OrderedDict[bytes, tuple[NDArray[np.int64], Prefix]] = OrderedDict()
-        self._trunk_ids: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self._prefixes: OrderedDict[bytes, Prefix] = OrderedDict()
         config = model.text_config
         windowed = getattr(config, "sliding_window", None) or getattr(config, "attn_logit_softcapping", None)
         self._may_have_trunk = not windowed
@@ -196,7 +200,6 @@ class Decoder:
             self._plant_trunk()
         elif not self._on_trunk(first):
             self._cache.fold_trunk()
-            self._trunk_ids = self._trunk_ids[:0]
         group, start, prefixes = self._next_group(budget)
         slot = len(self._rows)
         self._cache.expected_slots = min(self.max_rows, slot + len(self._waiting))
@@ -217,10 +220,9 @@ class Decoder:
     def _plant_trunk(self) -> None:
         """Run what all the waiting requests begin with, once for all rows, where there are enough of them."""
         self._cache.clear()
-        self._trunk_ids = self._trunk_ids[:0]
         waiting = list(itertools.islice(self._waiting, self.max_rows))
         first = waiting[0]
-        shared = min(_shared_length(first.id_array, r.id_array, min(first.shareable, r.shareable, len(r.prompt_ids) - 1)) for r in waiting)
+        shared = min(_shared_length(first.id_array, request.id_array, min(first.reusable, request.reusable)) for request in waiting)
         if not self._may_have_trunk or len(waiting) < _MIN_TRUNK_ROWS or shared < _MIN_SHARED_PREFIX:
             return
         start, prefix = self._longest_prefix(first)
@@ -231,11 +233,11 @@ class Decoder:
             self._forward(slice(0, 1), torch.arange(start, shared, device=self.model.device)[None], 1, input_ids=ids)
             prefix = self._keep_prefix(first.id_array[:shared], 0)
             self._cache.clear()
-        self._cache.trunk, self._trunk_ids = prefix.first(shared), first.id_array[:shared]
+        self._cache.trunk = prefix.first(shared)
 
     def _on_trunk(self, request: Request) -> bool:
-        n = len(self._trunk_ids)
-        return _shared_length(self._trunk_ids, request.id_array, min(request.shareable, len(request.prompt_ids) - 1)) == n
+        trunk = self._cache.trunk
+        return trunk is None or _shared_length(trunk.ids, request.id_array, request.reusable) == trunk.length
 
     def _next_group(self, budget: int) -> tuple[list[Request], int, list[Prefix | None]]:
         """The waiting requests to run in one pass, the prefix length they all reuse, and where each takes it from.
@@ -292,9 +294,7 @@ class Decoder:
     ) -> Float[Tensor, "row kept vocab"]:
         n_keys = int(positions[:, -1].max()) + 1
         self._cache.target(slots, positions, n_keys)
-        trunk = self._cache.trunk
-        shared = self._cache.trunk_length
-        with ragged_step(RaggedStep(positions - shared, n_keys - shared, trunk)):
+        with ragged_step(RaggedStep(positions, n_keys, self._cache.trunk)):
             out = self.model.network(
                 input_ids=input_ids,
                 inputs_embeds=inputs_embeds,
@@ -333,29 +333,27 @@ class Decoder:
         self._finished.append(Completion(row.request, row.ids, reason, logprobs, row.reused))
 
     def _longest_prefix(self, request: Request) -> tuple[int, Prefix | None]:
-        """How much of a prompt a kept prefix covers, and which one. The last prompt token always runs: its logits are needed."""
-        limit = min(request.shareable, len(request.prompt_ids) - 1)
+        """How much of a prompt the trunk or a kept prefix covers, and which one."""
         best, length = None, _MIN_SHARED_PREFIX - 1
-        for key, (ids, _) in self._prefixes.items():
-            shared = _shared_length(ids, request.id_array, limit)
+        trunk = [self._cache.trunk] if self._cache.trunk else []
+        for prefix in (*self._prefixes.values(), *trunk):
+            shared = _shared_length(prefix.ids, request.id_array, request.reusable)
             if shared > length:
-                best, length = key, shared
-        trunk = self._cache.trunk
-        if trunk is not None and (best is None or length < trunk.length):
-            return trunk.length, trunk
+                best, length = prefix, shared
         if best is None:
             return 0, None
-        self._prefixes.move_to_end(best)
-        return length, self._prefixes[best][1]
+        if (key := best.ids.tobytes()) in self._prefixes:
+            self._prefixes.move_to_end(key)
+        return length, best
 
     def _keep_prefix(self, ids: NDArray[np.int64], slot: int) -> Prefix:
         """A copy of what a slot holds for the first tokens of its row, kept for later rows while there is room."""
         key = ids.tobytes()
         if key in self._prefixes:
-            return self._prefixes[key][1]
-        prefix = self._cache.read_prefix(slot, len(ids))
-        self._prefixes[key] = (ids, prefix)
-        while sum(kept.n_bytes for _, kept in self._prefixes.values()) > _PREFIX_BYTES:
+            return self._prefixes[key]
+        prefix = self._cache.read_prefix(slot, ids)
+        self._prefixes[key] = prefix
+        while sum(kept.n_bytes for kept in self._prefixes.values()) > _PREFIX_BYTES:
             self._prefixes.popitem(last=False)
         return prefix
 

@@ -7,8 +7,10 @@ import inspect
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import Cache
 
@@ -27,16 +29,21 @@ def cache_argument(network: nn.Module, cache: Cache) -> dict[str, Any]:
     return {_cache_names[kind]: cache}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prefix:
-    """Keys and values of the first `length` positions of a row, one `[kv_heads, length, d_head]` pair a layer."""
+    """Keys and values of the first positions of a row, one `[kv_heads, length, d_head]` pair a layer, and the tokens they are of."""
 
+    ids: NDArray[np.int64]
     layers: list[tuple[Tensor, Tensor]]
-    length: int
+
+    @property
+    def length(self) -> int:
+        """Positions held."""
+        return len(self.ids)
 
     def first(self, length: int) -> "Prefix":
         """Its first `length` positions."""
-        return Prefix([(k[:, :length], v[:, :length]) for k, v in self.layers], length)
+        return Prefix(self.ids[:length], [(k[:, :length], v[:, :length]) for k, v in self.layers])
 
     @property
     def n_bytes(self) -> int:
@@ -110,14 +117,14 @@ class KVCache(Cache):
         for buffer in (*self.keys, *self.values):
             buffer[destination, :, :own] = buffer[source, :, :own]
 
-    def read_prefix(self, slot: int, length: int) -> Prefix:
-        """A copy of a row's first `length` positions."""
-        own = max(length - self.trunk_length, 0)
-        pairs = [(k[slot, :, :own].clone(), v[slot, :, :own].clone()) for k, v in zip(self.keys, self.values, strict=True)]
-        if self.trunk:
-            shared = self.trunk.first(length).layers
-            pairs = [(torch.cat([kt, k], 1), torch.cat([vt, v], 1)) for (kt, vt), (k, v) in zip(shared, pairs, strict=True)]
-        return Prefix(pairs, length)
+    def read_prefix(self, slot: int, ids: NDArray[np.int64]) -> Prefix:
+        """A copy of what a row holds for its first tokens, `ids`, which start with the trunk's."""
+        own = len(ids) - self.trunk_length
+        pairs = [(k[slot, :, :own], v[slot, :, :own]) for k, v in zip(self.keys, self.values, strict=True)]
+        if self.trunk is None:
+            return Prefix(ids, [(k.clone(), v.clone()) for k, v in pairs])
+        whole = zip(self.trunk.layers, pairs, strict=True)
+        return Prefix(ids, [(torch.cat([kt, k], dim=1), torch.cat([vt, v], dim=1)) for (kt, vt), (k, v) in whole])
 
     def write_prefix(self, slot: int, prefix: Prefix, length: int) -> None:
         """Set a row's first `length` positions from a prefix of at least that length, which starts with the trunk."""

@@ -50,14 +50,15 @@ def choose_tokens(logits: Float[Tensor, "row vocab"], params: list[SamplingParam
     greedy = [row for row, p in enumerate(params) if p.temperature <= 0]
     cut = [row for row, p in enumerate(params) if p.temperature > 0 and (p.top_p < 1 or p.top_k > 0)]
     whole = sorted(set(range(len(params))) - set(greedy) - set(cut))
-    chosen = [-1] * len(params)
-    for rows, tokens in ((greedy, _rows(logits, greedy).argmax(dim=-1)), (whole, _draw(logits, top, whole, params, uniforms))):
-        for row, token in zip(rows, tokens.tolist(), strict=True):
-            chosen[row] = token
+    chosen: dict[int, int] = {}
+    if greedy:
+        chosen |= zip(greedy, _rows(logits, greedy).argmax(dim=-1).tolist(), strict=True)
+    if whole:
+        chosen |= zip(whole, _draw(logits, top, whole, params, uniforms).tolist(), strict=True)
     for row in cut:
         probabilities = torch.softmax(logits[row] / params[row].temperature, dim=-1)
         chosen[row] = _choose_truncated(probabilities, params[row], uniforms[row])
-    return chosen
+    return [chosen[row] for row in range(len(params))]
 
 
 def _rows(tensor: Tensor, rows: list[int]) -> Tensor:

@@ -19,7 +19,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline, make_union
+from sklearn.pipeline import Pipeline, make_pipeline, make_union
 from transformers import AutoModel, AutoTokenizer
 
 from audit.labels import read_labels
@@ -57,7 +57,7 @@ def figures(scores: NDArray[np.float64], yes: NDArray[np.bool_]) -> tuple[str, s
     return f"{roc_auc_score(yes, scores):.2f}", f"{(scores[yes] > threshold).mean():.2f}"
 
 
-def ngrams() -> object:
+def ngrams() -> Pipeline:
     """Logistic regression on word and character n-grams."""
     words = TfidfVectorizer(ngram_range=(1, 3), sublinear_tf=True, min_df=2)
     characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True, min_df=2)
@@ -90,7 +90,7 @@ def main() -> None:
         ("n-grams, writers 1, 3, 4 and dev", joined(others, own), "writer 2", second),
         ("n-grams, writers 1 to 4", joined(others, second), "dev", own),
     ):
-        model = ngrams().fit(*train)  # type: ignore[attr-defined]
+        model = ngrams().fit(*train)
         share = f"{(model.predict_proba(real)[:, 1] > 0.5).mean():.0%}" if real else "—"
         table.add_row(what, name, *figures(model.predict_proba(held[0])[:, 1], held[1]), share)
     if given.minilm is not None:

@@ -9,7 +9,6 @@ once, as its users would; the engine runs the adapter over shared weights. Loadi
 import argparse
 import os
 import statistics
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -43,7 +42,7 @@ def main() -> None:
     llm = verbalizer_for("av_vllm:max_model_len=512", model).engine  # type: ignore[attr-defined]
     own = verbalizer_for("av", model)
     assert isinstance(own, ActivationVerbalizer)
-    av = with_prompt(replace(own, shared=False), given.prompt)
+    av = with_prompt(own, given.prompt)
     torch.set_num_threads(given.threads)
     with torch.inference_mode():
         prompts = list(embedded_prompts(av, vectors, model.network).to(model.precision.dtype))
