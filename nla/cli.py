@@ -208,7 +208,7 @@ def _reconstructor(where: str, base: "LoadedModel") -> "Reconstructor":
 
 
 def _work_folder(config: Path, work: Path | None) -> Path:
-    from nla.embedded import cache_dir
+    from nla.wheels import cache_dir
 
     return work or cache_dir() / "nla" / config.stem
 

@@ -114,7 +114,7 @@ class Decoder:
     Args:
         model: the model; its lock is held during each forward pass.
         max_rows: rows decoded at once.
-        max_positions: bound on rows x longest row, which bounds the memory of keys and values.
+        max_positions: bound on rows x longest row (less what all rows share), which bounds the memory of keys and values.
         prefill_tokens: prompt tokens run between two decoding steps while rows are decoding.
     """
 
@@ -180,7 +180,8 @@ class Decoder:
             return True
         longest = max(len(r.prompt_ids) + r.max_tokens for r in (*requests, *(row.request for row in self._rows)))
         rows = len(self._rows) + len(requests)
-        return rows <= self.max_rows and rows * min(longest, self.model.max_positions) <= self.max_positions
+        own = min(longest, self.model.max_positions) - self._cache.trunk_length
+        return rows <= self.max_rows and rows * own <= self.max_positions
 
     def _drop_cancelled(self) -> None:
         for request in [r for r in self._waiting if r.cancelled]:

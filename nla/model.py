@@ -22,6 +22,7 @@ from nla.devices import Precision, resolve_device, resolve_precision
 from nla.errors import ConfigError, FetchError, ModelError
 from nla.launch import user_path
 from nla.packing import pack_linears
+from nla.wheels import Report
 
 State = Literal["cached", "to fetch", "gated, to fetch"]
 
@@ -233,7 +234,7 @@ def resolve_source(name: str, revision: str | None = None) -> Source:
     )
 
 
-def fetch(name: str, report: embedded.Report) -> str:
+def fetch(name: str, report: Report) -> str:
     """Get a model's files onto this machine; returns where they lie.
 
     Raises:

@@ -14,7 +14,7 @@ from torch.nn.functional import linear
 _ROWS_HINT = 16
 _FEWEST_ROWS = {torch.bfloat16: 1, torch.float32: 8}
 """Rows from which the packed product is the faster one."""
-_SMALLEST = 2**17
+_SMALLEST = 2**16
 """Weights with fewer numbers gain nothing."""
 
 

@@ -14,6 +14,8 @@ _CANDIDATES = 512
 """How many of the likeliest tokens are looked at first when top-p or top-k is asked for; a full sort only if they do not suffice."""
 _BLOCK = 256
 """Tokens whose weights are summed at once to find a draw's place."""
+_CHUNK = 2**20
+"""Numbers worked on at once: of the rows of a large batch, as many as stay in a processor's cache from one operation to the next."""
 _NEGLIGIBLE = -80.0
 """Log of the weight, relative to the likeliest token's, below which a token is not drawn."""
 
@@ -73,10 +75,17 @@ def _draw(
     On a CPU a number too small for float32's normal range costs 50 times as much as another, and at low temperatures most weights are:
     what is less than e^-80 of the likeliest token counts as zero.
     """
-    temperatures = torch.tensor([params[row].temperature for row in rows], dtype=logits.dtype, device=logits.device)
-    weights = (_rows(logits, rows) - _rows(top, rows)).div_(temperatures[:, None])
-    weights = threshold(weights.clamp_(min=_NEGLIGIBLE - 1).exp_(), math.exp(_NEGLIGIBLE), 0.0, inplace=True)
-    return _invert(weights, torch.tensor([uniforms[row] for row in rows], dtype=torch.float64, device=logits.device))
+    temperatures = torch.tensor([params[row].temperature for row in rows], dtype=logits.dtype, device=logits.device)[:, None]
+    draws = torch.tensor([uniforms[row] for row in rows], dtype=torch.float64, device=logits.device)
+    size = len(rows) if logits.is_cuda else max(1, _CHUNK // logits.shape[1])
+    parts = zip(*(t.split(size) for t in (_rows(logits, rows), _rows(top, rows), temperatures, draws)), strict=True)
+    return torch.cat([_invert(_weights(part, best, heat), share) for part, best, heat, share in parts])
+
+
+def _weights(logits: Float[Tensor, "row vocab"], top: Float[Tensor, "row 1"], temperatures: Float[Tensor, "row 1"]) -> Tensor:
+    """What each token weighs against the likeliest, which weighs 1."""
+    scaled = (logits - top).div_(temperatures).clamp_(min=_NEGLIGIBLE - 1)
+    return threshold(scaled.exp_(), math.exp(_NEGLIGIBLE), 0.0, inplace=True)
 
 
 def _invert(weights: Float[Tensor, "row vocab"], draws: Float64[Tensor, " row"]) -> Int[Tensor, " row"]:

@@ -11,7 +11,7 @@ import huggingface_hub.constants
 import pytest
 import torch
 
-from nla import embedded
+from nla import embedded, wheels
 from nla.devices import resolve_precision
 from nla.errors import ConfigError, FetchError, ModelError
 from nla.model import ALIASES, LoadedModel, alias_state, fetch, load_model, resolve_source
@@ -132,7 +132,7 @@ class TestEmbeddedModel:
         folder = embedded.embedded_dir()
         folder.mkdir(parents=True)
         (folder / "model.safetensors").write_bytes(b"weights")
-        digest = embedded._sha256(folder / "model.safetensors")
+        digest = wheels.sha256(folder / "model.safetensors")
         stamp = {"files": {"model.safetensors": [7, digest]}}
         assert not embedded.is_cached()
         (folder / "harness.json").write_text(json.dumps(stamp))

@@ -29,7 +29,7 @@ from nla.worker import worker_for
 
 OPEN, CLOSE = "<explanation>", "</explanation>"
 MAX_TOKENS = 300
-MAX_ROWS = 128
+MAX_ROWS = 256
 _TAIL = len(CLOSE) + 1
 
 
