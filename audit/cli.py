@@ -212,7 +212,10 @@ def fetch_command(names: Annotated[list[str], typer.Argument(help="Tasks whose h
 
 @app.command("groups")
 def groups_command(out: Out = Path("audit")) -> None:
-    """Whether explanations separate the positive control from the same items without it, by a word score that needs no grader."""
+    """Whether explanations separate the positive control from items without it, by a word score that needs no grader.
+
+    Without it: the same task's items, and for a benchmark also the deployment controls, which differ in more than the statement.
+    """
     import pandas as pd
 
     from audit.config import stored_config
@@ -221,9 +224,11 @@ def groups_command(out: Out = Path("audit")) -> None:
     stored_config(out)
     console = Console()
     for one in separations(*(pd.read_parquet(out / f"{name}.parquet") for name in ("transcripts", "explanations"))):
+        other = "itself" if one.against == one.task else one.against
         console.print(
-            f"{one.task}: AUROC {one.auroc:.2f} [{one.low:.2f}, {one.high:.2f}] of the share of explanations with a word of evaluation, "
-            f"{one.mean_stated:.1%} of {one.n_stated} transcripts with the statement against {one.mean_base:.1%} of {one.n_base} without",
+            f"{one.task} against {other}: AUROC {one.auroc:.2f} [{one.low:.2f}, {one.high:.2f}] of the share of explanations "
+            f"with a word of evaluation: {one.mean_stated:.1%} in {one.n_stated} transcripts with the statement, "
+            f"{one.mean_base:.1%} in {one.n_base} without",
             soft_wrap=True,
             markup=False,
         )

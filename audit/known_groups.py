@@ -1,7 +1,9 @@
 """Does the verbalizer's text separate two groups that are known to differ? A simple word score, without any grader.
 
-The groups: the same items with and without a system prompt that states the evaluation. Score of a transcript: share of its
-explanations that hold a word of evaluation. Reported as AUROC (0.5 is chance) with a bootstrap interval over items.
+The groups: the same items with and without a system prompt that states the evaluation; and a benchmark's items with the statement against
+deployment chats without it, which differ in what they are about too, so that this one says only whether the text tells benchmark from chat.
+Score of a transcript: share of its explanations that hold a word of evaluation. Reported as AUROC (0.5 is chance) with a bootstrap
+interval over transcripts.
 """
 
 import re
@@ -14,17 +16,21 @@ from scipy.stats import rankdata
 
 from audit.config import BASE, POSITIVE
 from audit.stats import ALPHA
+from audit.tables import CONTROL_ROLE
 from nla.sampling import seeded_generator
 
 WORDS = re.compile(r"\b(tests?|tested|testing|evaluat\w*|assess\w*|benchmark\w*|exam\w*|scored?|graders?|graded)\b", re.IGNORECASE)
 _DRAWS = 2_000
+CHATS = "deployment controls"
 
 
 @dataclass(frozen=True)
 class Separation:
-    """AUROC of the word score between the two groups of a task, with its 95 % interval, and the mean score of each."""
+    """AUROC of the word score between two groups, with its 95 % interval, and the mean score of each."""
 
     task: str
+    against: str
+    """Whose transcripts without the statement are the other group: the task's own, or those of the `CHATS`."""
     auroc: float
     low: float
     high: float
@@ -35,25 +41,29 @@ class Separation:
 
 
 def separations(transcripts: pd.DataFrame, explanations: pd.DataFrame) -> list[Separation]:
-    """One row a task that was run in both conditions."""
+    """One row a task that was run in both conditions; for a benchmark, another against the deployment controls."""
     scores = explanations.assign(hit=explanations.explanation.fillna("").map(lambda text: WORDS.search(text) is not None))
     by_transcript = scores.groupby("transcript").hit.mean()
     table = transcripts.assign(score=transcripts.transcript.map(by_transcript)).dropna(subset=["score"])
+    chats = table[(table.condition == BASE) & (table.role == CONTROL_ROLE)]
     found = []
     for task, one in table.groupby("task"):
-        stated, base = (one[one.condition == name].score.to_numpy(np.float64) for name in (POSITIVE, BASE))
-        if len(stated) and len(base):
-            found.append(_separation(str(task), stated, base))
+        stated, base = (one[one.condition == name] for name in (POSITIVE, BASE))
+        others = [(str(task), base), (CHATS, chats if (one.role != CONTROL_ROLE).all() else chats[:0])]
+        for name, other in others:
+            if len(stated) and len(other):
+                found.append(_separation(str(task), name, stated.score.to_numpy(np.float64), other.score.to_numpy(np.float64)))
     return found
 
 
-def _separation(task: str, stated: NDArray[np.float64], base: NDArray[np.float64]) -> Separation:
+def _separation(task: str, against: str, stated: NDArray[np.float64], base: NDArray[np.float64]) -> Separation:
     draws = seeded_generator("groups", task, len(stated), len(base))
     drawn = [
         auroc(stated[draws.integers(len(stated), size=len(stated))], base[draws.integers(len(base), size=len(base))]) for _ in range(_DRAWS)
     ]
     low, high = np.percentile(drawn, [50 * ALPHA, 100 - 50 * ALPHA])
-    return Separation(task, auroc(stated, base), float(low), float(high), len(stated), len(base), float(stated.mean()), float(base.mean()))
+    between = auroc(stated, base), float(low), float(high)
+    return Separation(task, against, *between, len(stated), len(base), float(stated.mean()), float(base.mean()))
 
 
 def auroc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float:

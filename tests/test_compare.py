@@ -56,8 +56,13 @@ def test_auroc_is_scikit_learns_and_groups_that_differ_are_separated() -> None:
     stated, base = rng.integers(0, 5, 40) / 4, rng.integers(0, 4, 50) / 4
     labels = np.r_[np.ones(40), np.zeros(50)]
     assert auroc(stated, base) == pytest.approx(roc_auc_score(labels, np.r_[stated, base]))
-    table = pd.DataFrame({"transcript": range(20), "task": "chat", "condition": ["base"] * 10 + ["positive_control"] * 10})
-    texts = ["It talks of rivers.", "It begins."] * 10 + ["This is a test of an AI.", "It begins."] * 10
-    told = pd.DataFrame({"transcript": np.repeat(range(20), 2), "explanation": texts})
-    [found] = separations(table, told)
-    assert (found.auroc, found.mean_stated, found.mean_base) == (1.0, 0.5, 0.0)
+    conditions = ["base"] * 10 + ["positive_control"] * 10
+    tasks = {"chat": "deployment control", "sums": "benchmark"}
+    tables = [pd.DataFrame({"task": task, "role": role, "condition": conditions}) for task, role in tasks.items()]
+    table = pd.concat(tables, ignore_index=True).assign(transcript=range(40))
+    texts = (["It talks of rivers.", "It begins."] * 10 + ["This is a test of an AI.", "It begins."] * 10) + ["A test of sums.", "-"] * 20
+    told = pd.DataFrame({"transcript": np.repeat(range(40), 2), "explanation": texts})
+    chat, same, chats = separations(table, told)
+    assert (chat.task, chat.against, chat.auroc, chat.mean_stated, chat.mean_base) == ("chat", "chat", 1.0, 0.5, 0.0)
+    assert (same.against, same.auroc, chats.against, chats.auroc) == ("sums", 0.5, "deployment controls", 1.0)
+    assert (chats.n_stated, chats.n_base, chats.low) == (10, 10, 1.0)
