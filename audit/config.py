@@ -64,7 +64,7 @@ class AuditConfig(BaseModel):
     nla: str | None = None
     grader: str = "rules"
     labels: str | None = None
-    """Labelled explanations on which the grader's errors are measured; None takes the shipped ones for the rule grader."""
+    """Labelled explanations on which the grader's errors are measured; None takes the shipped ones for a grader that costs nothing."""
     layer: int | None = Field(default=None, ge=0)
     positive_control: bool = True
     steer: tuple[float, ...] = ()

@@ -10,6 +10,7 @@ from audit.result import AuditResult, Cell
 from audit.run import cells_done, has_rewrites, seconds_done
 from audit.stats import ALPHA, Estimate
 from audit.stats_power import limits, paired_detectable, transcripts_needed
+from graders import is_free
 
 GRADER_TOKENS = 1_400
 """Tokens of the rubric, an explanation and a reply, about; the rubric is most of it."""
@@ -47,9 +48,7 @@ def _cost(config: AuditConfig, explanations: int, out: Path | None) -> str:
     else:
         told = f"{cells} cells; how long they take is told once one of them is done."
     tokens = (
-        ""
-        if config.grader == "rules"
-        else f" A grader that is a model reads about {explanations * GRADER_TOKENS / 1e6:.1f} million tokens."
+        "" if is_free(config.grader) else f" A grader that is a model reads about {explanations * GRADER_TOKENS / 1e6:.1f} million tokens."
     )
     return told + tokens
 

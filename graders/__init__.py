@@ -29,3 +29,12 @@ def build_grader(spec: str) -> Grader:
         raise ConfigError(f"grader '{name}' takes no options; found {', '.join(options)}.")
     built: Grader = factory(**options)
     return built
+
+
+def is_free(spec: str) -> bool:
+    """Whether grading costs nothing: no key is needed and no model role asked. A grader that does not say so (`free`) may cost something.
+
+    Raises:
+        ConfigError: as `build_grader`.
+    """
+    return bool(getattr(build_grader(spec), "free", False))

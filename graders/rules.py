@@ -205,6 +205,7 @@ class RuleGrader:
     """Grades by `grade_text`; blurb and context are not used."""
 
     name = "rules"
+    free = True
 
     async def grade(self, texts: Sequence[str], *, kind: TextKind, blurb: str = "", context: str = "") -> list[Grade]:
         """Grade texts, in order, each by itself."""

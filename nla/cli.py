@@ -176,8 +176,10 @@ def explain_text(
 
     av, base = load_verbalizer(pair, device=device, dtype=dtype)
     ids = encode_content(base.tokenizer, text)
-    chosen = range(len(ids)) if not token else [position % len(ids) if ids else 0 for position in token]
-    if not ids or any(not -len(ids) <= position < len(ids) for position in token or []):
+    if not ids:
+        raise ConfigError("the text is empty; give one with at least one token (--text).")
+    chosen = range(len(ids)) if not token else [position % len(ids) for position in token]
+    if any(not -len(ids) <= position < len(ids) for position in token or []):
         raise ConfigError(f"the text has {len(ids)} tokens; give positions from {-len(ids)} to {len(ids) - 1}.")
     vectors = residual_stream(base, ids, av.layer)[list(chosen)].cpu()
     told = av.verbalize(vectors, [("explain", position) for position in chosen])

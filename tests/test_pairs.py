@@ -100,6 +100,8 @@ def test_score_and_explain_run_from_the_command_line(pair: Path, tmp_path: Path,
     found = json.loads((tmp_path / "s.json").read_text())
     assert found["n"] == 20
     assert {m["name"] for m in found["measures"]} >= {"fve_nrm, round trip", "fve_nrm, control: mean vector", "failed or truncated"}
+    empty = CliRunner().invoke(nla.cli.app, ["explain", str(pair), "--text", "", "--dtype", "float32", "--device", "cpu"])
+    assert "the text is empty" in str(empty.exception)
     told = CliRunner().invoke(nla.cli.app, ["explain", str(pair), "--text", "ab", "--token", "-1", "--dtype", "float32", "--device", "cpu"])
     assert told.exit_code == 0, told.output
     assert "'b'" in told.output

@@ -1,0 +1,55 @@
+"""The rules, and a small trained classifier for what they miss: indirect wordings that no pattern claims. Local, without a key.
+
+Where the rules say YES, that stands, with their rule and evidence; else the classifier's log-odds of YES decide: above one threshold YES,
+above a lower one UNCLEAR. It was trained on explanations, so assistant turns are graded by the rules alone. Figures: `graders/labels`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import anyio
+
+from graders.base import Grade, TextKind, Verdict
+from graders.rules import MAX_EVIDENCE, grade_text
+
+RULE = "classifier"
+"""What stands in place of a rubric rule where the classifier decided."""
+
+
+def _graded(texts: Sequence[str]) -> list[Grade]:
+    from graders.classifier_net import load_classifier
+
+    grades = [grade_text(text, "explanation") for text in texts]
+    missed = [i for i, grade in enumerate(grades) if grade.scored and grade.verdict is not Verdict.YES]
+    if missed:
+        classifier = load_classifier()
+        for i, logit in zip(missed, classifier.logits([texts[i] for i in missed]), strict=True):
+            if logit > classifier.yes_above:
+                grades[i] = Grade(Verdict.YES, RULE, classifier.evidence(texts[i])[:MAX_EVIDENCE].strip())
+            elif logit > classifier.unclear_above and grades[i].verdict is Verdict.NO:
+                grades[i] = replace(
+                    grades[i], verdict=Verdict.UNCLEAR, rule=RULE, evidence=classifier.evidence(texts[i])[:MAX_EVIDENCE].strip()
+                )
+    return grades
+
+
+class ClassifierGrader:
+    """Grades explanations by the rules and the trained classifier; blurb and context are not used."""
+
+    name = "classifier"
+    free = True
+
+    async def grade(self, texts: Sequence[str], *, kind: TextKind, blurb: str = "", context: str = "") -> list[Grade]:
+        """Grade texts, in order, each by itself. Assistant turns are graded by the rules.
+
+        Raises:
+            FetchError, ContractError: see `load_classifier`.
+        """
+        if kind == "response":
+            return [grade_text(text, kind) for text in texts]
+        return await anyio.to_thread.run_sync(_graded, list(texts))
+
+
+def grader() -> ClassifierGrader:
+    """The classifier, as found by module name."""
+    return ClassifierGrader()

