@@ -180,7 +180,9 @@ class Decoder:
             return True
         longest = max(len(r.prompt_ids) + r.max_tokens for r in (*requests, *(row.request for row in self._rows)))
         rows = len(self._rows) + len(requests)
-        own = min(longest, self.model.max_positions) - self._cache.trunk_length
+        # A row that is not on the trunk makes all rows hold it.
+        shared = self._cache.trunk_length if self._on_trunk(requests[0]) else 0
+        own = min(longest, self.model.max_positions) - shared
         return rows <= self.max_rows and rows * own <= self.max_positions
 
     def _drop_cancelled(self) -> None:

@@ -125,6 +125,20 @@ def test_a_full_context_window_ends_a_row(tiny: LoadedModel) -> None:
     assert (over.ids, over.stop_reason) == ([], "model_length")
 
 
+def test_a_row_off_the_trunk_joins_only_when_all_rows_fit_with_the_trunk_in_each(tiny: LoadedModel) -> None:
+    together = [Request([70] * 40 + [65 + i] * 4, 20, sampling=GREEDY) for i in range(8)]
+    alone = Request([80] * 63, 1, sampling=GREEDY)
+    decoder = Decoder(tiny, max_positions=300)  # 8 rows of 24 positions after the trunk fit, 9 rows of 64 do not
+    for request in together:
+        decoder.add(request)
+    ended = [done.request for done in decoder.step()]
+    decoder.add(alone)  # while the others share their beginning
+    while decoder.busy:
+        ended += [done.request for done in decoder.step()]
+    assert ended[-1] is alone
+    assert len(ended) == 9
+
+
 def test_cancelled_requests_leave_at_once(tiny: LoadedModel) -> None:
     decoder = Decoder(tiny)
     jobs = requests(n=50)
