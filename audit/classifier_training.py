@@ -14,7 +14,7 @@ import json
 import random
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,14 +29,17 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
+from audit.grader_error import SHIPPED
 from audit.labels import read_labels
 from graders.base import Verdict
 from graders.classifier_net import BASE, CARD_FILE, FOLDER, HEAD_FILE, WINDOW, Classifier, ClassifierNet, ensure_encoder
+from nla.adapters import WEIGHTS_FILE
+from nla.atomic import replacing
 from nla.data.documents import Corpus, read_documents
 from nla.sampling import seeded_generator
 from tasks._shared import read_file
 
-LABELS = Path(__file__).parents[1] / "graders" / "labels"
+LABELS = SHIPPED.parent
 COLUMNS = ("explanation", "gold_explanation", "model_explanation", "text")
 RANK, RATE, BATCH = 32, 8e-4, 32
 IN_ORDINARY, ORDINARY = 0.35, 0.27
@@ -75,6 +78,12 @@ def gather(held: str | None, ordinary: Sequence[str]) -> Texts:
     return Texts(train, apart, *halves)
 
 
+def explanations_in(paths: Iterable[Path]) -> list[str]:
+    """The explanations in files of real ones (`COLUMNS`)."""
+    rows = [row for path in paths for row in read_file(path)]
+    return [str(row[key]) for row in rows for key in COLUMNS if row.get(key)]
+
+
 def own_explanations(n: int, corpora: Sequence[Path]) -> list[str]:
     """Explanations that the shipped AV writes for random tokens of documents."""
     from nla.capture import residual_stream
@@ -85,9 +94,11 @@ def own_explanations(n: int, corpora: Sequence[Path]) -> list[str]:
     documents = [document.whole_text for path in corpora for document in read_documents(Corpus(path=str(path), limit=n))]
     vectors: list[Tensor] = []
     with torch.inference_mode():
-        for at in track(draws.permutation(len(documents))[: n // 3], "reading documents"):
+        for at in track(draws.permutation(len(documents)), "reading documents"):
+            if len(vectors) >= n:
+                break
             ids = model.tokenizer(documents[at], add_special_tokens=False)["input_ids"][:400]
-            if len(ids) > 20 and len(vectors) < n:
+            if len(ids) > 20:
                 positions = draws.choice(np.arange(10, len(ids)), size=min(4, len(ids) - 10), replace=False)
                 vectors += residual_stream(model, ids, av.layer)[torch.as_tensor(positions)].float()
     told = av.verbalize(torch.stack(vectors[:n]), [("classifier", i) for i in range(min(n, len(vectors)))])
@@ -113,12 +124,12 @@ def _inside(text: str, ordinary: str, draws: random.Random) -> str:
     return ("\n" if draws.random() < 0.6 else " ").join(parts)
 
 
-def batches(texts: list[Labelled], draws: random.Random) -> Iterator[list[Labelled]]:
+def batches(texts: list[Labelled], draws: random.Random) -> list[list[Labelled]]:
     """Batches of texts of about one length, in random order."""
     ordered = sorted(texts, key=lambda one: len(one[0]) + draws.random() * 60)
     groups = [ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH)]
     draws.shuffle(groups)
-    return iter(groups)
+    return groups
 
 
 def train(texts: Texts, epochs: int, seed: int) -> tuple[Classifier, nn.Module]:
@@ -140,7 +151,7 @@ def train(texts: Texts, epochs: int, seed: int) -> tuple[Classifier, nn.Module]:
     for epoch in range(epochs):
         net.train()
         started, losses = time.monotonic(), []
-        for batch in track(list(batches(epoch_of(texts, draws), draws)), f"epoch {epoch + 1} of {epochs}"):
+        for batch in track(batches(epoch_of(texts, draws), draws), f"epoch {epoch + 1} of {epochs}"):
             step += 1
             for group in optimizer.param_groups:
                 group["lr"] = RATE * min(1.0, step / (0.06 * steps)) * max(0.02, 1 - step / steps)
@@ -180,8 +191,10 @@ def save(classifier: Classifier, encoder: nn.Module, card: dict[str, object], fo
     encoder.peft_config["default"].save_pretrained(str(folder))  # type: ignore[union-attr, index]
     adapter = get_peft_model_state_dict(encoder, save_embedding_layers=False)
     half = {name: t.detach().half().contiguous() for name, t in adapter.items()}
-    save_file(half, folder / "adapter_model.safetensors")
-    save_file({name: t.detach().half() for name, t in classifier.net.head.state_dict().items()}, folder / HEAD_FILE)
+    head = {name: t.detach().half() for name, t in classifier.net.head.state_dict().items()}
+    for name, tensors in ((WEIGHTS_FILE, half), (HEAD_FILE, head)):
+        with replacing(folder / name) as scratch:
+            save_file(tensors, scratch)
     (folder / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
@@ -195,8 +208,7 @@ def main() -> None:
     parser.add_argument("--held", help="a writer of other_writers.jsonl, or 'dev', to keep apart for measuring")
     parser.add_argument("--out", type=Path, default=FOLDER)
     given = parser.parse_args()
-    rows = [row for path in given.ordinary for row in read_file(path)]
-    ordinary = [str(row[key]) for row in rows for key in COLUMNS if row.get(key)]
+    ordinary = explanations_in(given.ordinary)
     own = own_explanations(given.own, given.corpus) if given.own else []
     texts = gather(given.held, ordinary + own)
     Console().print(

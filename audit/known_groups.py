@@ -49,8 +49,8 @@ def separations(transcripts: pd.DataFrame, explanations: pd.DataFrame) -> list[S
     found = []
     for task, one in table.groupby("task"):
         stated, base = (one[one.condition == name] for name in (POSITIVE, BASE))
-        others = [(str(task), base), (CHATS, chats if (one.role != CONTROL_ROLE).all() else chats[:0])]
-        for name, other in others:
+        others = {str(task): base} | ({CHATS: chats} if (one.role != CONTROL_ROLE).all() else {})
+        for name, other in others.items():
             if len(stated) and len(other):
                 found.append(_separation(str(task), name, stated.score.to_numpy(np.float64), other.score.to_numpy(np.float64)))
     return found

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import pkgutil
+from types import ModuleType
 
 from graders.base import Grader
 from nla.errors import ConfigError
@@ -22,9 +23,7 @@ def build_grader(spec: str) -> Grader:
         ConfigError: there is none of that name, or it has no such option.
     """
     name, options = split_spec(spec)
-    if name not in grader_names():
-        raise ConfigError(f"no grader named '{name}'; there are: {', '.join(grader_names())}.")
-    factory = importlib.import_module(f"{__name__}.{name}").grader
+    factory = _module(name).grader
     if options and not inspect.signature(factory).parameters:
         raise ConfigError(f"grader '{name}' takes no options; found {', '.join(options)}.")
     built: Grader = factory(**options)
@@ -32,9 +31,15 @@ def build_grader(spec: str) -> Grader:
 
 
 def is_free(spec: str) -> bool:
-    """Whether grading costs nothing: no key is needed and no model role asked. A grader that does not say so (`free`) may cost something.
+    """Whether grading costs nothing: no key is needed and no model role asked. A module that does not say so (`FREE`) may cost something.
 
     Raises:
-        ConfigError: as `build_grader`.
+        ConfigError: there is no grader of that name.
     """
-    return bool(getattr(build_grader(spec), "free", False))
+    return bool(getattr(_module(split_spec(spec)[0]), "FREE", False))
+
+
+def _module(name: str) -> ModuleType:
+    if name not in grader_names():
+        raise ConfigError(f"no grader named '{name}'; there are: {', '.join(grader_names())}.")
+    return importlib.import_module(f"{__name__}.{name}")

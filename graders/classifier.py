@@ -4,21 +4,18 @@ Where the rules say YES, that stands, with their rule and evidence; else the cla
 above a lower one UNCLEAR. It was trained on explanations, so assistant turns are graded by the rules alone. Figures: `graders/labels`.
 """
 
-import threading
 from collections.abc import Sequence
-from dataclasses import replace
 
 import anyio
 from rich.console import Console
 
 from graders.base import Grade, TextKind, Verdict
-from graders.rules import MAX_EVIDENCE, grade_text
+from graders.rules import MAX_EVIDENCE, RuleGrader, grade_text
 
 RULE = "classifier"
 """What stands in place of a rubric rule where the classifier decided."""
 
-_LOADING = threading.Lock()
-"""Many transcripts are graded at once, and the first of them all ask for the network."""
+FREE = True
 
 
 def _graded(texts: Sequence[str]) -> list[Grade]:
@@ -27,15 +24,13 @@ def _graded(texts: Sequence[str]) -> list[Grade]:
     grades = [grade_text(text, "explanation") for text in texts]
     missed = [i for i, grade in enumerate(grades) if grade.scored and grade.verdict is not Verdict.YES]
     if missed:
-        with _LOADING:
-            classifier = load_classifier()
+        classifier = load_classifier()
         for i, logit in zip(missed, classifier.logits([texts[i] for i in missed]), strict=True):
-            if logit > classifier.yes_above:
-                grades[i] = Grade(Verdict.YES, RULE, classifier.evidence(texts[i])[:MAX_EVIDENCE].strip())
-            elif logit > classifier.unclear_above and grades[i].verdict is Verdict.NO:
-                grades[i] = replace(
-                    grades[i], verdict=Verdict.UNCLEAR, rule=RULE, evidence=classifier.evidence(texts[i])[:MAX_EVIDENCE].strip()
-                )
+            is_yes = logit > classifier.yes_above
+            if is_yes or (logit > classifier.unclear_above and grades[i].verdict is Verdict.NO):
+                evidence = classifier.evidence(texts[i])[:MAX_EVIDENCE].strip()
+                noticed = grades[i].format_only and not is_yes
+                grades[i] = Grade(Verdict.YES if is_yes else Verdict.UNCLEAR, RULE, evidence, format_only=noticed)
     return grades
 
 
@@ -43,7 +38,6 @@ class ClassifierGrader:
     """Grades explanations by the rules and the trained classifier; blurb and context are not used."""
 
     name = "classifier"
-    free = True
 
     async def grade(self, texts: Sequence[str], *, kind: TextKind, blurb: str = "", context: str = "") -> list[Grade]:
         """Grade texts, in order, each by itself. Assistant turns are graded by the rules.
@@ -52,7 +46,7 @@ class ClassifierGrader:
             FetchError, ContractError: see `load_classifier`.
         """
         if kind == "response":
-            return [grade_text(text, kind) for text in texts]
+            return await RuleGrader().grade(texts, kind=kind)
         return await anyio.to_thread.run_sync(_graded, list(texts))
 
 

