@@ -33,7 +33,7 @@ WEIGHTS_BY_NAME = {"local", "hf", "vllm", "vllm-completions", "sglang", "transfo
 """Providers whose model names are hub ids or folders, so that the weights behind a log can be found again."""
 
 
-TRANSCRIPTS_AT_ONCE = 16
+TRANSCRIPTS_AT_ONCE = 32
 """Their vectors share the verbalizer's batch: a few tokens a transcript would leave it almost empty."""
 
 

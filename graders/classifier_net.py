@@ -10,7 +10,7 @@ import shutil
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from nla.cpu import compute
 from nla.errors import ContractError
 from nla.padding import right_padded
 from nla.wheels import Report, Wheel, cache_dir, ensure
@@ -94,7 +95,11 @@ class Classifier:
 
     def logits(self, texts: Sequence[str]) -> list[float]:
         """Log-odds of YES of each text; of one longer than `WINDOW`, the highest of its overlapping windows."""
-        with self._lock, torch.inference_mode():
+        return compute(partial(self._logits, texts))
+
+    @torch.inference_mode()
+    def _logits(self, texts: Sequence[str]) -> list[float]:
+        with self._lock:
             batch: BatchEncoding = self.tokenizer(
                 list(texts), truncation=True, max_length=WINDOW, stride=WINDOW - _STRIDE, return_overflowing_tokens=True
             )

@@ -11,7 +11,7 @@ from transformers import DynamicCache
 
 from nla.errors import ConfigError
 from nla.kv_cache import cache_argument
-from nla.model import LoadedModel
+from nla.model import LoadedModel, exclusive
 from nla.transcript import TokenRef, Transcript
 
 
@@ -19,6 +19,7 @@ class _ReachedLayerError(Exception):
     """Ends a forward pass once the wanted block has run."""
 
 
+@exclusive
 def residual_stream(model: LoadedModel, ids: Sequence[int], layer: int) -> Float[Tensor, "pos d_model"]:
     """The residual stream after block `layer` for a token sequence.
 
@@ -42,6 +43,8 @@ def residual_stream(model: LoadedModel, ids: Sequence[int], layer: int) -> Float
     return block_output(model, torch.tensor([list(ids)]), layer)[0].float()
 
 
+@exclusive
+@torch.no_grad()
 def block_output(
     model: LoadedModel, ids: Int[Tensor, "batch pos"], layer: int, before: DynamicCache | None = None
 ) -> Float[Tensor, "batch pos d_model"]:
@@ -53,12 +56,13 @@ def block_output(
     start = before.get_seq_length() if before is not None else 0
     positions = torch.arange(start, start + ids.shape[1], device=model.device)[None]
     cached = {} if before is None else cache_argument(model.network, before)
-    with model.lock, torch.no_grad(), _stop_after(model.blocks[layer]) as reached:
+    with _stop_after(model.blocks[layer]) as reached:
         with suppress(_ReachedLayerError):
             model.network(input_ids=ids.to(model.device), position_ids=positions, use_cache=bool(cached), logits_to_keep=1, **cached)
         return reached[0]
 
 
+@exclusive
 def shared_prefix(model: LoadedModel, ids: Sequence[int], layer: int, rows: int) -> DynamicCache:
     """Keys and values of a beginning that `rows` sequences have in common, run once through blocks 0 to `layer`."""
     cache = DynamicCache(config=model.text_config)
@@ -70,6 +74,7 @@ def shared_prefix(model: LoadedModel, ids: Sequence[int], layer: int, rows: int)
     return cache
 
 
+@exclusive
 def capture(model: LoadedModel, transcript: Transcript, tokens: Sequence[TokenRef], layer: int) -> Float[Tensor, "k d_model"]:
     """The residual stream after block `layer` at the given tokens of a transcript, in their order (float32, on the CPU).
 

@@ -154,17 +154,20 @@ class Decoder:
 
     def step(self) -> list[Completion]:
         """Let waiting rows join, advance all rows by a token, and hand out the rows that ended."""
-        with self.model.lock, torch.inference_mode():
-            self._drop_cancelled()
-            budget = self.prefill_tokens
-            while self._waiting and (budget > 0 or not self._rows) and self._fits([self._waiting[0]]):
-                budget -= self._join(max(budget, 1))
-            if self._rows:
-                self._advance()
-        if not self._rows:
-            self._cache.clear()
+        self.model.run(self._step)
         finished, self._finished = self._finished, []
         return finished
+
+    @torch.inference_mode()
+    def _step(self) -> None:
+        self._drop_cancelled()
+        budget = self.prefill_tokens
+        while self._waiting and (budget > 0 or not self._rows) and self._fits([self._waiting[0]]):
+            budget -= self._join(max(budget, 1))
+        if self._rows:
+            self._advance()
+        if not self._rows:
+            self._cache.clear()
 
     def abandon(self) -> list[Request]:
         """Drop everything after a failed step; returns the requests that will not be completed."""

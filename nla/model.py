@@ -3,9 +3,10 @@
 import difflib
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, Literal, cast
+from functools import cached_property, partial, wraps
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, cast
 
 import torch
 from huggingface_hub import snapshot_download, try_to_load_from_cache
@@ -18,12 +19,15 @@ from transformers.utils import logging as transformers_logging
 from nla import embedded
 from nla.architectures import Architecture, architecture_of, module_at
 from nla.attention import IMPLEMENTATION
+from nla.cpu import compute, keep_freed_memory
 from nla.devices import Precision, resolve_device, resolve_precision
 from nla.errors import ConfigError, FetchError, ModelError
 from nla.launch import user_path
 from nla.packing import pack_linears
 from nla.wheels import Report
 
+T = TypeVar("T")
+P = ParamSpec("P")
 State = Literal["cached", "to fetch", "gated, to fetch"]
 
 
@@ -64,7 +68,7 @@ class LoadedModel:
     """A model in memory with what the harness needs to know of it.
 
     Layer convention: layer K is the output of decoder block K (0-based), `hidden_states[K + 1]` in transformers' terms,
-    before the final norm. Everything that runs the network holds `lock`, since steps of several users of one model
+    before the final norm. Everything that runs the network does so by `run`, since steps of several users of one model
     (generation, capture, verbalizing) alternate.
     """
 
@@ -107,6 +111,21 @@ class LoadedModel:
     def text_config(self) -> Any:
         """The config of the language model itself (nested inside multimodal configs)."""
         return self.network.config.get_text_config()
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Do work with the network that nothing else uses meanwhile. Gradient modes, being a thread's own, belong into the work.
+
+        On a CPU, callers outside the main thread are served by the process' one compute thread (`nla.cpu`).
+
+        Raises:
+            Exception: whatever the work raised.
+        """
+
+        def locked() -> T:
+            with self.lock:
+                return work()
+
+        return compute(locked) if self.device.type == "cpu" else locked()
 
     @property
     def n_layers(self) -> int:
@@ -173,6 +192,16 @@ class LoadedModel:
             "d_model": self.d_model,
             "steer": self.steering.spec if self.steering else None,
         }
+
+
+def exclusive(function: Callable[Concatenate[LoadedModel, P], T]) -> Callable[Concatenate[LoadedModel, P], T]:
+    """Make a function of a model do its work by `LoadedModel.run`."""
+
+    @wraps(function)
+    def by_run(model: LoadedModel, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return model.run(partial(function, model, *args, **kwargs))
+
+    return by_run
 
 
 _loaded: dict[tuple[Source, str, str, bool], LoadedModel] = {}
@@ -266,6 +295,8 @@ def alias_state(alias: Alias) -> State:
 
 def _load(source: Source, precision: Precision, device: torch.device, trust_remote_code: bool) -> LoadedModel:
     transformers_logging.disable_progress_bar()
+    if device.type == "cpu":
+        keep_freed_memory()
     common: dict[str, Any] = {"revision": source.revision, "trust_remote_code": trust_remote_code}
     if source.gguf_file:
         common["gguf_file"] = source.gguf_file

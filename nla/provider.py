@@ -33,6 +33,7 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 from transformers import PreTrainedTokenizerBase
 
 from nla.chat import assistant_message, require_chat_template
+from nla.cpu import on_compute_thread
 from nla.decoding import Completion, Request, TokenLogprob
 from nla.errors import ConfigError
 from nla.model import LoadedModel, load_model
@@ -83,11 +84,15 @@ class LocalArgs:
         return cls(**given)
 
     def load(self, name: str) -> LoadedModel:
-        """The model these arguments mean."""
-        if self.threads is not None:
-            torch.set_num_threads(self.threads)
-        model = load_model(name, dtype=self.dtype, device=self.device, revision=self.revision, trust_remote_code=self.trust_remote_code)
-        return model if self.steer is None else steered_view(model, self.steer)
+        """The model these arguments mean, loaded where everything else is computed."""
+
+        def load() -> LoadedModel:
+            if self.threads is not None:
+                torch.set_num_threads(self.threads)
+            model = load_model(name, dtype=self.dtype, device=self.device, revision=self.revision, trust_remote_code=self.trust_remote_code)
+            return model if self.steer is None else steered_view(model, self.steer)
+
+        return on_compute_thread(load)
 
 
 _views: dict[tuple[int, str], LoadedModel] = {}

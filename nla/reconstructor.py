@@ -6,6 +6,7 @@ the last token of a plain-text prompt. Padding is on the right: attention is cau
 
 import itertools
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -49,9 +50,12 @@ class Reconstructor:
         prompts = [ar_prompt_ids(self.model.tokenizer, self.sidecar, text) for text in explanations]
         out = torch.empty(len(prompts), self.sidecar.d_model)
         by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # alike lengths together waste little padding
-        for start in range(0, len(by_length), batch):
-            rows = by_length[start : start + batch]
+
+        def run(rows: list[int]) -> None:
             out[rows] = self._forward([prompts[i] for i in rows]).cpu()
+
+        for start in range(0, len(by_length), batch):
+            self.model.run(partial(run, by_length[start : start + batch]))
         return out
 
     def score(self, vectors: Float[Tensor, "n d_model"], explanations: Sequence[str]) -> Float[Tensor, " n"]:

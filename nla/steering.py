@@ -25,7 +25,7 @@ from nla.adapters import shared_copy
 from nla.atomic import replacing
 from nla.errors import ConfigError
 from nla.launch import user_path
-from nla.model import LoadedModel
+from nla.model import LoadedModel, exclusive
 from nla.sampling import seeded_generator
 
 AWARENESS_PAIR = (
@@ -150,6 +150,8 @@ def relative_size(model: LoadedModel, directions: Float[Tensor, "n_layers d_mode
     return float(directions[middle].norm() / norms.mean())
 
 
+@exclusive
+@torch.inference_mode()
 def _all_layers(model: LoadedModel, text: str) -> Float[Tensor, "n_layers pos d_model"]:
     kept: list[Tensor] = []
     handles = [
@@ -158,8 +160,7 @@ def _all_layers(model: LoadedModel, text: str) -> Float[Tensor, "n_layers pos d_
     ]
     ids = torch.tensor([list(model.tokenizer.encode(text))], device=model.device)
     try:
-        with model.lock, torch.inference_mode():
-            model.network(input_ids=ids, use_cache=False, logits_to_keep=1)
+        model.network(input_ids=ids, use_cache=False, logits_to_keep=1)
     finally:
         for handle in handles:
             handle.remove()

@@ -22,7 +22,7 @@ from nla.data.features import Moment, Rarity, explain
 from nla.data.shards import Example, Extraction, read_extraction, write_shard
 from nla.decoding import Decoder, Request
 from nla.errors import ConfigError, DataError
-from nla.model import LoadedModel
+from nla.model import LoadedModel, exclusive
 from nla.padding import right_padded
 from nla.sampling import SamplingParams, seeded_generator
 
@@ -218,6 +218,8 @@ def _positions(passage: Passage, config: DataConfig) -> list[int]:
     return [int(draws.choice(stretch)) for stretch in np.array_split(np.asarray(passage.positions), n)]
 
 
+@exclusive
+@torch.inference_mode()
 def stream_and_logits(
     model: LoadedModel, ids: Int[Tensor, "batch pos"], layer: int, where: Int[Tensor, "n 2"]
 ) -> tuple[Float[Tensor, "n d_model"], Float[Tensor, "n vocab"]]:
@@ -230,14 +232,13 @@ def stream_and_logits(
 
         return hook
 
-    with model.lock, torch.inference_mode():
-        handles = [model.blocks[layer].register_forward_hook(keep("stream")), model.final_norm.register_forward_hook(keep("normed"))]
-        try:
-            model.network(input_ids=ids.to(model.device), use_cache=False, logits_to_keep=1)
-        finally:
-            for handle in handles:
-                handle.remove()
-        logits: Tensor = model.unembedding(kept["normed"])
+    handles = [model.blocks[layer].register_forward_hook(keep("stream")), model.final_norm.register_forward_hook(keep("normed"))]
+    try:
+        model.network(input_ids=ids.to(model.device), use_cache=False, logits_to_keep=1)
+    finally:
+        for handle in handles:
+            handle.remove()
+    logits: Tensor = model.unembedding(kept["normed"])
     return kept["stream"].float().cpu().clone(), logits.float().cpu()
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -66,20 +67,20 @@ class ActivationVerbalizer:
 
     def verbalize(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Explanation]:
         """See `Verbalizer`. An explanation without its closing tag is truncated, and so a failure."""
-        usable = usable_rows(vectors)
-        good = [key for key, is_good in zip(keys, usable.tolist(), strict=True) if is_good]
-        many = [key if draw == 0 else (*key, "draw", draw) for key in good for draw in range(self.best_of)]
-        repeated = vectors[usable].repeat_interleave(self.best_of, dim=0)
+        usable = usable_rows(vectors).tolist()
+        drafts = [(i, draw) for i, is_good in enumerate(usable) if is_good for draw in range(self.best_of)]
+        many = [keys[i] if draw == 0 else (*keys[i], "draw", draw) for i, draw in drafts]
+        repeated = vectors.index_select(0, torch.tensor([i for i, _ in drafts], dtype=torch.long))
         drawn = self._with_errors(repeated, [self.explanation(done) for done in self.complete(repeated, many)])
         groups = (drawn[start : start + self.best_of] for start in range(0, len(drawn), self.best_of))
         best = iter([min(group, key=_worth) for group in groups])
-        return [next(best) if is_good else UNUSABLE for is_good in usable.tolist()]
+        return [next(best) if is_good else UNUSABLE for is_good in usable]
 
     def _with_errors(self, vectors: Float[Tensor, "n d_model"], drawn: list[Explanation]) -> list[Explanation]:
         kept = [i for i, one in enumerate(drawn) if not one.failure]
         if self.reconstructor is None or not kept:
             return drawn
-        errors = self.reconstructor.score(vectors[kept], [drawn[i].text for i in kept]).tolist()
+        errors = self.reconstructor.score(vectors.index_select(0, torch.tensor(kept)), [drawn[i].text for i in kept]).tolist()
         measured = dict(zip(kept, errors, strict=True))
         return [replace(one, mse_nrm=measured.get(i)) for i, one in enumerate(drawn)]
 

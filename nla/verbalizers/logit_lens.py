@@ -7,6 +7,7 @@ plain list is dominated by what every vector shares.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -33,15 +34,16 @@ class LogitLens:
         """See `Verbalizer`; the text is `top tokens: … | beyond the mean: …` with tokens in quotes."""
         usable = usable_rows(vectors)
         finite = torch.nan_to_num(vectors)
-        top, rising = (self._logits(each).topk(_TOP).indices.tolist() for each in (finite, finite - self.mean))
+        top, rising = (self.model.run(partial(self._top, each)) for each in (finite, finite - self.mean))
         texts = [f"top tokens: {self._quoted(a)} | beyond the mean: {self._quoted(b)}" for a, b in zip(top, rising, strict=True)]
         return [Explanation(text) if good else UNUSABLE for text, good in zip(texts, usable.tolist(), strict=True)]
 
-    def _logits(self, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, "n vocab"]:
-        with self.model.lock, torch.no_grad():
-            normed = self.model.final_norm(vectors.to(self.model.device, self.model.precision.dtype))
-            logits: Tensor = self.model.unembedding(normed)
-            return logits.float().cpu()
+    @torch.no_grad()
+    def _top(self, vectors: Float[Tensor, "n d_model"]) -> list[list[int]]:
+        normed = self.model.final_norm(vectors.to(self.model.device, self.model.precision.dtype))
+        logits: Tensor = self.model.unembedding(normed)
+        found: list[list[int]] = logits.float().topk(_TOP).indices.tolist()
+        return found
 
     def _quoted(self, ids: list[int]) -> str:
         return ", ".join(f'"{self.model.tokenizer.decode([i])}"' for i in ids)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nla.chat import encode, render
 from nla.decoding import Decoder, Request
-from nla.model import LoadedModel
+from nla.model import LoadedModel, exclusive
 from nla.sampling import SamplingParams
 from nla.verbalizers.base import UNUSABLE, Explanation, usable_rows
 
@@ -57,11 +57,12 @@ class SelfIE:
         return [Explanation(f"{_OPENING}{next(texts)}") if good else UNUSABLE for good in usable]
 
 
+@exclusive
+@torch.no_grad()
 def build(model: LoadedModel, layer: int | None, nla: str | None) -> SelfIE:
     """Self-interpretation for vectors of any layer; it is no trained pair, so `nla` means nothing to it."""
     prompt = render(model.tokenizer, [{"role": "user", "content": _QUESTION}], [], add_generation_prompt=True) + _OPENING
     before, after = (tuple(encode(model.tokenizer, part)) for part in prompt.split(_MARK))
     common = torch.arange(min(model.text_config.vocab_size, 4_096), device=model.device)
-    with model.lock, torch.no_grad():
-        scale = float(model.embedding(common).float().norm(dim=-1).mean())
+    scale = float(model.embedding(common).float().norm(dim=-1).mean())
     return SelfIE(model, before, after, scale, model.check_layer(layer))

@@ -1,0 +1,82 @@
+"""All networks of a process run in one thread on a CPU, and no other thread gets helpers of its own."""
+
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from nla.capture import residual_stream
+from nla.cpu import compute, on_compute_thread
+from nla.model import LoadedModel
+
+_AUDIT = """
+import os, sys, threading
+os.environ["TOKENIZERS_PARALLELISM"] = "false"  # their helpers are others
+import torch
+from concurrent.futures import ThreadPoolExecutor
+from nla.capture import capture
+from nla.cpu import on_compute_thread
+from nla.model import load_model
+from nla.transcript import build_transcript
+from nla.verbalizers import verbalizer_for
+from inspect_ai.model import ChatMessageAssistant, ChatMessageUser
+
+torch.set_num_threads(2)
+model = on_compute_thread(lambda: load_model("smollm2", dtype="float32", device="cpu"))
+readers, meet = 4, threading.Barrier(4)
+
+def helpers():
+    return len(os.listdir("/proc/self/task")) - threading.active_count()
+
+def read(i):
+    transcript = build_transcript(model.tokenizer, [ChatMessageUser(content=f"Question {i}?"), ChatMessageAssistant(content="An answer of some length, so that there are enough tokens to read.")])
+    tokens = transcript.response_tokens()[:12]
+    for verbalizer in ("logit_lens", "av"):
+        told = verbalizer_for(verbalizer, model)
+        told.verbalize(capture(model, transcript, tokens, told.layer), [(i, j) for j in range(len(tokens))])
+    meet.wait()  # all readers live while threads are counted
+    if i == 0:
+        print(helpers())
+    meet.wait()
+
+print(helpers())
+with ThreadPoolExecutor(readers) as pool:
+    list(pool.map(read, range(readers)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir() or (os.cpu_count() or 1) < 2, reason="counts a process' threads on Linux")
+def test_readers_in_many_threads_do_not_get_helper_threads_of_their_own() -> None:
+    done = subprocess.run([sys.executable, "-c", _AUDIT], capture_output=True, text=True, timeout=180, cwd=Path(__file__).parents[1])
+    assert done.returncode == 0, done.stderr
+    before, after = map(int, done.stdout.split())
+    assert after - before <= 1, "libgomp's helpers of the compute thread are all there may be"
+
+
+def test_other_threads_compute_in_the_compute_thread_and_the_main_thread_by_itself() -> None:
+    def name() -> str:
+        return threading.current_thread().name
+
+    assert compute(name) == "MainThread"
+    assert on_compute_thread(name) == "compute"
+    with ThreadPoolExecutor(3) as pool:
+        found = [pool.submit(compute, lambda: compute(name)) for _ in range(9)]  # what work asks for is done within it
+        assert {one.result() for one in found} == {"compute"}
+
+
+def test_a_failure_reaches_the_caller_and_the_thread_lives_on(tiny: LoadedModel) -> None:
+    def fail() -> None:
+        raise MemoryError("no room")
+
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.raises(MemoryError, match="no room"):
+            pool.submit(compute, fail).result()
+        read = pool.submit(residual_stream, tiny, [1, 2, 3], 1).result()
+    torch.testing.assert_close(read, residual_stream(tiny, [1, 2, 3], 1))
+    assert not read.requires_grad
