@@ -34,7 +34,8 @@ def helpers():
     return len(os.listdir("/proc/self/task")) - threading.active_count()
 
 def read(i):
-    transcript = build_transcript(model.tokenizer, [ChatMessageUser(content=f"Question {i}?"), ChatMessageAssistant(content="An answer of some length, so that there are enough tokens to read.")])
+    asked, told = f"Question {i}?", "An answer of some length, so that there are enough tokens to read."
+    transcript = build_transcript(model.tokenizer, [ChatMessageUser(content=asked), ChatMessageAssistant(content=told)])
     tokens = transcript.response_tokens()[:12]
     for verbalizer in ("logit_lens", "av"):
         told = verbalizer_for(verbalizer, model)
@@ -53,8 +54,9 @@ with ThreadPoolExecutor(readers) as pool:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir() or (os.cpu_count() or 1) < 2, reason="counts a process' threads on Linux")
 def test_readers_in_many_threads_do_not_get_helper_threads_of_their_own() -> None:
-    done = subprocess.run([sys.executable, "-c", _AUDIT], capture_output=True, text=True, timeout=180, cwd=Path(__file__).parents[1])
-    assert done.returncode == 0, done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", _AUDIT], check=True, stdout=subprocess.PIPE, text=True, timeout=180, cwd=Path(__file__).parents[1]
+    )
     before, after = map(int, done.stdout.split())
     assert after - before <= 1, "libgomp's helpers of the compute thread are all there may be"
 
