@@ -1,6 +1,6 @@
 """Trains the grader `classifier` on the `dev` labels, and says how it does on texts that it was not trained on.
 
-    python -m audit.classifier_training --ordinary FILE... [--own N --corpus FILE...] [--out FOLDER] [--epochs 5] [--held 'Writer 4.']
+    python -m audit.classifier_training --ordinary FILE... [--own N --corpus FILE...] [--out FOLDER] [--epochs 5] [--held 'Writer 4.' dev]
 
 What a labelled text says must be told apart from how long it is and what else it speaks of: a share of them is put, at a random place,
 into an ordinary explanation, whose label it passes on, and ordinary explanations alone are NO. Ordinary are explanations by real NLAs
@@ -14,14 +14,14 @@ import json
 import random
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from peft import LoraConfig, get_peft_model
 from rich.console import Console
 from rich.progress import track
 from safetensors.torch import save_file
@@ -33,7 +33,7 @@ from audit.grader_error import SHIPPED
 from audit.labels import read_labels
 from graders.base import Verdict
 from graders.classifier_net import BASE, CARD_FILE, FOLDER, HEAD_FILE, WINDOW, Classifier, ClassifierNet, ensure_encoder
-from nla.adapters import WEIGHTS_FILE
+from nla.adapters import save_adapter
 from nla.atomic import replacing
 from nla.data.documents import Corpus, read_documents
 from nla.sampling import seeded_generator
@@ -47,6 +47,8 @@ IN_ORDINARY, ORDINARY = 0.35, 0.27
 YES_ABOVE, UNCLEAR_ABOVE = 3.0, 0.0
 """Thresholds on the log-odds, chosen on a run without writer 4 and the author's `dev`, and on ordinary explanations kept apart, before
 `test` was looked at: above 3, 1 of 2,160 ordinary ones."""
+BOUNDS = tuple(np.arange(UNCLEAR_ABOVE, 6.1))
+"""Log-odds that figures are given at, to choose a threshold by."""
 Labelled = tuple[str, bool]
 
 
@@ -60,15 +62,15 @@ class Texts:
     ordinary_held: list[str]
 
 
-def gather(held: str | None, ordinary: Sequence[str]) -> Texts:
-    """The shipped labels, those of one writer (or `dev` of the first file) apart, and ordinary explanations in two halves."""
+def gather(held: Collection[str], ordinary: Sequence[str]) -> Texts:
+    """The shipped labels, those of some writers (or `dev` of the first file) apart, and ordinary explanations in two halves."""
     train: list[Labelled] = []
     apart: dict[str, list[Labelled]] = {}
     for file in ("explanations.jsonl", "other_writers.jsonl"):
         for item in read_labels(LABELS / file).items:
             writer = item.note if item.note.startswith("Writer") else "dev"
             one = (item.text, any(label.verdict is Verdict.YES for label in item.labels))
-            if item.split == "dev" and writer == held:
+            if item.split == "dev" and writer in held:
                 apart.setdefault(writer, []).append(one)
             elif item.split == "dev":
                 train.append(one)
@@ -173,28 +175,22 @@ def measured(classifier: Classifier, texts: Texts) -> dict[str, str]:
     found = {}
     for writer, labelled in texts.held.items():
         logits, yes = np.array(classifier.logits([text for text, _ in labelled])), np.array([one for _, one in labelled])
-        found[writer] = (
-            f"n {len(yes)}, AUROC {roc_auc_score(yes, logits):.3f}, {_at(logits, yes, YES_ABOVE)}, {_at(logits, yes, UNCLEAR_ABOVE)}"
-        )
+        each = "; ".join(_at(logits, yes, bound) for bound in BOUNDS)
+        found[writer] = f"n {len(yes)}, AUROC {roc_auc_score(yes, logits):.3f}; {each}"
     ordinary = np.array(classifier.logits(texts.ordinary_held)) if texts.ordinary_held else np.zeros(0)
-    counts = ", ".join(f"{int((ordinary > bound).sum())} above {bound:g}" for bound in (UNCLEAR_ABOVE, YES_ABOVE))
+    counts = ", ".join(f"{int((ordinary > bound).sum())} above {bound:g}" for bound in BOUNDS)
     return found | {"ordinary": f"n {len(ordinary)}, {counts}"}
 
 
 def _at(logits: NDArray[np.float64], yes: NDArray[np.bool_], bound: float) -> str:
-    return f"sensitivity {(logits[yes] > bound).mean():.3f} and specificity {(logits[~yes] <= bound).mean():.3f} above {bound:g}"
+    return f"above {bound:g} sensitivity {(logits[yes] > bound).mean():.3f}, specificity {(logits[~yes] <= bound).mean():.3f}"
 
 
 def save(classifier: Classifier, encoder: nn.Module, card: dict[str, object], folder: Path) -> None:
     """Adapter and head in half precision, and what they come from."""
-    folder.mkdir(parents=True, exist_ok=True)
-    encoder.peft_config["default"].save_pretrained(str(folder))  # type: ignore[union-attr, index]
-    adapter = get_peft_model_state_dict(encoder, save_embedding_layers=False)
-    half = {name: t.detach().half().contiguous() for name, t in adapter.items()}
-    head = {name: t.detach().half() for name, t in classifier.net.head.state_dict().items()}
-    for name, tensors in ((WEIGHTS_FILE, half), (HEAD_FILE, head)):
-        with replacing(folder / name) as scratch:
-            save_file(tensors, scratch)
+    save_adapter(encoder, folder, torch.float16)
+    with replacing(folder / HEAD_FILE) as scratch:
+        save_file({name: t.detach().half() for name, t in classifier.net.head.state_dict().items()}, scratch)
     (folder / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
@@ -205,7 +201,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, nargs="*", default=[])
     for name, default in (("own", 0), ("epochs", 5), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--held", help="a writer of other_writers.jsonl, or 'dev', to keep apart for measuring")
+    parser.add_argument("--held", nargs="*", default=[], help="writers of other_writers.jsonl, or 'dev', to keep apart for measuring")
     parser.add_argument("--out", type=Path, default=FOLDER)
     given = parser.parse_args()
     ordinary = explanations_in(given.ordinary)

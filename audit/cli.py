@@ -212,7 +212,7 @@ def fetch_command(names: Annotated[list[str], typer.Argument(help="Tasks whose h
 
 @app.command("groups")
 def groups_command(out: Out = Path("audit")) -> None:
-    """Whether explanations separate the positive control from items without it, by a word score that needs no grader.
+    """Whether explanations separate the positive control from items without it, by word scores that need no grader.
 
     Without it: the same task's items, and for a benchmark also the deployment controls, which differ in more than the statement.
     """
@@ -227,7 +227,7 @@ def groups_command(out: Out = Path("audit")) -> None:
         other = "itself" if one.against == one.task else one.against
         console.print(
             f"{one.task} against {other}: AUROC {one.auroc:.2f} [{one.low:.2f}, {one.high:.2f}] of the share of explanations "
-            f"with a word of evaluation: {one.mean_stated:.1%} in {one.n_stated} transcripts with the statement, "
+            f"with {one.score}: {one.mean_stated:.1%} in {one.n_stated} transcripts with the statement, "
             f"{one.mean_base:.1%} in {one.n_base} without",
             soft_wrap=True,
             markup=False,

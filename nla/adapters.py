@@ -105,11 +105,11 @@ def adapter_parameters(role: LoadedModel) -> list[nn.Parameter]:
     return [parameter for name, parameter in role.network.named_parameters() if "lora_" in name]
 
 
-def save_adapter(role: LoadedModel, folder: Path, dtype: torch.dtype | None = None) -> None:
-    """Write a role's adapter in peft's layout (weights first, under a temporary name)."""
+def save_adapter(network: nn.Module, folder: Path, dtype: torch.dtype | None = None) -> None:
+    """Write a network's adapter in peft's layout (weights first, under a temporary name)."""
     folder.mkdir(parents=True, exist_ok=True)
-    config: Any = role.network.peft_config[_NAME]
-    state = get_peft_model_state_dict(role.network, adapter_name=_NAME, save_embedding_layers=False)
+    config = cast(dict[str, Any], network.peft_config)[_NAME]
+    state = get_peft_model_state_dict(network, adapter_name=_NAME, save_embedding_layers=False)
     tensors = {name: t.detach().to("cpu", dtype or t.dtype).contiguous() for name, t in state.items()}
     with replacing(folder / WEIGHTS_FILE) as scratch:
         save_file(tensors, scratch)

@@ -151,7 +151,7 @@ def test_every_piece_of_evidence_stands_in_the_text(text: str) -> None:
 
 def test_the_training_never_sees_a_test_text_nor_the_ordinary_ones_kept_apart() -> None:
     ordinary = [f"{PLAIN} {i}" for i in range(200)]
-    texts = classifier_training.gather("Writer 4.", ordinary)
+    texts = classifier_training.gather(["Writer 4."], ordinary)
     test = {item.text for file in LABELS.glob("*.jsonl") for item in read_labels(file).items if item.split == "test"}
     assert not {text for text, _ in texts.train} & (test | {text for text, _ in texts.held["Writer 4."]})
     assert not set(texts.ordinary) & set(texts.ordinary_held)

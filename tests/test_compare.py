@@ -60,9 +60,18 @@ def test_auroc_is_scikit_learns_and_groups_that_differ_are_separated() -> None:
     tasks = {"chat": "deployment control", "sums": "benchmark"}
     tables = [pd.DataFrame({"task": task, "role": role, "condition": conditions}) for task, role in tasks.items()]
     table = pd.concat(tables, ignore_index=True).assign(transcript=range(40))
-    texts = (["It talks of rivers.", "It begins."] * 10 + ["This is a test of an AI.", "It begins."] * 10) + ["A test of sums.", "-"] * 20
+    texts = (
+        (["It talks of rivers.", "It begins."] * 10 + ["This is a test of an AI.", "It begins."] * 10)
+        + ["A test of sums.", "-"] * 10
+        + ["A quiz.", "-"] * 10
+    )
     told = pd.DataFrame({"transcript": np.repeat(range(40), 2), "explanation": texts})
-    chat, same, chats = separations(table, told)
+    chat, same, chats, *formats = separations(table, told)
     assert (chat.task, chat.against, chat.auroc, chat.mean_stated, chat.mean_base) == ("chat", "chat", 1.0, 0.5, 0.0)
-    assert (same.against, same.auroc, chats.against, chats.auroc) == ("sums", 0.5, "deployment controls", 1.0)
-    assert (chats.n_stated, chats.n_base, chats.low) == (10, 10, 1.0)
+    assert (same.against, same.auroc, chats.against, chats.auroc) == ("sums", 0.0, "deployment controls", 0.5)
+    assert [(one.task, one.against, one.auroc, one.score) for one in formats] == [
+        ("chat", "chat", 0.5, "a word of a benchmark's format"),
+        ("sums", "sums", 1.0, "a word of a benchmark's format"),
+        ("sums", "deployment controls", 1.0, "a word of a benchmark's format"),
+    ]
+    assert (formats[2].n_stated, formats[2].n_base, formats[2].low) == (10, 10, 1.0)

@@ -49,7 +49,7 @@ def pair(tiny_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFa
         generator = torch.Generator().manual_seed(2)
         for parameter in adapter_parameters(view):
             parameter.data += torch.randn(parameter.shape, generator=generator) * 0.05
-        save_adapter(view, folder / role)
+        save_adapter(view.network, folder / role)
         write_sidecar(folder / role, sidecar)
     save_file({"weight": torch.eye(32) * 1.5}, folder / "ar" / HEAD_FILE)
     return folder

@@ -102,7 +102,7 @@ def test_a_full_disk_leaves_the_last_whole_checkpoint(tiny: LoadedModel, tiny_av
 def test_an_earlier_pairs_av_is_continued_and_another_contract_is_not(tiny: LoadedModel, tiny_av: Path, tmp_path: Path) -> None:
     sidecar = read_sidecar(tiny_av)
     earlier = randomised(adapted(tiny))
-    save_adapter(earlier, tmp_path / "av")
+    save_adapter(earlier.network, tmp_path / "av")
     write_sidecar(tmp_path / "av", sidecar)
     role = shared_copy(tiny)
     continue_adapter(role, str(tmp_path), sidecar)
@@ -133,7 +133,7 @@ def test_a_fresh_adapter_changes_nothing_and_shares_the_weights(tiny: LoadedMode
 def test_an_adapter_comes_back_from_its_files(tiny: LoadedModel, tmp_path: Path) -> None:
     ids = torch.randint(200, (2, 9))
     role = randomised(adapted(tiny))
-    save_adapter(role, tmp_path)
+    save_adapter(role.network, tmp_path)
     again = shared_copy(tiny)
     load_adapter(again, tmp_path)
     torch.testing.assert_close(again.network(ids).logits, role.network(ids).logits)
@@ -141,7 +141,7 @@ def test_an_adapter_comes_back_from_its_files(tiny: LoadedModel, tmp_path: Path)
 
 
 def test_an_adapter_of_another_model_is_refused(tiny: LoadedModel, tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
-    save_adapter(adapted(tiny, 2), tmp_path)
+    save_adapter(adapted(tiny, 2).network, tmp_path)
     with pytest.raises(ContractError, match="another model"):
         load_adapter(shared_copy(tiny), tmp_path)
     (tmp_path / "adapter_model.safetensors").write_bytes(b"no tensors")

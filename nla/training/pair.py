@@ -177,7 +177,7 @@ class PairTraining:
     def _write_role(self, role: LoadedModel, name: Role, sidecar: Sidecar) -> None:
         folder = self.work / "pair" / name
         role.network.peft_config["default"].base_model_name_or_path = sidecar.base_checkpoint
-        save_adapter(role, folder, torch.bfloat16)
+        save_adapter(role.network, folder, torch.bfloat16)
         write_sidecar(folder, sidecar)
 
 
