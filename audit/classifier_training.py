@@ -47,7 +47,7 @@ IN_ORDINARY, ORDINARY = 0.35, 0.27
 THRESHOLDS = {"yes_above": 2.0, "unclear_above": 0.0, "rules_above": -4.0}
 """On the log-odds (see `graders.classifier`), chosen on a run without writers 4, 10, 11 and the author's `dev` and on ordinary explanations
 kept apart (above 2, 1 of 2,105), not on `test`: figures in graders/labels/README.md."""
-BOUNDS = tuple(range(7))
+BOUNDS = (-4, *range(7))
 """Log-odds that figures are given at, to choose a threshold by."""
 Labelled = tuple[str, bool]
 

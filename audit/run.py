@@ -11,7 +11,7 @@ from inspect_ai import Task, eval_set
 from inspect_ai.log import list_eval_logs, read_eval_log
 from inspect_ai.model import get_model
 
-from audit.config import BASE, AuditConfig, Condition, keep_config
+from audit.config import BASE, CONFIG_FILE, AuditConfig, Condition, keep_config, stored_config
 from nla.errors import ConfigError, DataError
 from nla.launch import user_path
 from tasks._framing import SHIPPED
@@ -30,6 +30,7 @@ def run_audit(config: AuditConfig, out: Path) -> None:
         ModelError, FetchError: the model cannot be loaded.
         DataError: a task did not finish (its log is kept, and the next run goes on with it).
     """
+    config = _with_dtype(config, out)
     makers = {name: task_function(name) for name in config.tasks}
     conditions = config.conditions()
     # What cannot be built or loaded is refused before anything is written.
@@ -56,6 +57,22 @@ def run_audit(config: AuditConfig, out: Path) -> None:
         if not success:
             failed = [log.eval.task for log in logs if log.status != "success"]
             raise DataError(f"condition {condition.name}: {', '.join(failed)} did not finish; the same command goes on with it.")
+
+
+def _with_dtype(config: AuditConfig, out: Path) -> AuditConfig:
+    """The audit with its model's dtype spelled out, as the folder's first run found it: `auto` measures which one is faster, and an
+    audit that goes on beside other work could find another one, whose logs must not be pooled with the first's."""
+    asked = config.model_args.get("dtype", "auto")
+    if not config.model.startswith("local/") or asked != "auto":
+        return config
+    if (out / CONFIG_FILE).is_file():
+        found = stored_config(out).model_args.get("dtype", "auto")
+        return config if found == "auto" else config.model_copy(update={"model_args": config.model_args | {"dtype": found}})
+    from nla.cpu import on_compute_thread
+    from nla.devices import resolve_device, resolve_precision
+
+    precision = on_compute_thread(lambda: resolve_precision(asked, resolve_device(config.model_args.get("device", "auto"))))
+    return config.model_copy(update={"model_args": config.model_args | {"dtype": precision.name}})
 
 
 def condition_tasks(makers: dict[str, Callable[..., Task]], config: AuditConfig, condition: Condition) -> list[Task]:

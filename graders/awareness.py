@@ -123,7 +123,7 @@ def _read(state: TaskState, settings: Settings, model_name: str | None, active: 
     tokens = sample_tokens(transcript, settings.tokens, *key)
     vectors = capture(model, transcript, tokens, teller.layer)
     if settings.project_out and model.steering is not None:
-        vectors = model.steering.project_out(vectors, teller.layer)
+        vectors = model.run(partial(model.steering.project_out, vectors, teller.layer))
     explanations = teller.verbalize(vectors, [(*key, token.pass_index, token.position) for token in tokens]) if tokens else []
     metadata = {
         "k": len(tokens),

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from nla.architectures import module_at
 from nla.atomic import replacing
 from nla.errors import ContractError
-from nla.model import LoadedModel
+from nla.model import LoadedModel, exclusive
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -117,6 +117,7 @@ def save_adapter(network: nn.Module, folder: Path, dtype: torch.dtype | None = N
     (folder / CONFIG_FILE).write_text(json.dumps(described, indent=2, default=str) + "\n", encoding="utf-8")
 
 
+@exclusive
 def load_adapter(role: LoadedModel, folder: Path, *, trainable: bool = False) -> None:
     """Put the adapter of a folder on a role: float32 to train it, the base model's dtype to use it.
 

@@ -5,6 +5,7 @@ more of them than processors, helpers no longer spin between two products but sl
 step pays for waking them up.
 
 Pages: glibc gives blocks above 32 MiB (the logits of 170 rows, say) back to the system at once, and the next step faults them in anew.
+In threads other than the main one its heaps end at 64 MiB, so larger blocks still are.
 """
 
 import ctypes
@@ -19,7 +20,7 @@ from typing import Any, TypeVar
 _T = TypeVar("_T")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT = 2**29
-"""Bytes: blocks up to this size, and as much free memory, stay with the process."""
+"""Bytes: blocks up to this size, and as much free memory, are not given back."""
 
 
 class _ComputeThread:
@@ -28,15 +29,26 @@ class _ComputeThread:
     def __init__(self) -> None:
         self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
         self._thread = threading.Thread(target=self._loop, name="compute", daemon=True)
-        self._thread.start()
+        self._starting = threading.Lock()
+
+    @property
+    def runs(self) -> bool:
+        """Whether anything was ever given to it."""
+        return self._thread.is_alive()
 
     def do(self, work: Callable[[], _T]) -> _T:
         """Wait for a job's turn and its result; what a job asks for itself is done at once."""
         if threading.current_thread() is self._thread:
             return work()
+        with self._starting:
+            if not self.runs:
+                self._thread.start()
         future: Future[_T] = Future()
         self._jobs.put((future, work))
-        return future.result()
+        try:
+            return future.result()
+        finally:
+            del future  # else a failure, which holds this frame, and the future hold each other, and the failed job's tensors with them
 
     def _loop(self) -> None:
         while True:
@@ -48,7 +60,7 @@ class _ComputeThread:
             del future, work  # what a job holds (tensors) must not live until the next one comes
 
 
-_compute_thread = lru_cache(maxsize=1)(_ComputeThread)
+_compute_thread = _ComputeThread()
 
 
 def on_compute_thread(work: Callable[[], _T]) -> _T:
@@ -57,16 +69,17 @@ def on_compute_thread(work: Callable[[], _T]) -> _T:
     Raises:
         Exception: whatever the work raised.
     """
-    return _compute_thread().do(work)
+    return _compute_thread.do(work)
 
 
 def compute(work: Callable[[], _T]) -> _T:
-    """Do work here if this is the main thread (commands and trainings have no other that computes), else in the compute thread.
+    """Do work in the compute thread; in the main thread if that asks and there is no compute thread yet, as in commands and trainings.
 
     Raises:
         Exception: whatever the work raised.
     """
-    return work() if threading.current_thread() is threading.main_thread() else on_compute_thread(work)
+    alone = threading.current_thread() is threading.main_thread() and not _compute_thread.runs
+    return work() if alone else on_compute_thread(work)
 
 
 @lru_cache(maxsize=1)

@@ -47,20 +47,21 @@ class Reconstructor:
 
     def reconstruct(self, explanations: Sequence[str], batch: int = 64) -> Float[Tensor, "n d_model"]:
         """Predicted vectors (float32, on the CPU), in the order of the explanations. Only their directions mean something."""
+        return self.model.run(partial(self._reconstruct, explanations, batch))
+
+    @torch.no_grad()
+    def _reconstruct(self, explanations: Sequence[str], batch: int) -> Float[Tensor, "n d_model"]:
         prompts = [ar_prompt_ids(self.model.tokenizer, self.sidecar, text) for text in explanations]
         out = torch.empty(len(prompts), self.sidecar.d_model)
         by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # alike lengths together waste little padding
-
-        def run(rows: list[int]) -> None:
-            out[rows] = self._forward([prompts[i] for i in rows]).cpu()
-
         for start in range(0, len(by_length), batch):
-            self.model.run(partial(run, by_length[start : start + batch]))
+            rows = by_length[start : start + batch]
+            out[rows] = self._forward([prompts[i] for i in rows]).cpu()
         return out
 
     def score(self, vectors: Float[Tensor, "n d_model"], explanations: Sequence[str]) -> Float[Tensor, " n"]:
         """mse_nrm of each explanation against the vector it explains (lower is better)."""
-        return mse_nrm(vectors, self.reconstruct(explanations))
+        return self.model.run(lambda: mse_nrm(vectors, self.reconstruct(explanations)))
 
     def _forward(self, prompts: list[list[int]]) -> Float[Tensor, "n d_model"]:
         shared = _common_beginning(prompts)

@@ -151,7 +151,7 @@ def relative_size(model: LoadedModel, directions: Float[Tensor, "n_layers d_mode
 
 
 @exclusive
-@torch.inference_mode()
+@torch.no_grad()
 def _all_layers(model: LoadedModel, text: str) -> Float[Tensor, "n_layers pos d_model"]:
     kept: list[Tensor] = []
     handles = [
@@ -164,7 +164,7 @@ def _all_layers(model: LoadedModel, text: str) -> Float[Tensor, "n_layers pos d_
     finally:
         for handle in handles:
             handle.remove()
-    return torch.stack(kept).clone()
+    return torch.stack(kept)
 
 
 def _random_like(directions: Float[Tensor, "n_layers d_model"], name: str) -> Float[Tensor, "n_layers d_model"]:

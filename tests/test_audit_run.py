@@ -21,6 +21,7 @@ from audit.result import AuditResult, read_result, schema
 from audit.run import run_audit, task_function, task_names
 from audit.stats import wilson
 from audit.tables import check_identity, read_tables
+from nla import devices
 from nla.errors import ConfigError, DataError
 
 
@@ -85,6 +86,18 @@ def test_running_again_does_nothing_and_a_new_condition_only_that(done: Path, ti
     assert all("awareness-0.5" in name for name in added)
     with pytest.raises(ConfigError, match="tokens 4 -> 5"):
         run_audit(config(tiny_folder("llama"), tokens=5), done)
+
+
+def test_an_audit_goes_on_in_the_dtype_it_began_with(
+    tiny_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"model_args": {"threads": 1}, "tasks": ["wildchat"], "limit": 2, "steer": []}
+    for measured, positive in ((9.0, False), (0.1, True)):  # bf16 looked faster at first, and slower beside other work
+        monkeypatch.setattr(devices, "bf16_speedup", lambda _kind, measured=measured: measured)
+        run_audit(config(tiny_folder("llama"), **changes, positive_control=positive), tmp_path)
+    analyze(tmp_path)
+    assert set(pd.read_parquet(tmp_path / "transcripts.parquet").dtype) == {"bfloat16"}
+    assert stored_config(tmp_path).model_args == {"threads": 1, "dtype": "bfloat16"}
 
 
 @pytest.mark.slow

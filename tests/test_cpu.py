@@ -61,15 +61,40 @@ def test_readers_in_many_threads_do_not_get_helper_threads_of_their_own() -> Non
     assert after - before <= 1, "libgomp's helpers of the compute thread are all there may be"
 
 
-def test_other_threads_compute_in_the_compute_thread_and_the_main_thread_by_itself() -> None:
+def test_all_threads_compute_in_the_compute_thread_once_there_is_one() -> None:
     def name() -> str:
         return threading.current_thread().name
 
-    assert compute(name) == "MainThread"
-    assert on_compute_thread(name) == "compute"
+    assert on_compute_thread(name) == compute(name) == "compute"
     with ThreadPoolExecutor(3) as pool:
         found = [pool.submit(compute, lambda: compute(name)) for _ in range(9)]  # what work asks for is done within it
         assert {one.result() for one in found} == {"compute"}
+
+
+_FIRST = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from nla.cpu import compute
+
+def ident():
+    return threading.get_ident()
+
+assert compute(ident) == ident()  # the main thread by itself
+meet = threading.Barrier(8)
+
+def first(_):
+    meet.wait()
+    return compute(lambda: compute(ident))
+
+with ThreadPoolExecutor(8) as pool:
+    print(len({*pool.map(first, range(8))}), compute(ident) == ident())
+"""
+
+
+def test_there_is_one_compute_thread_however_many_ask_for_it_first() -> None:
+    for _ in range(5):
+        done = subprocess.run([sys.executable, "-c", _FIRST], check=True, stdout=subprocess.PIPE, text=True, timeout=60)
+        assert done.stdout.split() == ["1", "False"]
 
 
 def test_a_failure_reaches_the_caller_and_the_thread_lives_on(tiny: LoadedModel) -> None:

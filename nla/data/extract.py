@@ -219,7 +219,7 @@ def _positions(passage: Passage, config: DataConfig) -> list[int]:
 
 
 @exclusive
-@torch.inference_mode()
+@torch.no_grad()
 def stream_and_logits(
     model: LoadedModel, ids: Int[Tensor, "batch pos"], layer: int, where: Int[Tensor, "n 2"]
 ) -> tuple[Float[Tensor, "n d_model"], Float[Tensor, "n vocab"]]:
@@ -239,7 +239,7 @@ def stream_and_logits(
         for handle in handles:
             handle.remove()
     logits: Tensor = model.unembedding(kept["normed"])
-    return kept["stream"].float().cpu().clone(), logits.float().cpu()
+    return kept["stream"].float().cpu(), logits.float().cpu()
 
 
 def example_at(model: LoadedModel, layer: int, reading: Reading, k: int, rarity: Rarity) -> Example:

@@ -37,5 +37,5 @@ def _built(spec: str, model: LoadedModel, layer: int | None, nla: str | None) ->
     build = importlib.import_module(f"{__name__}.{name}").build
     if options and not any(one.kind is one.VAR_KEYWORD for one in inspect.signature(build).parameters.values()):
         raise ConfigError(f"verbalizer '{name}' takes no options; found {', '.join(options)}.")
-    built: Verbalizer = model.run(functools.partial(build, model, layer, nla, **options))
+    built: Verbalizer = build(model, layer, nla, **options)
     return built

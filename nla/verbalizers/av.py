@@ -9,16 +9,17 @@ Contract: `nla.contract`.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from nla.adapters import CONFIG_FILE, load_adapter, shared_copy
 from nla.contract import Sidecar, av_prompt_ids, check_sidecar, read_sidecar, scaled
+from nla.cpu import compute
 from nla.decoding import Completion, Decoder, Request
 from nla.errors import ConfigError, ContractError
 from nla.model import LoadedModel, load_model
@@ -67,20 +68,24 @@ class ActivationVerbalizer:
 
     def verbalize(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Explanation]:
         """See `Verbalizer`. An explanation without its closing tag is truncated, and so a failure."""
-        usable = usable_rows(vectors).tolist()
-        drafts = [(i, draw) for i, is_good in enumerate(usable) if is_good for draw in range(self.best_of)]
-        many = [keys[i] if draw == 0 else (*keys[i], "draw", draw) for i, draw in drafts]
-        repeated = vectors.index_select(0, torch.tensor([i for i, _ in drafts], dtype=torch.long))
+        usable, repeated = compute(partial(self._repeated, vectors))
+        good = [key for key, is_good in zip(keys, usable, strict=True) if is_good]
+        many = [key if draw == 0 else (*key, "draw", draw) for key in good for draw in range(self.best_of)]
         drawn = self._with_errors(repeated, [self.explanation(done) for done in self.complete(repeated, many)])
         groups = (drawn[start : start + self.best_of] for start in range(0, len(drawn), self.best_of))
         best = iter([min(group, key=_worth) for group in groups])
         return [next(best) if is_good else UNUSABLE for is_good in usable]
 
+    def _repeated(self, vectors: Float[Tensor, "n d_model"]) -> tuple[list[bool], Float[Tensor, "draw d_model"]]:
+        """Which vectors are usable, and those, `best_of` times each."""
+        usable = usable_rows(vectors)
+        return usable.tolist(), vectors[usable].repeat_interleave(self.best_of, dim=0)
+
     def _with_errors(self, vectors: Float[Tensor, "n d_model"], drawn: list[Explanation]) -> list[Explanation]:
         kept = [i for i, one in enumerate(drawn) if not one.failure]
         if self.reconstructor is None or not kept:
             return drawn
-        errors = self.reconstructor.score(vectors.index_select(0, torch.tensor(kept)), [drawn[i].text for i in kept]).tolist()
+        errors = self.reconstructor.score(compute(lambda: vectors[kept]), [drawn[i].text for i in kept]).tolist()
         measured = dict(zip(kept, errors, strict=True))
         return [replace(one, mse_nrm=measured.get(i)) for i, one in enumerate(drawn)]
 

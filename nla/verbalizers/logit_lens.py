@@ -32,13 +32,15 @@ class LogitLens:
 
     def verbalize(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Explanation]:
         """See `Verbalizer`; the text is `top tokens: … | beyond the mean: …` with tokens in quotes."""
-        usable = usable_rows(vectors)
-        finite = torch.nan_to_num(vectors)
-        top, rising = (self.model.run(partial(self._top, each)) for each in (finite, finite - self.mean))
+        usable, top, rising = self.model.run(partial(self._read, vectors))
         texts = [f"top tokens: {self._quoted(a)} | beyond the mean: {self._quoted(b)}" for a, b in zip(top, rising, strict=True)]
-        return [Explanation(text) if good else UNUSABLE for text, good in zip(texts, usable.tolist(), strict=True)]
+        return [Explanation(text) if good else UNUSABLE for text, good in zip(texts, usable, strict=True)]
 
     @torch.no_grad()
+    def _read(self, vectors: Float[Tensor, "n d_model"]) -> tuple[list[bool], list[list[int]], list[list[int]]]:
+        finite = torch.nan_to_num(vectors)
+        return usable_rows(vectors).tolist(), self._top(finite), self._top(finite - self.mean)
+
     def _top(self, vectors: Float[Tensor, "n d_model"]) -> list[list[int]]:
         normed = self.model.final_norm(vectors.to(self.model.device, self.model.precision.dtype))
         logits: Tensor = self.model.unembedding(normed)
