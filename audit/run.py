@@ -30,11 +30,11 @@ def run_audit(config: AuditConfig, out: Path) -> None:
         ModelError, FetchError: the model cannot be loaded.
         DataError: a task did not finish (its log is kept, and the next run goes on with it).
     """
-    config = _with_dtype(config, out)
     makers = {name: task_function(name) for name in config.tasks}
     conditions = config.conditions()
     # What cannot be built or loaded is refused before anything is written.
     cells = {condition.name: condition_tasks(makers, config, condition) for condition in conditions}
+    config = _with_dtype(config, out)
     get_model(config.model, **config.model_args)
     keep_config(config, out)
     for condition in conditions:

@@ -115,7 +115,7 @@ class LoadedModel:
     def run(self, work: Callable[[], T]) -> T:
         """Do work with the network that nothing else uses meanwhile. Gradient modes, being a thread's own, belong into the work.
 
-        On a CPU, callers outside the main thread are served by the process' one compute thread (`nla.cpu`).
+        On a CPU it is done where `nla.cpu.compute` says, in the process' one compute thread as a rule.
 
         Raises:
             Exception: whatever the work raised.
