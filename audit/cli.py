@@ -70,7 +70,7 @@ def run_audit_command(
     if audit.controls:
         from audit.controls import run_controls
 
-        run_controls(out, lambda what: console.print(what, style="dim"))
+        run_controls(out, lambda what: console.print(what, style="dim"), again=False)
     console.print(result_table(analyze(out)))
     console.print(f"{out / 'audit.json'}; logs: inspect view --log-dir {shlex.quote(str(out / 'logs'))}", soft_wrap=True, markup=False)
 

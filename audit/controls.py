@@ -9,20 +9,22 @@
 Written to `controls.json`, which `audit analyze` puts into `audit.json`.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from inspect_ai.log import EvalSample
+from inspect_ai.log import EvalLog, EvalSample
 from inspect_ai.model import ChatMessage
 from jaxtyping import Float
 from pydantic import TypeAdapter
 from torch import Tensor
 
 from audit.config import BASE, AuditConfig, stored_config
-from audit.instrument import CONTROLS_FILE, Auroc, InstrumentControls, TaskControls
+from audit.instrument import CONTROLS_FILE, Auroc, InstrumentControls, TaskControls, read_controls_file
 from audit.known_groups import auroc
 from audit.labels import grade_texts
 from audit.run import local_model
@@ -55,17 +57,21 @@ class _Read:
     response: str
 
 
-def run_controls(out: Path, say: Say = lambda _: None) -> InstrumentControls:
-    """Run all controls of an audit's folder, and write them into it.
+def run_controls(out: Path, say: Say = lambda _: None, *, again: bool = True) -> InstrumentControls:
+    """Run all controls of an audit's folder, and write them into it; unless `again`, not those that were run on the same logs already.
 
     Raises:
         ConfigError: no audit's folder, or no `local/` model.
         DataError: no finished log of the base condition.
     """
-    config = stored_config(out)
+    config, logs = stored_config(out), base_logs(out)
+    made_from = _origin(config, logs)
+    kept = None if again else read_controls_file(out)
+    if kept is not None and kept.made_from == made_from:
+        return kept
     read = [
         _Read(log.eval.task, (log.eval.metadata or {}).get("role", ""), (log.eval.metadata or {}).get("blurb", ""), sample, *_texts(sample))
-        for log in base_logs(out)
+        for log in logs
         for sample in log.samples or []
     ]
     if not read:
@@ -74,10 +80,17 @@ def run_controls(out: Path, say: Say = lambda _: None) -> InstrumentControls:
     say("controls: explanations of vectors that hold nothing")
     vectors, failed = _vector_controls(model, config, read)
     say("controls: the grader on raw text, and the direct question")
-    found = InstrumentControls(vectors, failed, _task_controls(model, config, read))
+    found = InstrumentControls(vectors, failed, _task_controls(model, config, read), made_from)
     with replacing(out / CONTROLS_FILE) as scratch:
         scratch.write_bytes(TypeAdapter(InstrumentControls).dump_json(found, indent=1))
     return found
+
+
+def _origin(config: AuditConfig, logs: Sequence[EvalLog]) -> str:
+    """Digest of all that the controls depend on: the base condition's runs, and how the instrument is set up."""
+    settings = config.model_dump(mode="json", include={"model", "model_args", "verbalizer", "nla", "grader", "layer", "seed", "controls"})
+    runs = sorted((log.eval.task, log.eval.eval_id, len(log.samples or [])) for log in logs)
+    return hashlib.sha256(json.dumps([settings, runs], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _texts(sample: EvalSample) -> tuple[str, str]:

@@ -47,6 +47,8 @@ class InstrumentControls:
     failed: dict[str, int]
     """Explanations of each kind that failed, or were not graded."""
     tasks: list[TaskControls]
+    made_from: str = ""
+    """Digest of the logs and settings they were measured on; what has another one is out of date."""
 
 
 def read_controls_file(out: Path) -> InstrumentControls | None:

@@ -31,6 +31,7 @@ def run_audit(config: AuditConfig, out: Path) -> None:
         DataError: a task did not finish (its log is kept, and the next run goes on with it).
     """
     makers = {name: task_function(name) for name in config.tasks}
+    check_model_name(config.model)
     conditions = config.conditions()
     # What cannot be built or loaded is refused before anything is written.
     cells = {condition.name: condition_tasks(makers, config, condition) for condition in conditions}
@@ -57,6 +58,19 @@ def run_audit(config: AuditConfig, out: Path) -> None:
         if not success:
             failed = [log.eval.task for log in logs if log.status != "success"]
             raise DataError(f"condition {condition.name}: {', '.join(failed)} did not finish; the same command goes on with it.")
+
+
+def check_model_name(model: str) -> None:
+    """Refuse a `local/` model that there is none of, before the tasks' data are fetched.
+
+    Raises:
+        ModelError: the name is no alias, path or hub id.
+        FetchError: the embedded model is missing and could not be fetched.
+    """
+    if model.startswith("local/"):
+        from nla.model import resolve_source
+
+        resolve_source(model.removeprefix("local/"))
 
 
 def _with_dtype(config: AuditConfig, out: Path) -> AuditConfig:

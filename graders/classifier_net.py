@@ -7,7 +7,6 @@ The adapter and the head are the project's own (`graders/minilm`, peft's layout)
 import json
 import re
 import shutil
-import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
@@ -45,7 +44,6 @@ _WHEEL = Wheel(
 )
 WINDOW = 192
 """Longest piece of a text that is read at once, in tokens; it is what the training saw."""
-_loading = threading.Lock()
 _STRIDE = 128
 _BATCH = 64
 _SENTENCE = re.compile(r"[^.!?\n]*(?:[.!?](?!\s)[^.!?\n]*)*(?:[.!?]+[\"')\]]*|\n|\Z)")
@@ -92,7 +90,6 @@ class Classifier:
         self.yes_above = float(card["yes_above"])
         self.unclear_above = float(card["unclear_above"])
         self.rules_above = float(card["rules_above"])
-        self._lock = threading.Lock()
 
     def logits(self, texts: Sequence[str]) -> list[float]:
         """Log-odds of YES of each text; of one longer than `WINDOW`, the highest of its overlapping windows."""
@@ -100,17 +97,16 @@ class Classifier:
 
     @torch.inference_mode()
     def _logits(self, texts: Sequence[str]) -> list[float]:
-        with self._lock:
-            batch: BatchEncoding = self.tokenizer(
-                list(texts), truncation=True, max_length=WINDOW, stride=WINDOW - _STRIDE, return_overflowing_tokens=True
-            )
-            owners, windows = batch["overflow_to_sample_mapping"], batch["input_ids"]
-            found = [float("-inf")] * len(texts)
-            order = sorted(range(len(windows)), key=lambda i: len(windows[i]))
-            for start in range(0, len(order), _BATCH):
-                rows = order[start : start + _BATCH]
-                for row, logit in zip(rows, self.net(_batch([windows[row] for row in rows])).tolist(), strict=True):
-                    found[owners[row]] = max(found[owners[row]], logit)
+        batch: BatchEncoding = self.tokenizer(
+            list(texts), truncation=True, max_length=WINDOW, stride=WINDOW - _STRIDE, return_overflowing_tokens=True
+        )
+        owners, windows = batch["overflow_to_sample_mapping"], batch["input_ids"]
+        found = [float("-inf")] * len(texts)
+        order = sorted(range(len(windows)), key=lambda i: len(windows[i]))
+        for start in range(0, len(order), _BATCH):
+            rows = order[start : start + _BATCH]
+            for row, logit in zip(rows, self.net(_batch([windows[row] for row in rows])).tolist(), strict=True):
+                found[owners[row]] = max(found[owners[row]], logit)
         return found
 
     def evidence(self, text: str) -> str:
@@ -138,11 +134,7 @@ def load_classifier(folder: Path = FOLDER) -> Classifier:
         ContractError: the folder's files are missing or damaged.
     """
 
-    def load() -> Classifier:
-        with _loading:
-            return _read(folder)
-
-    return compute(load)
+    return compute(partial(_read, folder))
 
 
 @lru_cache(maxsize=2)

@@ -44,16 +44,13 @@ class AdapterSpec(BaseModel):
 def shared_copy(model: LoadedModel, n_blocks: int | None = None) -> LoadedModel:
     """A copy of the module tree over the same weights; with `n_blocks`, of the first blocks only.
 
-    Neither changes what they share, so on a GPU the copy has a lock of its own. On a CPU it has the model's: two forward passes at
-    once would fight for the same cores, and take longer than one after the other.
+    Neither changes what they share, so the copy has a lock of its own.
     """
     shared = {id(t): t for t in itertools.chain(model.network.parameters(), model.network.buffers())}
     network = copy.deepcopy(model.network, shared)
     for module in network.modules():  # hooks (steering, capture in progress) belong to the original
         module._forward_hooks.clear()
     role = LoadedModel(model.source, network, model.tokenizer, model.precision)
-    if model.device.type == "cpu":
-        role.lock = model.lock
     if n_blocks is not None and n_blocks < model.n_layers:
         *parent, name = role.architecture.blocks.split(".")
         setattr(module_at(network, ".".join(parent)), name, nn.ModuleList(list(role.blocks)[:n_blocks]))

@@ -1,5 +1,8 @@
 """What makes networks quick on a CPU besides their kernels: one thread that runs them all, and an allocator that keeps its pages.
 
+Nothing that is done by `compute` overlaps with anything else that is, whichever thread does it, so networks and caches need no locks
+of their own.
+
 Threads: libgomp, which torch's products run on, keeps helpers for every thread that ever asked it for a product. As soon as there are
 more of them than processors, helpers no longer spin between two products but sleep, and each of the hundreds of small products of a
 step pays for waking them up.
@@ -30,6 +33,8 @@ class _ComputeThread:
         self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
         self._thread = threading.Thread(target=self._loop, name="compute", daemon=True)
         self._starting = threading.Lock()
+        self._turn = threading.Lock()
+        self._at_work = threading.local()
 
     @property
     def runs(self) -> bool:
@@ -38,7 +43,7 @@ class _ComputeThread:
 
     def do(self, work: Callable[[], _T]) -> _T:
         """Wait for a job's turn and its result; what a job asks for itself is done at once."""
-        if threading.current_thread() is self._thread:
+        if self._is_at_work:
             return work()
         with self._starting:
             if not self.runs:
@@ -50,11 +55,27 @@ class _ComputeThread:
         finally:
             del future  # else a failure, which holds this frame, and the future hold each other, and the failed job's tensors with them
 
+    def here(self, work: Callable[[], _T]) -> _T:
+        """Do work in the calling thread, between two jobs; what work asks for itself is done at once."""
+        if self._is_at_work:
+            return work()
+        with self._turn:
+            self._at_work.now = True
+            try:
+                return work()
+            finally:
+                self._at_work.now = False
+
+    @property
+    def _is_at_work(self) -> bool:
+        """Whether the calling thread is in the middle of some work."""
+        return getattr(self._at_work, "now", False)
+
     def _loop(self) -> None:
         while True:
             future, work = self._jobs.get()
             try:
-                future.set_result(work())
+                future.set_result(self.here(work))
             except BaseException as ex:  # whoever waits for the job gets it; the thread lives on for the next one
                 future.set_exception(ex)
             del future, work  # what a job holds (tensors) must not live until the next one comes
@@ -79,7 +100,7 @@ def compute(work: Callable[[], _T]) -> _T:
         Exception: whatever the work raised.
     """
     alone = threading.current_thread() is threading.main_thread() and not _compute_thread.runs
-    return work() if alone else on_compute_thread(work)
+    return _compute_thread.here(work) if alone else on_compute_thread(work)
 
 
 @lru_cache(maxsize=1)

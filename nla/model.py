@@ -77,6 +77,7 @@ class LoadedModel:
     tokenizer: PreTrainedTokenizerBase
     precision: Precision
     lock: threading.RLock = field(default_factory=threading.RLock)
+    """Held while the network runs on a GPU; on a CPU `nla.cpu.compute` keeps all networks apart."""
     steering: Any = None
     """The `nla.steering.Steering` this view of the weights is under, if any."""
     unsteered: "LoadedModel | None" = None
@@ -121,11 +122,10 @@ class LoadedModel:
             Exception: whatever the work raised.
         """
 
-        def locked() -> T:
-            with self.lock:
-                return work()
-
-        return compute(locked) if self.device.type == "cpu" else locked()
+        if self.device.type == "cpu":
+            return compute(work)
+        with self.lock:
+            return work()
 
     @property
     def n_layers(self) -> int:
@@ -205,7 +205,6 @@ def exclusive(function: Callable[Concatenate[LoadedModel, P], T]) -> Callable[Co
 
 
 _loaded: dict[tuple[Source, str, str, bool], LoadedModel] = {}
-_loading = threading.Lock()
 
 
 def load_model(
@@ -229,11 +228,10 @@ def load_model(
     where = resolve_device(device)
 
     def load() -> LoadedModel:
-        with _loading:
-            key = (source, dtype, str(where), trust_remote_code)
-            if key not in _loaded:
-                _loaded[key] = _load(source, resolve_precision(dtype, where), where, trust_remote_code)
-            return _loaded[key]
+        key = (source, dtype, str(where), trust_remote_code)
+        if key not in _loaded:
+            _loaded[key] = _load(source, resolve_precision(dtype, where), where, trust_remote_code)
+        return _loaded[key]
 
     return compute(load)
 

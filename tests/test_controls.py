@@ -1,5 +1,6 @@
 """The instrument's own controls: vectors that hold nothing, the words of a prompt, and the direct question."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,6 +85,13 @@ def test_controls_run_on_an_audit_and_stand_in_its_result(tiny_folder: Callable[
     run_audit(small, tmp_path)
     found = run_controls(tmp_path)
     assert read_controls_file(tmp_path) == found
+    said: list[str] = []
+    assert run_controls(tmp_path, said.append, again=False) == found
+    assert not said, "the same logs are not read twice"
+    kept = json.loads((tmp_path / CONTROLS_FILE).read_text())
+    (tmp_path / CONTROLS_FILE).write_text(json.dumps(kept | {"made_from": "earlier logs"}))
+    assert run_controls(tmp_path, said.append, again=False) == found
+    assert said
     assert {kind: (one.n + one.n_unscored) for kind, one in found.vectors.items()} == dict.fromkeys(
         ("real", "shuffled", "random", "mean"), 5
     )
