@@ -309,7 +309,7 @@ class Decoder:
                 logits_to_keep=keep,
                 **cache_argument(self.model.network, self._cache),
             )
-        logits: Tensor = out.logits.float()
+        logits: Tensor = out.logits
         return logits
 
     def _choose(self, rows: list[_Row], logits: Float[Tensor, "row vocab"]) -> None:
@@ -371,7 +371,7 @@ def _shared_length(left: NDArray[np.int64], right: NDArray[np.int64], limit: int
 
 
 def _token_logprob(logits: Float[Tensor, " vocab"], token: int, top: int) -> TokenLogprob:
-    logprobs = logits.log_softmax(dim=-1)
+    logprobs = logits.float().log_softmax(dim=-1)
     best = logprobs.topk(top) if top else None
     likeliest = tuple((int(i), float(v)) for v, i in zip(best.values, best.indices, strict=True)) if best else ()
     return TokenLogprob(token, float(logprobs[token]), likeliest)

@@ -39,7 +39,7 @@ def choose_tokens(logits: Float[Tensor, "row vocab"], params: list[SamplingParam
     """The next token of each row, by inversion of its cumulative distribution at the row's uniform draw.
 
     Args:
-        logits: float32 logits.
+        logits: as the model gives them, of any float dtype; what is computed from them is float32.
         params: one a row.
         uniforms: one draw from [0, 1) a row; unused by greedy rows.
 
@@ -58,7 +58,7 @@ def choose_tokens(logits: Float[Tensor, "row vocab"], params: list[SamplingParam
     if whole:
         chosen |= zip(whole, _draw(logits, top, whole, params, uniforms).tolist(), strict=True)
     for row in cut:
-        probabilities = torch.softmax(logits[row] / params[row].temperature, dim=-1)
+        probabilities = torch.softmax(logits[row].float() / params[row].temperature, dim=-1)
         chosen[row] = _choose_truncated(probabilities, params[row], uniforms[row])
     return [chosen[row] for row in range(len(params))]
 
@@ -75,7 +75,7 @@ def _draw(
     On a CPU a number too small for float32's normal range costs 50 times as much as another, and at low temperatures most weights are:
     what is less than e^-80 of the likeliest token counts as zero.
     """
-    temperatures = torch.tensor([params[row].temperature for row in rows], dtype=logits.dtype, device=logits.device)[:, None]
+    temperatures = torch.tensor([params[row].temperature for row in rows], device=logits.device)[:, None]
     draws = torch.tensor([uniforms[row] for row in rows], dtype=torch.float64, device=logits.device)
     size = len(rows) if logits.is_cuda else max(1, _CHUNK // logits.shape[1])
     parts = zip(*(t.split(size) for t in (_rows(logits, rows), _rows(top, rows), temperatures, draws)), strict=True)
@@ -84,7 +84,7 @@ def _draw(
 
 def _weights(logits: Float[Tensor, "row vocab"], top: Float[Tensor, "row 1"], temperatures: Float[Tensor, "row 1"]) -> Tensor:
     """What each token weighs against the likeliest, which weighs 1."""
-    scaled = (logits - top).div_(temperatures).clamp_(min=_NEGLIGIBLE - 1)
+    scaled = (logits - top.float()).div_(temperatures).clamp_(min=_NEGLIGIBLE - 1)
     return threshold(scaled.exp_(), math.exp(_NEGLIGIBLE), 0.0, inplace=True)
 
 

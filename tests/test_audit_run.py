@@ -115,13 +115,16 @@ def test_a_killed_run_goes_on_and_repeats_no_sample(tiny_folder: Callable[[str],
         time.sleep(0.05)
     running.send_signal(signal.SIGKILL)
     running.wait()
+    finished = {s.uuid for info in list_eval_logs(str(tmp_path / "out" / "logs")) for s in read_eval_log(info).samples or []}
+    assert finished
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     table = pd.read_parquet(tmp_path / "out" / "transcripts.parquet")
     assert not table.duplicated(["task", "condition", "sample_id", "epoch"]).any()
     assert len(table) == 2 * 4 * 12
-    logs = [read_eval_log(info, header_only=True) for info in list_eval_logs(str(tmp_path / "out" / "logs"))]
-    assert sum(log.status == "success" for log in logs) == 8
+    logs = [log for info in list_eval_logs(str(tmp_path / "out" / "logs")) if (log := read_eval_log(info)).status == "success"]
+    assert len(logs) == 8
+    assert finished <= {sample.uuid for log in logs for sample in log.samples or []}, "what was finished before the kill stands as it was"
 
 
 def transcripts(n: int = 40, **columns: object) -> pd.DataFrame:
