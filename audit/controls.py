@@ -9,8 +9,6 @@
 Written to `controls.json`, which `audit analyze` puts into `audit.json`.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +39,7 @@ from nla.model import LoadedModel
 from nla.sampling import seeded_generator
 from nla.transcript import build_transcript, sample_tokens
 from nla.verbalizers import verbalizer_for
+from tasks._shared import content_id
 
 _FOLDS = 5
 _DRAWS = 1_000
@@ -90,7 +89,7 @@ def _origin(config: AuditConfig, logs: Sequence[EvalLog]) -> str:
     """Digest of all that the controls depend on: the base condition's runs, and how the instrument is set up."""
     settings = config.model_dump(mode="json", include={"model", "model_args", "verbalizer", "nla", "grader", "layer", "seed", "controls"})
     runs = sorted((log.eval.task, log.eval.eval_id, len(log.samples or [])) for log in logs)
-    return hashlib.sha256(json.dumps([settings, runs], sort_keys=True).encode()).hexdigest()[:16]
+    return content_id(settings, runs)
 
 
 def _texts(sample: EvalSample) -> tuple[str, str]:

@@ -31,7 +31,7 @@ def run_audit(config: AuditConfig, out: Path) -> None:
         DataError: a task did not finish (its log is kept, and the next run goes on with it).
     """
     makers = {name: task_function(name) for name in config.tasks}
-    check_model_name(config.model)
+    _check_model_name(config.model)
     conditions = config.conditions()
     # What cannot be built or loaded is refused before anything is written.
     cells = {condition.name: condition_tasks(makers, config, condition) for condition in conditions}
@@ -60,7 +60,7 @@ def run_audit(config: AuditConfig, out: Path) -> None:
             raise DataError(f"condition {condition.name}: {', '.join(failed)} did not finish; the same command goes on with it.")
 
 
-def check_model_name(model: str) -> None:
+def _check_model_name(model: str) -> None:
     """Refuse a `local/` model that there is none of, before the tasks' data are fetched.
 
     Raises:

@@ -121,7 +121,6 @@ class LoadedModel:
         Raises:
             Exception: whatever the work raised.
         """
-
         if self.device.type == "cpu":
             return compute(work)
         with self.lock:

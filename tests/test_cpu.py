@@ -97,6 +97,30 @@ def test_there_is_one_compute_thread_however_many_ask_for_it_first() -> None:
         assert done.stdout.split() == ["1", "False"]
 
 
+_MAIN_BESIDE_JOBS = """
+import threading, time
+from nla.cpu import compute, on_compute_thread
+
+told = []
+
+def in_main():
+    other = threading.Thread(target=on_compute_thread, args=(lambda: told.append("job"),))
+    other.start()
+    time.sleep(0.3)
+    told.append("main")
+    assert on_compute_thread(threading.get_ident) == threading.get_ident()  # what work asks for is done within it: no waiting for itself
+    return other
+
+compute(in_main).join()
+print(*told)
+"""
+
+
+def test_work_of_the_main_thread_and_jobs_do_not_overlap() -> None:
+    done = subprocess.run([sys.executable, "-c", _MAIN_BESIDE_JOBS], check=True, stdout=subprocess.PIPE, text=True, timeout=60)
+    assert done.stdout.split() == ["main", "job"]
+
+
 def test_a_failure_reaches_the_caller_and_the_thread_lives_on(tiny: LoadedModel) -> None:
     def fail() -> None:
         raise MemoryError("no room")
