@@ -49,7 +49,7 @@ def run_audit_command(
     given = {
         "model": model,
         "tasks": tasks.split(",") if tasks else None,
-        "steer": [float(part) for part in steer.split(",")] if steer else None,
+        "steer": steer.split(",") if steer else None,
         "source": source,
         "limit": limit,
         "tokens": tokens,

@@ -88,6 +88,16 @@ def test_running_again_does_nothing_and_a_new_condition_only_that(done: Path, ti
         run_audit(config(tiny_folder("llama"), tokens=5), done)
 
 
+def test_a_strength_that_is_no_number_is_refused_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "audit.cli", "run", "--model", "local/smollm2", "--tasks", "mmlu", "--steer", "0.1x"]
+    done = subprocess.run([*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "steer" in done.stderr
+    assert "number" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_audit_goes_on_in_the_dtype_it_began_with(
     tiny_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
