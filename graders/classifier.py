@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import anyio
-from rich.console import Console
 
 from graders.base import Grade, TextKind, Verdict
 from graders.rules import MAX_EVIDENCE, RuleGrader, grade_text
+from nla.progress import fetching
 
 if TYPE_CHECKING:
     from graders.classifier_net import Classifier
@@ -69,12 +69,6 @@ def grader() -> ClassifierGrader:
     """
     from graders.classifier_net import ensure_encoder
 
-    told: set[str] = set()
-
-    def report(what: str, _share: float | None) -> None:
-        if what not in told:
-            told.add(what)
-            Console(stderr=True).print(f"{what} (83 MB, once)", markup=False)
-
-    ensure_encoder(report)
+    with fetching("looking for the classifier's encoder") as report:
+        ensure_encoder(report)
     return ClassifierGrader()

