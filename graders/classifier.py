@@ -30,18 +30,23 @@ def _graded(texts: Sequence[str]) -> list[Grade]:
     grades = [grade_text(text, "explanation") for text in texts]
     scored = [i for i, grade in enumerate(grades) if grade.scored]
     classifier = load_classifier()
+    decided = []
     for i, logit in zip(scored, classifier.logits([texts[i] for i in scored]), strict=True):
-        grades[i] = _both(grades[i], logit, texts[i], classifier)
+        grades[i] = _both(grades[i], logit, classifier)
+        if grades[i].rule == RULE:
+            decided.append(i)
+    for i, evidence in zip(decided, classifier.evidence([texts[i] for i in decided]), strict=True):
+        grades[i] = replace(grades[i], evidence=evidence[:MAX_EVIDENCE].strip())
     return grades
 
 
-def _both(rules: Grade, logit: float, text: str, classifier: "Classifier") -> Grade:
+def _both(rules: Grade, logit: float, classifier: "Classifier") -> Grade:
+    """What the rules' grade and the log-odds come to; evidence of the classifier's own is still to be found."""
     if rules.verdict is Verdict.YES:
         return rules if logit > classifier.rules_above else replace(rules, verdict=Verdict.UNCLEAR)
     is_yes = logit > classifier.yes_above
     if is_yes or (logit > classifier.unclear_above and rules.verdict is Verdict.NO):
-        evidence = classifier.evidence(text)[:MAX_EVIDENCE].strip()
-        return Grade(Verdict.YES if is_yes else Verdict.UNCLEAR, RULE, evidence, format_only=rules.format_only and not is_yes)
+        return Grade(Verdict.YES if is_yes else Verdict.UNCLEAR, RULE, format_only=rules.format_only and not is_yes)
     return rules
 
 

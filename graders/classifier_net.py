@@ -11,6 +11,7 @@ import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -134,11 +135,11 @@ class Classifier:
                 found[owners[row]] = max(found[owners[row]], logit)
         return found
 
-    def evidence(self, text: str) -> str:
-        """The sentence (or line) that speaks most for YES when it stands alone, verbatim."""
-        sentences = _sentences(text) or [text.strip()]
-        logits = self.logits(sentences)
-        return sentences[logits.index(max(logits))]
+    def evidence(self, texts: Sequence[str]) -> list[str]:
+        """Of each text, the sentence (or line) that speaks most for YES when it stands alone, verbatim."""
+        sentences = [_sentences(text) or [text.strip()] for text in texts]
+        logits = iter(self.logits([one for those in sentences for one in those]))
+        return [max(zip(islice(logits, len(those)), those, strict=True))[1] for those in sentences]
 
 
 def _sentences(text: str) -> list[str]:

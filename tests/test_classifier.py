@@ -88,7 +88,7 @@ class TestShipped:
     ) -> None:
         items = [item for file in LABELS.glob("*.jsonl") for item in read_labels(file).items if item.split == "dev"]
         ruled = [(item, grade) for item in items if (grade := grade_text(item.text, "explanation")).verdict is Verdict.YES]
-        ruled = [one for i, one in enumerate(ruled) if one[0].labels[0].verdict is not Verdict.YES or i % 8 == 0]  # few are enough
+        ruled = [one for i, one in enumerate(ruled) if i % (24 if one[0].labels[0].verdict is Verdict.YES else 2) == 0]  # few are enough
         right, wrong = [], []
         texts = [item.text for item, _ in ruled]
         for (item, rules), grade, logit in zip(ruled, graded(texts), classifier.logits(texts), strict=True):
@@ -101,8 +101,8 @@ class TestShipped:
         judged = [one for file in LABELS.glob("*.jsonl") for one in judge(read_labels(file), "test", "classifier")]
         yes = [one for one in judged if one.reference is Verdict.YES]
         others = [one for one in judged if one.reference is not Verdict.YES]
-        assert sum(one.verdict is Verdict.YES for one in yes) >= 0.88 * len(yes) > 100
-        assert sum(one.verdict is not Verdict.YES for one in others) >= 0.96 * len(others) > 200
+        assert sum(one.verdict is Verdict.YES for one in yes) >= 0.94 * len(yes) > 100
+        assert sum(one.verdict is not Verdict.YES for one in others) >= 0.97 * len(others) > 200
 
     @pytest.mark.parametrize("file", ["adapter_model.safetensors", "head.safetensors", "classifier.json"])
     def test_a_damaged_folder_is_refused(self, classifier: Classifier, tmp_path: Path, file: str) -> None:
@@ -117,7 +117,7 @@ class TestShipped:
             [(INDIRECT, True), (PLAIN, False)] * 4, {"w": [(INDIRECT, True), (PLAIN, False)]}, [PLAIN] * 4, [PLAIN]
         )
         stage = classifier_training.train(texts, epochs=3, seed=0, run=tmp_path / "run")
-        assert float(stage.loss([0], 0)[0]) < float(classifier_training.ClassifierStage(texts, 0).loss([0], 0)[0])
+        assert stage.loss([0], 0)[0].item() < classifier_training.ClassifierStage(texts, 0).loss([0], 0)[0].item()
         classifier_training.save(stage, dict(classifier_training.THRESHOLDS), tmp_path / "out")
         again = load_classifier(tmp_path / "out")
         assert classifier_training.measured(again, texts)["ordinary"].startswith("n 1,")
