@@ -26,7 +26,7 @@ from nla.data.documents import Corpus, read_documents
 from nla.errors import ConfigError, DataError
 from nla.sampling import seeded_generator
 from nla.wheels import sha256
-from tasks._shared import read_file
+from tasks._shared import content_id, read_file
 
 LABELS = SHIPPED.parent
 COLUMNS = ("explanation", "gold_explanation", "model_explanation", "text")
@@ -86,9 +86,8 @@ def own_explanations(n: int, corpora: Sequence[Path], run: Path) -> list[str]:
     """
     if missing := [str(path) for path in corpora if not path.is_file()]:
         raise DataError(f"no file {', '.join(missing)}.")
-    adapters = sorted((Path(nla.pairs.__path__[0])).rglob("*.safetensors"))
-    of_these = hashlib.sha256(json.dumps([n, *map(sha256, [*corpora, *adapters])]).encode()).hexdigest()[:12]
-    kept = run / f"own-{of_these}.jsonl"
+    adapters = sorted(Path(nla.pairs.__path__[0]).rglob("*.safetensors"))
+    kept = run / f"own-{content_id(n, *map(sha256, [*corpora, *adapters]))}.jsonl"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         with replacing(kept) as scratch:

@@ -7,7 +7,6 @@ documents (`--own`, `--corpus`); half of them, by a hash of the text, is kept fo
 the folder `--run`; one process trains.
 """
 
-import hashlib
 import json
 import random
 from dataclasses import asdict
@@ -42,9 +41,11 @@ from graders.classifier_net import (
 from nla.adapters import save_adapter, uncast
 from nla.atomic import replacing
 from nla.cli import run as run_command
+from nla.devices import resolve_precision
 from nla.errors import ConfigError
 from nla.training.av import FEW_SHAPES
-from nla.training.loop import Group, StoppedError, TrainConfig, fit
+from nla.training.loop import Group, TrainConfig, fit
+from tasks._shared import content_id
 
 ADAPTED = ("q", "k", "v", "o", "dense")
 RANK, RATE = 16, 1e-3
@@ -74,11 +75,11 @@ class ClassifierStage:
         uncast(self.encoder)
         self.net = ClassifierNet(self.encoder, base.config.hidden_size).eval()  # drawing dropout masks took two fifths of a pass
         self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
-        self._low_precision = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        self._dtype = resolve_precision("auto", torch.device("cpu")).dtype
         self._weights = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
         for parameter in self.net.parameters():
-            if self._low_precision and not parameter.requires_grad:
-                parameter.data = parameter.data.bfloat16()
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.to(self._dtype)
 
         @lru_cache(maxsize=1)
         def epoch(number: int) -> list[list[tuple[str, bool]]]:
@@ -107,7 +108,7 @@ class ClassifierStage:
             truncation=True,
             max_length=WINDOW,
         )
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._low_precision):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._dtype == torch.bfloat16):
             logits = self.net(ids)
         return nn.functional.binary_cross_entropy_with_logits(logits, torch.tensor([float(yes) for _, yes in batch])), {}
 
@@ -128,8 +129,7 @@ def train(texts: Texts, epochs: int, seed: int, run: Path) -> ClassifierStage:
         steps=steps, batch=1, lr=RATE, warmup=round(0.06 * steps), final_lr=0.02, weight_decay=0.01, eval_every=steps, seed=seed
     )
     recipe = [BASE, ADAPTED, RANK, WINDOW, BATCH, IN_ORDINARY, ORDINARY, config.model_dump()]
-    of_these = hashlib.sha256(json.dumps([asdict(texts), recipe]).encode()).hexdigest()[:12]
-    fit(stage, config, run / of_these)
+    fit(stage, config, run / content_id(asdict(texts), recipe))
     return stage
 
 
@@ -186,11 +186,7 @@ def command(
         "epochs": epochs,
         "seed": seed,
     }
-    try:
-        stage = train(texts, epochs, seed, run)
-    except StoppedError as ex:
-        Console(stderr=True).print(str(ex), markup=False)
-        raise typer.Exit(130) from None
+    stage = train(texts, epochs, seed, run)
     save(stage, card, run / "made")  # measured there, so that a kill meanwhile leaves the classifier in use as it was
     card["measured"] = measured(load_classifier(run / "made"), texts)
     save(stage, card, out)

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -143,7 +144,7 @@ class Classifier:
         """Of each text, the sentence (or line) that speaks most for YES when it stands alone, verbatim."""
         sentences = [_sentences(text) or [text.strip()] for text in texts]
         logits = iter(self.logits([one for those in sentences for one in those]))
-        return [max(zip(islice(logits, len(those)), those, strict=True))[1] for those in sentences]
+        return [max(zip(islice(logits, len(those)), those, strict=True), key=itemgetter(0))[1] for those in sentences]
 
 
 def _sentences(text: str) -> list[str]:

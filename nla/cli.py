@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from nla.errors import HarnessError
+from nla.errors import HarnessError, StoppedError
 from nla.progress import fetching
 
 if TYPE_CHECKING:
@@ -102,7 +102,6 @@ def train(
     """Train a pair. Every stage writes checkpoints, survives a kill, and goes on when the same command is given again."""
     from nla.training.config import read_config
     from nla.training.curves import write_curves
-    from nla.training.loop import StoppedError
     from nla.training.pair import PairTraining
 
     if stage is TrainStage.ALL:
@@ -112,13 +111,9 @@ def train(
     pair = PairTraining(given, _work_folder(config, work), dtype=dtype, device=device)
     say = Console(stderr=True, highlight=False, soft_wrap=True).print
     steps = {TrainStage.AV: pair.train_av, TrainStage.SAMPLES: pair.sample, TrainStage.AR: pair.train_ar, TrainStage.RL: pair.train_rl}
-    try:
-        for name, run_stage in steps.items():
-            if stage in (name, TrainStage.ALL):
-                run_stage(say)
-    except StoppedError as ex:
-        say(str(ex))
-        raise typer.Exit(130) from None
+    for name, run_stage in steps.items():
+        if stage in (name, TrainStage.ALL):
+            run_stage(say)
     write_curves(pair.work, pair.work / "pair")
 
 
@@ -234,12 +229,15 @@ def main() -> None:
 
 
 def run(command: typer.Typer) -> None:
-    """Run a command line, with `HarnessError` told as one message."""
+    """Run a command line, with `HarnessError` told as one message; 130 is the exit status of a training that was stopped."""
     try:
         command()
     except HarnessError as ex:
         Console(stderr=True).print(f"error: {ex}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
+    except StoppedError as ex:
+        Console(stderr=True).print(str(ex), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -44,3 +44,7 @@ class ContractError(HarnessError):
 
 class ConfigError(HarnessError):
     """An option that makes no sense."""
+
+
+class StoppedError(Exception):
+    """A SIGTERM or SIGINT ended a training; a checkpoint was written, so it is no failure."""

@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nla.atomic import replacing
-from nla.errors import ConfigError, DataError
+from nla.errors import ConfigError, DataError, StoppedError
 from nla.sampling import seeded_generator
 
 METRICS = "metrics.jsonl"
@@ -86,10 +86,6 @@ class Stage(Protocol):
     def evaluate(self) -> dict[str, float]:
         """Figures on held-out documents."""
         ...
-
-
-class StoppedError(Exception):
-    """A SIGTERM or SIGINT arrived; a checkpoint was written."""
 
 
 def fit(stage: Stage, config: TrainConfig, folder: Path, say: Callable[[str], None] | None = None) -> pd.DataFrame:
