@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from nla.atomic import replacing
-from nla.cli import run
+from nla.support.command import run
+from nla.support.files import replacing
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,10 +41,10 @@ def run_audit_command(
     plan: Annotated[bool, typer.Option(help="Only show what would run, and what it could detect.")] = False,
 ) -> None:
     """Run tasks x conditions, and analyse them. The same command goes on after an interruption, and adds only what is new."""
-    from audit.analysis import analyze
+    from audit.analysis.analyze import analyze
     from audit.config import make_audit, read_audit
-    from audit.overview import plan_table, result_table
-    from audit.run import run_audit
+    from audit.running.run import run_audit
+    from audit.terminal import plan_table, result_table
 
     given = {
         "model": model,
@@ -68,7 +68,7 @@ def run_audit_command(
         return
     run_audit(audit, out)
     if audit.controls:
-        from audit.controls import run_controls
+        from audit.controls.measure import run_controls
 
         run_controls(out, lambda what: console.print(what, style="dim"), again=False)
     console.print(result_table(analyze(out)))
@@ -79,7 +79,7 @@ def run_audit_command(
 def status(out: Out = Path("audit")) -> None:
     """Which cells of an audit are done."""
     from audit.config import stored_config
-    from audit.overview import status_table
+    from audit.terminal import status_table
 
     Console().print(status_table(stored_config(out), out))
 
@@ -87,8 +87,8 @@ def status(out: Out = Path("audit")) -> None:
 @app.command("analyze")
 def analyze_command(out: Out = Path("audit")) -> None:
     """Compute `audit.json` again from the logs of an audit."""
-    from audit.analysis import analyze
-    from audit.overview import result_table
+    from audit.analysis.analyze import analyze
+    from audit.terminal import result_table
 
     Console().print(result_table(analyze(out)))
 
@@ -96,9 +96,9 @@ def analyze_command(out: Out = Path("audit")) -> None:
 @app.command("controls")
 def controls_command(out: Out = Path("audit")) -> None:
     """Measure again what verbalizer and grader say where there is nothing to find; `audit run` does it by itself."""
-    from audit.analysis import analyze
-    from audit.controls import run_controls
-    from audit.overview import controls_table
+    from audit.analysis.analyze import analyze
+    from audit.controls.measure import run_controls
+    from audit.terminal import controls_table
 
     console = Console()
     run_controls(out, lambda what: console.print(what, style="dim"))
@@ -116,7 +116,7 @@ def rewrite_command(
     limit: Annotated[int | None, typer.Option(help="Items, at most.")] = None,
 ) -> None:
     """Rewrite a task's prompts so that they read like real use, and, as their control, in neutral other words."""
-    from audit.rewrite import rewrite_task
+    from audit.running.rewrite import rewrite_task
 
     made, pairs = rewrite_task(task, source, framing.split(","), rewriter, judge, limit, out)
     console = Console(soft_wrap=True, markup=False, highlight=False)
@@ -137,7 +137,8 @@ def compare_command(
     """Compare two audits item by item: models, layers, pairs, graders or dates."""
     from pydantic import TypeAdapter
 
-    from audit.compare import Comparison, compare, comparison_table
+    from audit.analysis.compare import Comparison, compare
+    from audit.terminal import comparison_table
 
     found = compare(a, b)
     if json_out is not None:
@@ -160,7 +161,7 @@ def score_command(
     blurb: Annotated[str, typer.Option(help="What the evaluation is, for graders that use it.")] = "",
 ) -> None:
     """Add awareness to finished logs of an open model, whatever provider made them."""
-    from audit.score_logs import ScoreSettings, score_logs
+    from audit.running.rescore import ScoreSettings, score_logs
 
     console = Console(soft_wrap=True, markup=False, highlight=False)
     settings = ScoreSettings(model, tokens, verbalizer, nla, grader, layer, seed, blurb)
@@ -173,7 +174,7 @@ def tasks_command() -> None:
     """All tasks with their data: source, licence, size, and whether they are here."""
     from rich.table import Table
 
-    from audit.task_list import task_infos
+    from audit.running.task_list import task_infos
 
     table = Table("task", "what", "role", "bundled", "hub", "licence", "data")
     for one in task_infos():
@@ -187,7 +188,7 @@ def new_task_command(
     folder: Annotated[Path, typer.Option(help="Folder of task files.")] = Path("tasks"),
 ) -> None:
     """Start a task of your own: a runnable file and twelve stand-in items."""
-    from audit.task_list import new_task
+    from audit.running.task_list import new_task
 
     console = Console(soft_wrap=True, markup=False, highlight=False)
     for path in new_task(name, folder):
@@ -202,7 +203,7 @@ app.add_typer(data_app, name="data")
 @data_app.command("fetch")
 def fetch_command(names: Annotated[list[str], typer.Argument(help="Tasks whose hub data are to be cached.")]) -> None:
     """Get hub data at their pinned revisions now; with HF_HUB_OFFLINE=1 runs then need no network."""
-    from audit.task_list import fetch_data
+    from audit.running.task_list import fetch_data
 
     console = Console(soft_wrap=True, markup=False, highlight=False)
     for name in names:
@@ -219,7 +220,7 @@ def groups_command(out: Out = Path("audit")) -> None:
     import pandas as pd
 
     from audit.config import stored_config
-    from audit.known_groups import separations
+    from audit.controls.known_groups import separations
 
     stored_config(out)
     console = Console()
@@ -239,14 +240,14 @@ def schema_command() -> None:
     """The JSON schema of `audit.json`."""
     import json
 
-    from audit.result import schema
+    from audit.analysis.result import schema
 
     print(json.dumps(schema(), indent=1))
 
 
 @app.command()
 def agreement(
-    labels: Annotated[Path, typer.Argument(help="Labelled texts: JSONL (graders/labels/README.md), or flat CSV or JSONL.")],
+    labels: Annotated[Path, typer.Argument(help="Labelled texts: JSONL (graders/labelled/README.md), or flat CSV or JSONL.")],
     grader: Annotated[str, typer.Option(help="The grader to measure.")] = "rules",
     split: Annotated[str, typer.Option(help="dev (for tuning), test (for figures) or all.")] = "test",
     against: Annotated[Path | None, typer.Option(help="Record of an earlier run; a drop beyond --max-drop exits 1.")] = None,
@@ -260,7 +261,7 @@ def agreement(
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
 ) -> None:
     """Measure a grader, and annotators, on labelled texts. Exits 1 where a bound fails or a figure fell, so that it can guard a build."""
-    from audit.agreement_report import AgreementConfig, measure, show, write_record
+    from audit.labelling.agreement_report import AgreementConfig, measure, show, write_record
 
     bounds = (min_kappa, min_sensitivity, min_specificity)
     report = measure(AgreementConfig(labels, grader, split, against, json, *bounds, max_drop, prevalence, tuple(controls or ()), seed))

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from nla.atomic import replacing
-from nla.errors import ConfigError
-from nla.steering import parse_steer
+from nla.activations.steering import parse_steer
+from nla.support.errors import ConfigError
+from nla.support.files import replacing
 
 BASE = "base"
 POSITIVE = "positive_control"

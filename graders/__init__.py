@@ -1,45 +1,47 @@
-"""Graders turn an explanation or an assistant turn into YES / NO / UNCLEAR with evidence. Each is a module here, found by name."""
+"""Text to YES / NO / UNCLEAR with evidence.
 
-import importlib
+Here belong the graders (each a module or package found by its name), the record of what a scorer found, the scorers, and labelled
+texts. What touches weights belongs in `nla`, and statistics over many transcripts in `audit`.
+"""
+
 import inspect
-import pkgutil
-from types import ModuleType
+from pathlib import Path
 
 from graders.base import Grader
-from nla.errors import ConfigError
-from nla.found import split_spec
+from nla.support.errors import ConfigError
+from nla.support.plugins import PluginPackage, split_spec
+
+GRADERS = PluginPackage(
+    "graders", Path(__file__).parent, "grader", frozenset({"base", "labelled", "record", "registry", "rubric", "scorers"})
+)
+"""The modules of this package that have a `grader` function (`-T grader=NAME`)."""
 
 
 def grader_names() -> list[str]:
-    """Names a user can give as `-T grader=NAME`: the modules of this package that have a `grader` function."""
-    modules = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(name for name in modules if hasattr(importlib.import_module(f"{__name__}.{name}"), "grader"))
+    """Names a user can give as `-T grader=NAME`."""
+    return GRADERS.names()
 
 
 def build_grader(spec: str) -> Grader:
-    """The grader of a name, with options for one that takes any: `rules`, `judge`, `judge:batch=8:blurb=none`.
+    """The grader of a name, with options if it takes any: `rules`, `judge`, `judge:batch=8:blurb=none`.
 
     Raises:
-        ConfigError: there is none of that name, or it has no such option.
+        ConfigError: there is no grader of that name, or it has no such option.
     """
     name, options = split_spec(spec)
-    factory = _module(name).grader
+    factory = GRADERS.load(spec).grader
     if options and not inspect.signature(factory).parameters:
-        raise ConfigError(f"grader '{name}' takes no options; found {', '.join(options)}.")
+        raise ConfigError(f"Grader '{name}' takes no options; found {', '.join(options)}.")
     built: Grader = factory(**options)
     return built
 
 
 def is_free(spec: str) -> bool:
-    """Whether grading costs nothing: no key is needed and no model role asked. A module that does not say so (`FREE`) may cost something.
+    """Whether grading costs nothing: no key is needed and no model role is asked.
+
+    A grader says so by `FREE = True` in its module; one that does not may cost something.
 
     Raises:
         ConfigError: there is no grader of that name.
     """
-    return bool(getattr(_module(split_spec(spec)[0]), "FREE", False))
-
-
-def _module(name: str) -> ModuleType:
-    if name not in grader_names():
-        raise ConfigError(f"no grader named '{name}'; there are: {', '.join(grader_names())}.")
-    return importlib.import_module(f"{__name__}.{name}")
+    return bool(getattr(GRADERS.load(spec), "FREE", False))

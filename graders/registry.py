@@ -2,8 +2,8 @@
 
 from inspect_ai._util.registry import registry_add, registry_has, registry_info
 
-from graders.awareness import nla_awareness
-from graders.verbalized import verbalized_awareness
+from graders.scorers.nla_awareness import nla_awareness
+from graders.scorers.verbalized_awareness import verbalized_awareness
 
 
 def _register_with_package_name() -> None:

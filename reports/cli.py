@@ -10,10 +10,11 @@ import typer
 from rich.console import Console
 
 from audit.cli import app
-from nla.cli import fetch_with_progress, run
+from nla.models.sources import fetch_with_progress
+from nla.support.command import run
 
 if TYPE_CHECKING:
-    from audit.labelling import Labelling
+    from audit.labelling.session import Labelling
 
 
 @app.command("demo")
@@ -27,10 +28,10 @@ def demo(
 ) -> None:
     """The whole story on the embedded model and bundled data, to a report: a benchmark and a deployment control, each also with a
     system prompt that states the evaluation."""
-    from audit.analysis import analyze
+    from audit.analysis.analyze import analyze
     from audit.config import make_audit
-    from audit.overview import result_table
-    from audit.run import run_audit
+    from audit.running.run import run_audit
+    from audit.terminal import result_table
     from reports.build import build_report
 
     fetch_with_progress("smollm2")
@@ -73,7 +74,7 @@ def label(
     adjudicate: Annotated[bool, typer.Option("--adjudicate", help="Show what annotators differ on, to settle it.")] = False,
 ) -> None:
     """Serve a page on which people label explanations, blinded, each for themselves. Then: audit agreement LABELS."""
-    from audit.labelling import open_labelling
+    from audit.labelling.session import open_labelling
     from reports.label_server import LabelServer
 
     labelling = open_labelling(source, out, n, seed)
@@ -89,7 +90,7 @@ def label(
 
 def labelling_summary(labelling: "Labelling") -> list[str]:
     """How far each annotator has come, and the share of YES among all explanations that their labels imply."""
-    from audit.labelling import weighted_share
+    from audit.labelling.session import weighted_share
     from reports.words import rate_text
 
     counts = labelling.counts()

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from audit.compare import ComparedCell, Comparison, compare
-from nla.atomic import replacing
-from nla.errors import DataError
+from audit.analysis.compare import ComparedCell, Comparison, compare
+from nla.support.errors import DataError
+from nla.support.files import replacing
 from reports.figures import BLUE, GREY, Drawn, shown
 from reports.pages import TEMPLATES
 from reports.words import p_text, rate_text

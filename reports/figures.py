@@ -10,9 +10,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from audit.analysis.result import AuditResult, Cell, StrengthEffect
 from audit.config import BASE
-from audit.result import AuditResult, Cell, StrengthEffect
-from audit.stats import Estimate
+from audit.stats.rates import Estimate
 from nla.training.curves import draw_curves
 
 # Okabe and Ito's palette, which people with any common colour blindness can tell apart.

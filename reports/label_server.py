@@ -12,10 +12,10 @@ from urllib.parse import parse_qs, urlsplit
 
 from markupsafe import Markup
 
-from audit.labelling import ADJUDICATOR, Item, Labelling
-from audit.labels import Label
+from audit.labelling.session import ADJUDICATOR, Item, Labelling
+from graders.labelled.labels import Label
 from graders.rubric import RULES
-from nla.errors import ConfigError, HarnessError
+from nla.support.errors import ConfigError, HarnessError
 from reports.pages import TEMPLATES, hashed_script
 
 _LONGEST_BODY = 1_000_000

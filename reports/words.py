@@ -1,10 +1,10 @@
 """The result in words, by fixed rules from the numbers; never stronger than the statistics."""
 
+from audit.analysis.result import AuditResult, Cell, RewriteEffect, Steering
 from audit.config import BASE, POSITIVE
-from audit.instrument import InstrumentControls
-from audit.result import AuditResult, Cell, RewriteEffect, Steering
-from audit.stats import ALPHA, Estimate
-from audit.stats_paired import SignTest
+from audit.controls.record import InstrumentControls
+from audit.stats.paired import SignTest
+from audit.stats.rates import ALPHA, Estimate
 
 CAVEAT = (
     "The measure is relative and uncalibrated: a flagged transcript holds an explanation that a grader read as evaluation awareness, "

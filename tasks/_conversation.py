@@ -5,7 +5,8 @@ from typing import Any
 
 from inspect_ai.model import ChatMessage, ChatMessageAssistant, ChatMessageUser
 
-from tasks._shared import Row, field
+from nla.support.rows import Row
+from tasks._shared import field
 
 MAKE: dict[str, type[ChatMessageUser] | type[ChatMessageAssistant]] = {
     "user": ChatMessageUser, "human": ChatMessageUser, "assistant": ChatMessageAssistant, "gpt": ChatMessageAssistant,

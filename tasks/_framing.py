@@ -16,8 +16,8 @@ from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import ChatMessageUser
 from inspect_ai.solver import Generate, Solver, TaskState, chain, solver
 
-from nla.errors import ConfigError, DataError
-from tasks._shared import read_file
+from nla.support.errors import ConfigError, DataError
+from nla.support.rows import read_file
 
 ORIGINAL = "original"
 FRAMINGS = ("realistic", "paraphrase")

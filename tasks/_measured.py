@@ -18,11 +18,11 @@ from inspect_ai import Task, task_with
 from inspect_ai.scorer import Scorer
 from inspect_ai.solver import Solver, system_message
 
-from graders.awareness import nla_awareness
-from graders.coherence import coherence as coherence_scorer
-from graders.verbalized import verbalized_awareness
-from nla.errors import ConfigError
-from nla.launch import user_path
+from graders.scorers.coherence import coherence as coherence_scorer
+from graders.scorers.nla_awareness import nla_awareness
+from graders.scorers.verbalized_awareness import verbalized_awareness
+from nla.support.errors import ConfigError
+from nla.support.paths import user_path
 from tasks._framing import SHIPPED, framed
 
 EVALUATION_SYSTEM_PROMPT = (

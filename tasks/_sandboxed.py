@@ -7,7 +7,7 @@ import subprocess
 
 from inspect_ai.util import ExecResult, sandbox
 
-from nla.errors import ConfigError
+from nla.support.errors import ConfigError
 
 SANDBOXES = ("docker", "local")
 _MEMORY_KB = 1_000_000

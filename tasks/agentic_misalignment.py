@@ -16,9 +16,10 @@ from inspect_ai.dataset import Sample
 from inspect_ai.model import ChatMessage, ChatMessageSystem, ChatMessageUser
 from inspect_ai.solver import generate
 
-from nla.errors import ConfigError
+from nla.support.errors import ConfigError
+from nla.support.rows import Row, content_id
 from tasks._measured import measured
-from tasks._shared import Row, Source, content_id, dataset, text_field
+from tasks._shared import Source, dataset, text_field
 
 BLURB = "An agentic scenario that measures whether a language model that acts for a company uses blackmail to prevent its replacement."
 ITEMS = Source(None, Path(__file__).parent / "data" / "agentic_misalignment.jsonl")

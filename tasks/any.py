@@ -14,8 +14,8 @@ from typing import Any
 from inspect_ai import Task, task, task_with
 from inspect_ai._eval.loader import load_tasks  # inspect-evals-lint: ignore[private_api_imports] -- no public function loads a task by name
 
-from nla.errors import ConfigError, HarnessError
-from nla.launch import user_path
+from nla.support.errors import ConfigError, HarnessError
+from nla.support.paths import user_path
 from tasks._measured import measured
 
 BLURB = "A task that somebody wrote for Inspect."

@@ -17,9 +17,10 @@ from inspect_ai.dataset import Sample
 from inspect_ai.scorer import choice
 from inspect_ai.solver import multiple_choice
 
-from nla.errors import DataError
+from nla.support.errors import DataError
+from nla.support.rows import Row, content_id
 from tasks._measured import measured
-from tasks._shared import LETTERS, Hub, Row, Source, content_id, dataset, field, text_field
+from tasks._shared import LETTERS, Hub, Source, dataset, field, text_field
 
 BLURB = "ARC-Challenge, a benchmark of multiple-choice science questions that measures the reasoning of language models."
 REVISION = "210d026faf9955653af8916fad021475a3f00453"

@@ -15,9 +15,10 @@ from inspect_ai.dataset import Sample
 from inspect_ai.scorer import pattern
 from inspect_ai.solver import generate, prompt_template
 
-from nla.errors import ConfigError, DataError
+from nla.support.errors import ConfigError, DataError
+from nla.support.rows import Row, content_id
 from tasks._measured import measured
-from tasks._shared import Hub, Row, Source, content_id, dataset, field, text_field
+from tasks._shared import Hub, Source, dataset, field, text_field
 
 BLURB = "BIG-Bench Hard, a benchmark of difficult reasoning tasks for language models."
 REVISION = "76eaa8c29ad448752cd44201a1246618e2454cac"

@@ -14,10 +14,11 @@ from inspect_ai import Task, task
 from inspect_ai.dataset import Sample
 from inspect_ai.solver import generate
 
-from nla.errors import DataError
+from nla.support.errors import DataError
+from nla.support.rows import Row, content_id
 from tasks._conversation import conversation
 from tasks._measured import measured
-from tasks._shared import Row, Source, content_id, dataset, text_field
+from tasks._shared import Source, dataset, text_field
 
 BLURB = "Real requests of software developers to a coding assistant, as in deployment; nothing here is an evaluation."
 ITEMS = Source(None, Path(__file__).parent / "data" / "coding_traffic.jsonl")

@@ -17,10 +17,11 @@ from inspect_ai.scorer import CORRECT, INCORRECT, Score, Scorer, Target, accurac
 from inspect_ai.solver import TaskState, generate, system_message, use_tools
 from inspect_ai.tool import bash
 
-from nla.errors import DataError
+from nla.support.errors import DataError
+from nla.support.rows import Row, content_id
 from tasks._measured import measured
 from tasks._sandboxed import check_sandbox, run_limited
-from tasks._shared import Row, Source, content_id, dataset, field, text_field
+from tasks._shared import Source, dataset, field, text_field
 
 BLURB = "An agentic evaluation that measures whether a language model with a shell destroys things that it was not asked to."
 ITEMS = Source(None, Path(__file__).parent / "data" / "destructive_coding.jsonl")

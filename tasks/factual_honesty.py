@@ -16,8 +16,9 @@ from inspect_ai.dataset import Sample
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer, stderr
 from inspect_ai.solver import TaskState, generate
 
+from nla.support.rows import Row, content_id
 from tasks._measured import measured
-from tasks._shared import Row, Source, content_id, dataset, text_field
+from tasks._shared import Source, dataset, text_field
 
 BLURB = "An evaluation that measures whether language models admit that something does not exist instead of inventing facts."
 ITEMS = Source(None, Path(__file__).parent / "data" / "factual_honesty.jsonl")

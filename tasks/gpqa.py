@@ -17,9 +17,10 @@ from inspect_ai.dataset import Sample
 from inspect_ai.scorer import choice
 from inspect_ai.solver import multiple_choice
 
-from nla.launch import user_path
+from nla.support.paths import user_path
+from nla.support.rows import Row
 from tasks._measured import measured
-from tasks._shared import Row, Source, check_sha256, dataset, shuffled_choices, text_field
+from tasks._shared import Source, check_sha256, dataset, shuffled_choices, text_field
 
 BLURB = "GPQA, a benchmark of graduate-level science questions that measures the expert knowledge of language models."
 ITEMS = Source(None, Path(__file__).parent / "data" / "gpqa.jsonl")

@@ -15,9 +15,10 @@ from inspect_ai.dataset import Sample
 from inspect_ai.scorer import match
 from inspect_ai.solver import generate, prompt_template
 
-from nla.errors import DataError
+from nla.support.errors import DataError
+from nla.support.rows import Row, content_id
 from tasks._measured import measured
-from tasks._shared import Hub, Row, Source, content_id, dataset, text_field
+from tasks._shared import Hub, Source, dataset, text_field
 
 BLURB = "GSM8K, a benchmark of grade-school math word problems that measures the arithmetic reasoning of language models."
 REVISION = "cc7b047b6e5bb11b4f1af84efc572db110a51b3c"

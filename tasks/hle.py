@@ -14,9 +14,10 @@ from inspect_ai import Task, task
 from inspect_ai.dataset import Sample
 from inspect_ai.solver import generate, prompt_template
 
+from nla.support.rows import Row, content_id
 from tasks._answers import final_answer
 from tasks._measured import measured
-from tasks._shared import Hub, Row, Source, content_id, dataset, field, text_field
+from tasks._shared import Hub, Source, dataset, field, text_field
 
 BLURB = "Humanity's Last Exam, a benchmark of expert questions that measures the limits of language models."
 REVISION = "5a81a4c7271a2a2a312b9a690f0c2fde837e4c29"

@@ -17,9 +17,10 @@ from inspect_ai.dataset import Sample
 from inspect_ai.scorer import CORRECT, INCORRECT, Score, Scorer, Target, accuracy, scorer, stderr
 from inspect_ai.solver import TaskState, generate, prompt_template
 
+from nla.support.rows import Row
 from tasks._measured import measured
 from tasks._sandboxed import check_sandbox, run_limited
-from tasks._shared import Hub, Row, Source, dataset, text_field
+from tasks._shared import Hub, Source, dataset, text_field
 
 BLURB = "HumanEval, a benchmark that measures whether language models write correct Python functions."
 REVISION = "7dce6050a7d6d172f3cc5c32aa97f52fa1a2e544"

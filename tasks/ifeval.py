@@ -17,10 +17,11 @@ from inspect_ai.dataset import Sample
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer, stderr
 from inspect_ai.solver import TaskState, generate
 
-from nla.errors import DataError
+from nla.support.errors import DataError
+from nla.support.rows import Row
 from tasks._instructions import follows
 from tasks._measured import measured
-from tasks._shared import Hub, Row, Source, dataset, field, text_field
+from tasks._shared import Hub, Source, dataset, field, text_field
 
 BLURB = "IFEval, a benchmark that measures whether language models follow instructions that a program can check."
 REVISION = "966cd89545d6b6acfd7638bc708b98261ca58e84"

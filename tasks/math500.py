@@ -16,10 +16,11 @@ from inspect_ai import Task, task
 from inspect_ai.dataset import Sample
 from inspect_ai.solver import generate, prompt_template
 
-from nla.errors import DataError
+from nla.support.errors import DataError
+from nla.support.rows import Row, content_id
 from tasks._answers import boxed, final_answer
 from tasks._measured import measured
-from tasks._shared import Row, Source, content_id, dataset, field, text_field
+from tasks._shared import Source, dataset, field, text_field
 
 BLURB = "MATH-500, a benchmark of competition mathematics that measures the reasoning of language models."
 ITEMS = Source(None, Path(__file__).parent / "data" / "math500.jsonl")

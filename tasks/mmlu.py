@@ -18,9 +18,10 @@ from inspect_ai.model import ChatMessage, ChatMessageAssistant, ChatMessageUser
 from inspect_ai.scorer import choice
 from inspect_ai.solver import multiple_choice
 
-from nla.errors import ConfigError, DataError
+from nla.support.errors import ConfigError, DataError
+from nla.support.rows import Row, content_id
 from tasks._measured import measured
-from tasks._shared import Hub, Row, Source, content_id, dataset, field, text_field
+from tasks._shared import Hub, Source, dataset, field, text_field
 
 BLURB = "MMLU, a benchmark of four-option multiple-choice questions that measures the knowledge of language models."
 REVISION = "c30699e8356da336a370243923dbaf21066bb9fe"

@@ -14,9 +14,10 @@ from inspect_ai.dataset import Sample
 from inspect_ai.scorer import choice
 from inspect_ai.solver import multiple_choice
 
-from nla.errors import DataError
+from nla.support.errors import DataError
+from nla.support.rows import Row, content_id
 from tasks._measured import measured
-from tasks._shared import Hub, Row, Source, content_id, dataset, field, text_field
+from tasks._shared import Hub, Source, dataset, field, text_field
 
 BLURB = "MMMLU, a benchmark of multiple-choice questions in many languages that measures the knowledge of language models."
 REVISION = "325a01dc3e173cac1578df94120499aaca2e2504"

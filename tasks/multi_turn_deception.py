@@ -16,9 +16,10 @@ from inspect_ai.dataset import Sample
 from inspect_ai.model import ChatMessageUser
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from nla.errors import DataError
+from nla.support.errors import DataError
+from nla.support.rows import Row, content_id
 from tasks._measured import measured
-from tasks._shared import Row, Source, content_id, dataset, field
+from tasks._shared import Source, dataset, field
 
 BLURB = "An evaluation of several turns that measures whether a language model that was led to say something false admits it when asked."
 ITEMS = Source(None, Path(__file__).parent / "data" / "multi_turn_deception.jsonl")

@@ -15,10 +15,11 @@ from inspect_ai import Task, task
 from inspect_ai.dataset import Sample
 from inspect_ai.solver import generate
 
-from nla.errors import DataError
+from nla.support.errors import DataError
+from nla.support.rows import Row
 from tasks._conversation import conversation
 from tasks._measured import measured
-from tasks._shared import Row, Source, dataset, field
+from tasks._shared import Source, dataset, field
 
 BLURB = "Real conversations of chatbot users, as in deployment; nothing here is an evaluation."
 ITEMS = Source(None, Path(__file__).parent / "data" / "sharegpt.jsonl")

@@ -15,8 +15,9 @@ from inspect_ai.dataset import Sample
 from inspect_ai.scorer import includes
 from inspect_ai.solver import generate
 
+from nla.support.rows import Row, content_id
 from tasks._measured import measured
-from tasks._shared import Hub, Row, Source, content_id, dataset, text_field
+from tasks._shared import Hub, Source, dataset, text_field
 
 BLURB = "SimpleQA, a benchmark of short questions that measures whether language models state facts correctly."
 REVISION = "5a913f57326d89935cbed0ac071494e7e624b876"

@@ -15,8 +15,9 @@ from inspect_ai import Task, task
 from inspect_ai.dataset import Sample
 from inspect_ai.solver import generate
 
+from nla.support.rows import Row, content_id
 from tasks._measured import measured
-from tasks._shared import Row, Source, content_id, dataset, text_field
+from tasks._shared import Source, dataset, text_field
 
 BLURB = "StrongREJECT, a benchmark that measures whether language models decline harmful requests."
 ITEMS = Source(None, Path(__file__).parent / "data" / "strongreject.jsonl")

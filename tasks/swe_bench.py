@@ -23,10 +23,11 @@ from inspect_ai.solver import Solver, TaskState, generate, prompt_template
 from inspect_ai.tool import bash, text_editor
 from inspect_ai.util import sandbox as sandbox_of
 
-from nla.errors import ConfigError
+from nla.support.errors import ConfigError
+from nla.support.rows import Row
 from tasks._measured import measured
 from tasks._sandboxed import check_sandbox, run_limited
-from tasks._shared import Hub, Row, Source, dataset, text_field
+from tasks._shared import Hub, Source, dataset, text_field
 
 BLURB = "SWE-bench, a benchmark that measures whether language models resolve issues of software projects."
 REVISION = "c104f840cc67f8b6eec6f759ebc8b2693d585d4a"

@@ -18,9 +18,10 @@ from inspect_ai.dataset import Sample
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer, stderr
 from inspect_ai.solver import TaskState, generate, prompt_template
 
-from nla.errors import DataError
+from nla.support.errors import DataError
+from nla.support.rows import Row, content_id
 from tasks._measured import measured
-from tasks._shared import Row, Source, content_id, dataset, text_field
+from tasks._shared import Source, dataset, text_field
 
 BLURB = "A model-written evaluation that measures whether a language model tells users what they want to hear."
 ITEMS = Source(None, Path(__file__).parent / "data" / "sycophancy.jsonl")

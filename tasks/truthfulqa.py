@@ -16,9 +16,10 @@ from inspect_ai.dataset import Sample
 from inspect_ai.scorer import choice
 from inspect_ai.solver import multiple_choice
 
-from nla.errors import DataError
+from nla.support.errors import DataError
+from nla.support.rows import Row
 from tasks._measured import measured
-from tasks._shared import LETTERS, Hub, Row, Source, dataset, field, shuffled_choices, text_field
+from tasks._shared import LETTERS, Hub, Source, dataset, field, shuffled_choices, text_field
 
 BLURB = "TruthfulQA, a benchmark that measures whether language models repeat common falsehoods."
 REVISION = "741b8276f2d1982aa3d5b832d3ee81ed3b896490"

@@ -14,9 +14,10 @@ from inspect_ai import Task, task
 from inspect_ai.dataset import Sample
 from inspect_ai.solver import generate
 
-from nla.errors import DataError
+from nla.support.errors import DataError
+from nla.support.rows import Row, content_id
 from tasks._measured import measured
-from tasks._shared import Hub, Row, Source, content_id, dataset, text_field
+from tasks._shared import Hub, Source, dataset, text_field
 
 BLURB = "Real requests of chatbot users, as in deployment; nothing here is an evaluation."
 REVISION = "7d6490e462285cf85d91eabea0f9a954fbddcd1f"

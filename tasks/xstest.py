@@ -14,9 +14,10 @@ from inspect_ai import Task, task
 from inspect_ai.dataset import Sample
 from inspect_ai.solver import generate
 
-from nla.errors import ConfigError
+from nla.support.errors import ConfigError
+from nla.support.rows import Row, content_id
 from tasks._measured import measured
-from tasks._shared import Hub, Row, Source, content_id, dataset, text_field
+from tasks._shared import Hub, Source, dataset, text_field
 
 BLURB = "XSTest, a benchmark that measures whether language models refuse harmless requests that look harmful."
 REVISION = "f1d713187c61b6ae64e602d74f0b3d812cc2e8e8"

@@ -12,8 +12,8 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from nla.contract import Marker, Sidecar, write_sidecar
-from nla.model import LoadedModel, load_model
+from nla.models.loaded import LoadedModel, load_model
+from nla.pair.contract import Marker, Sidecar, write_sidecar
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 

@@ -28,15 +28,15 @@ from sklearn.metrics import cohen_kappa_score, confusion_matrix
 from statsmodels.stats.proportion import proportion_confint
 
 import audit.cli
-import graders.rules
-from audit import agreement as stats
-from audit.agreement_report import AgreementConfig, measure, write_record
-from audit.labels import read_labels
-from audit.stats import MISSING, YES, Codes, any_of, false_positive_rate, rate_for_any_of, wilson
-from audit.stats_paired import mcnemar_exact
-from graders.awareness import nla_awareness
+import graders.rules.grading
+from audit.labelling.agreement_report import AgreementConfig, measure, write_record
+from audit.stats import agreement as stats
+from audit.stats.paired import mcnemar_exact
+from audit.stats.rates import MISSING, YES, Codes, any_of, false_positive_rate, rate_for_any_of, wilson
 from graders.base import Grade, Verdict
-from graders.rules import grade_text
+from graders.labelled.labels import read_labels
+from graders.rules.grading import grade_text
+from graders.scorers.nla_awareness import nla_awareness
 from tests.conftest import shared_data
 
 SHIPPED = Path(__file__).parents[1] / "graders" / "labels" / "explanations.jsonl"
@@ -364,7 +364,7 @@ def test_an_interrupted_record_leaves_the_old_one(labels: Path, tmp_path: Path, 
     write_record(report, path)
     before = path.read_bytes()
 
-    monkeypatch.setattr("audit.agreement_report.json.dump", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr("audit.labelling.agreement_report.json.dump", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         write_record(report, path)
     assert path.read_bytes() == before

@@ -15,14 +15,15 @@ import pytest
 from inspect_ai.log import list_eval_logs, read_eval_log
 from pydantic import TypeAdapter
 
-from audit.analysis import analyze, analyze_tables
+from audit.analysis.analyze import analyze, analyze_tables
+from audit.analysis.result import AuditResult, read_result, schema
+from audit.analysis.tables import check_identity, read_tables
 from audit.config import AuditConfig, Condition, keep_config, make_audit, stored_config
-from audit.result import AuditResult, read_result, schema
-from audit.run import run_audit, task_function, task_names
-from audit.stats import wilson
-from audit.tables import check_identity, read_tables
-from nla import devices
-from nla.errors import ConfigError, DataError
+from audit.running.run import run_audit
+from audit.running.task_files import task_function, task_names
+from audit.stats.rates import wilson
+from nla.models import precision as devices
+from nla.support.errors import ConfigError, DataError
 
 
 def config(model: Path, **changes: object) -> AuditConfig:

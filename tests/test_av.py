@@ -12,10 +12,10 @@ from inspect_ai.dataset import Sample
 from inspect_ai.solver import generate
 from transformers import PreTrainedModel
 
-from graders.awareness import nla_awareness
-from nla.contract import read_sidecar, write_sidecar
-from nla.errors import ConfigError, ContractError
-from nla.model import LoadedModel, load_model
+from graders.scorers.nla_awareness import nla_awareness
+from nla.models.loaded import LoadedModel, load_model
+from nla.pair.contract import read_sidecar, write_sidecar
+from nla.support.errors import ConfigError, ContractError
 from nla.verbalizers.av import CLOSE, OPEN, ActivationVerbalizer, build, parse_explanation
 from tests.conftest import byte_tokenizer, write_tiny_av
 

@@ -13,11 +13,11 @@ from inspect_ai.model import ModelOutput, ModelUsage, get_model
 from inspect_ai.solver import generate, system_message
 from statsmodels.stats.proportion import proportion_confint
 
-import graders.rules
-from graders.awareness import nla_awareness
+import graders.rules.grading
 from graders.base import Grade, Verdict
-from graders.verbalized import verbalized_awareness
-from nla.errors import ConfigError
+from graders.scorers.nla_awareness import nla_awareness
+from graders.scorers.verbalized_awareness import verbalized_awareness
+from nla.support.errors import ConfigError
 
 Folder = Callable[[str], Path]
 QUESTIONS = [Sample(id=f"q{i}", input=f"What is {i} plus {i}?") for i in range(4)]

@@ -8,11 +8,12 @@ import torch
 from inspect_ai.model import ChatMessageAssistant, ChatMessageUser
 from transformers import PreTrainedModel
 
-from nla.capture import capture, residual_stream
-from nla.embedded import embedded_dir
-from nla.errors import ConfigError
-from nla.model import LoadedModel, load_model
-from nla.transcript import build_transcript, sample_tokens
+from nla.activations.capture import capture, residual_stream
+from nla.models.embedded import embedded_dir
+from nla.models.loaded import LoadedModel, load_model
+from nla.support.errors import ConfigError
+from nla.transcripts.tokens import sample_tokens
+from nla.transcripts.transcript import build_transcript
 from tests.conftest import CONFIGS
 
 Folder = Callable[[str], Path]

@@ -17,13 +17,15 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, MPNetModel
 
-from audit import classifier_texts, classifier_training
-from audit.labels import judge, read_labels
 from graders import build_grader, grader_names, is_free
 from graders.base import Grade, TextKind, Verdict
-from graders.classifier_net import FOLDER, Classifier, _sentences, ensure_encoder, load_classifier
-from graders.rules import grade_text
-from nla.errors import ContractError, FetchError, StoppedError
+from graders.classifier import texts as classifier_texts
+from graders.classifier import training as classifier_training
+from graders.classifier.network import FOLDER, Classifier, _sentences, ensure_encoder, load_classifier
+from graders.labelled.grading import judge
+from graders.labelled.labels import read_labels
+from graders.rules.grading import grade_text
+from nla.support.errors import ContractError, FetchError, StoppedError
 
 LABELS = Path(__file__).parents[1] / "graders" / "labels"
 PLAIN = 'A list of rivers of Spain, one a line.\nFinal token "Ebro" is followed by a comma or by its length in kilometres.'
@@ -162,7 +164,7 @@ class TestShipped:
 def test_a_wrong_command_is_told_in_a_line(tmp_path: Path, typed: list[str], said: str) -> None:
     (tmp_path / "ordinary.jsonl").write_text("".join(f'{{"text": "river {i}"}}\n' for i in range(9)), encoding="utf-8")
     words = [word.replace("{ordinary}", "ordinary.jsonl") for word in typed]
-    command = [sys.executable, "-m", "audit.classifier_training", *words]
+    command = [sys.executable, "-m", "graders.classifier.training", *words]
     ran = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 2
     assert said in ran.stderr

@@ -9,9 +9,10 @@ from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 from statsmodels.stats.multitest import multipletests
 
-from audit.compare import compare
-from audit.known_groups import auroc, separations
-from nla.errors import DataError
+from audit.analysis.compare import compare
+from audit.controls.known_groups import separations
+from audit.stats.auroc import auroc
+from nla.support.errors import DataError
 from tests.test_audit_run import transcripts
 
 

@@ -12,7 +12,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nla.contract import (
+from nla.models.loaded import LoadedModel
+from nla.pair.contract import (
     Marker,
     Sidecar,
     ar_prompt_ids,
@@ -23,9 +24,8 @@ from nla.contract import (
     scaled,
     write_sidecar,
 )
-from nla.errors import ContractError
-from nla.model import LoadedModel
-from nla.pairs import KNOWN
+from nla.pair.known import KNOWN
+from nla.support.errors import ContractError
 
 TEMPLATE = "Say what <v>{injection_char}</v> means."
 AR_TEMPLATE = "Text: {explanation} End."

@@ -10,19 +10,20 @@ import torch
 from sklearn.metrics import roc_auc_score
 from transformers import PreTrainedModel
 
-from audit.analysis import analyze, analyze_tables
+from audit.analysis.analyze import analyze, analyze_tables
+from audit.analysis.grader_error import error_of, grader_error
+from audit.analysis.result import read_result
 from audit.config import AuditConfig
-from audit.controls import auroc_interval, control_vectors, run_controls, words_auroc
-from audit.grader_error import error_of, grader_error
-from audit.instrument import CONTROLS_FILE, read_controls_file
-from audit.labels import Judged
-from audit.result import read_result
-from audit.run import run_audit
-from audit.stats_correction import GraderError
+from audit.controls.measure import control_vectors, run_controls, words_auroc
+from audit.controls.record import CONTROLS_FILE, read_controls_file
+from audit.running.run import run_audit
+from audit.stats.auroc import auroc_interval
+from audit.stats.correction import GraderError
 from graders.base import Verdict
-from nla.direct import QUESTION, evaluation_log_odds
-from nla.errors import ConfigError, DataError
-from nla.model import LoadedModel
+from graders.labelled.grading import Judged
+from nla.activations.follow_up import QUESTION, evaluation_log_odds
+from nla.models.loaded import LoadedModel
+from nla.support.errors import ConfigError, DataError
 from tests.conftest import byte_tokenizer
 from tests.test_audit_run import config, transcripts
 

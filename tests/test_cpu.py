@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from nla.capture import residual_stream
-from nla.cpu import compute, on_compute_thread
-from nla.model import LoadedModel
+from nla.activations.capture import residual_stream
+from nla.kernels.compute_thread import compute, on_compute_thread
+from nla.models.loaded import LoadedModel
 
 _AUDIT = """
 import os, sys, threading

@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
-from nla.contract import SIDECAR
-from nla.data.documents import MIN_POSITION, Corpus, passages, read_documents
-from nla.data.extract import HELDOUT_SHARE, DataConfig, extract, is_heldout, stream_and_logits
-from nla.data.features import Moment, Rarity, ending_words, explain, topic_words
-from nla.data.shards import read_dataset
-from nla.data.situations import chat_situation, request_kind
-from nla.errors import ConfigError, DataError
-from nla.model import LoadedModel
+from nla.models.loaded import LoadedModel
+from nla.pair.contract import SIDECAR
+from nla.support.errors import ConfigError, DataError
+from nla.training.data.documents import MIN_POSITION, Corpus, passages, read_documents
+from nla.training.data.extract import HELDOUT_SHARE, DataConfig, extract, is_heldout, stream_and_logits
+from nla.training.data.features import Moment, Rarity, ending_words, explain, topic_words
+from nla.training.data.shards import read_dataset
+from nla.training.data.situations import chat_situation, request_kind
 from tests.conftest import byte_tokenizer
 
 TEXTS = [f"Document {i} tells of rivers and mountains. The river number {i} runs through the valley of the old town." for i in range(6)]

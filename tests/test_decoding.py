@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from nla.decoding import Decoder, Request
-from nla.model import LoadedModel, load_model
-from nla.sampling import SamplingParams
+from nla.engine.decoder import Decoder, Request
+from nla.engine.sampling import SamplingParams
+from nla.models.loaded import LoadedModel, load_model
 from tests.conftest import CONFIGS
 
 Folder = Callable[[str], Path]

@@ -16,11 +16,11 @@ from inspect_ai.scorer import includes
 from inspect_ai.solver import generate, prompt_template, system_message
 
 import tasks
-from audit.result import RewriteEffect
-from audit.rewrite import Made, checked_rewrites, make_rewrites, parse_spans, rendered_prompts, rewrite_task, spot_check
-from audit.rewriting import rewrite_effects, signs
-from audit.run import task_function
-from nla.errors import ConfigError, DataError
+from audit.analysis.result import RewriteEffect
+from audit.analysis.rewrites import rewrite_effects, signs
+from audit.running.rewrite import Made, checked_rewrites, make_rewrites, parse_spans, rendered_prompts, rewrite_task, spot_check
+from audit.running.task_files import task_function
+from nla.support.errors import ConfigError, DataError
 from tasks._framing import MOST_SPANS, Rewrite, Span, framed, problems, read_rewrites
 from tests.test_audit_run import transcripts
 

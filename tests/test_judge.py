@@ -14,14 +14,14 @@ from inspect_ai.dataset import Sample
 from inspect_ai.model import ChatMessage, ChatMessageSystem, ChatMessageUser, Model, ModelOutput, ModelUsage, get_model
 from inspect_ai.solver import Generate, Solver, TaskState, generate, solver
 
-import graders.judge
+import graders.judge.grading
 from graders import build_grader, grader_names
 from graders.base import Grade, TextKind, Verdict
-from graders.judge import DEPLOYMENT, Judge, JudgeOptions
-from graders.judge_reply import KEYS, MAX_CONTEXT, MAX_REPLY, SCHEMA, About, instructions, parse_reply, request, text_id
+from graders.judge.grading import DEPLOYMENT, Judge, JudgeOptions
+from graders.judge.reply import KEYS, MAX_CONTEXT, MAX_REPLY, SCHEMA, About, instructions, parse_reply, request, text_id
 from graders.rubric import RULES
-from graders.verbalized import verbalized_awareness
-from nla.errors import ConfigError
+from graders.scorers.verbalized_awareness import verbalized_awareness
+from nla.support.errors import ConfigError
 
 TEXT = "The model suspects it is being evaluated."
 
@@ -183,7 +183,7 @@ def answering(*outputs: ModelOutput) -> tuple[Model, list[str]]:
 
 
 def judge(model: Model, monkeypatch: pytest.MonkeyPatch, texts: list[str], **options: Any) -> list[Grade]:
-    monkeypatch.setattr(graders.judge, "get_model", lambda *_, **__: model)
+    monkeypatch.setattr(graders.judge.grading, "get_model", lambda *_, **__: model)
     return asyncio.run(Judge(JudgeOptions(model="mock", **options)).grade(texts, kind="explanation"))
 
 
@@ -218,7 +218,7 @@ def test_the_blurb_is_passed_on_left_out_or_replaced(cache_dir: Path, monkeypatc
     said = {}
     for blurb in ("evaluation", "none", "deployment"):
         model, prompts = answering(output(reply(row())))
-        monkeypatch.setattr(graders.judge, "get_model", lambda *_, made=model, **__: made)
+        monkeypatch.setattr(graders.judge.grading, "get_model", lambda *_, made=model, **__: made)
         asked = Judge(JudgeOptions(model="mock", blurb=blurb))  # type: ignore[arg-type]
         asyncio.run(asked.grade([TEXT], kind="explanation", blurb="A quiz on birds."))
         said[blurb] = prompts[0]

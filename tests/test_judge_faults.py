@@ -16,10 +16,10 @@ import pytest
 from inspect_ai.model import GenerateConfig, Model, get_model
 from tenacity import RetryCallState, wait_exponential
 
-import graders.judge
+import graders.judge.grading
 from graders.base import Grade, Verdict
-from graders.judge import Judge, JudgeOptions
-from graders.judge_reply import text_id
+from graders.judge.grading import Judge, JudgeOptions
+from graders.judge.reply import text_id
 
 TEXT = "The model suspects it is being evaluated."
 ROW = {"id": text_id(TEXT), "verdict": "YES", "rule": "says_evaluated", "evidence": TEXT, "format_only": False}
@@ -114,7 +114,7 @@ def grade(stub: Stub, monkeypatch: pytest.MonkeyPatch, *answers: Answer, attempt
         # The client would make each request three times, with pauses of its own, before Inspect hears of a fault.
         return get_model(name, config=config, memoize=memoize, base_url=url, api_key="not-a-key", max_retries=0)
 
-    monkeypatch.setattr(graders.judge, "get_model", model)
+    monkeypatch.setattr(graders.judge.grading, "get_model", model)
     judge = Judge(JudgeOptions(model=f"anthropic/{MODEL}", **options))
     return asyncio.run(judge.grade([TEXT], kind="explanation"))[0]
 

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit.labelling import ADJUDICATOR, Candidate, Labelling, open_labelling, read_candidates, stratified, weighted_share
-from audit.labels import Label, LabelledText, read_labels
-from nla.errors import ConfigError, DataError
+from audit.labelling.session import ADJUDICATOR, Candidate, Labelling, open_labelling, read_candidates, stratified, weighted_share
+from graders.labelled.labels import Label, LabelledText, read_labels
+from nla.support.errors import ConfigError, DataError
 from reports.label_server import LabelServer
 
 TEXTS = [

@@ -12,11 +12,13 @@ import huggingface_hub.constants
 import pytest
 import torch
 
-from nla import embedded, wheels
-from nla.devices import resolve_precision
-from nla.errors import ConfigError, FetchError, ModelError
-from nla.model import ALIASES, LoadedModel, alias_state, fetch, load_model, resolve_source
-from nla.progress import fetching
+from nla.models import embedded
+from nla.models.loaded import LoadedModel, load_model
+from nla.models.precision import resolve_precision
+from nla.models.sources import ALIASES, alias_state, fetch, resolve_source
+from nla.support import wheels
+from nla.support.errors import ConfigError, FetchError, ModelError
+from nla.support.progress import fetching
 
 Folder = Callable[[str], Path]
 

@@ -15,15 +15,15 @@ from typer.testing import CliRunner
 
 import nla.cli
 import nla.verbalizers.av
-from nla.adapters import WEIGHTS_FILE, AdapterSpec, adapter_parameters, add_adapter, save_adapter, shared_copy
-from nla.contract import Marker, Sidecar, av_prompt_ids, write_sidecar
-from nla.data.documents import Corpus
-from nla.errors import ContractError, DataError
-from nla.export import export_pair
-from nla.metrics import reconstruction, unit
-from nla.model import LoadedModel, load_model
-from nla.reconstructor import HEAD_FILE, load_reconstructor
-from nla.scoring import fve_interval, kl_to_warm_start, quote_accuracy, read_moments, score, shuffled_words, token_means
+from nla.models.adapters import WEIGHTS_FILE, AdapterSpec, adapter_parameters, add_adapter, save_adapter, shared_copy
+from nla.models.loaded import LoadedModel, load_model
+from nla.pair.contract import Marker, Sidecar, av_prompt_ids, write_sidecar
+from nla.pair.export import export_pair
+from nla.pair.metrics import reconstruction, unit
+from nla.pair.reconstructor import HEAD_FILE, load_reconstructor
+from nla.support.errors import ContractError, DataError
+from nla.training.data.documents import Corpus
+from nla.training.evaluation import fve_interval, kl_to_warm_start, quote_accuracy, read_moments, score, shuffled_words, token_means
 from nla.training.pair import seed_adapter
 from nla.verbalizers.av import build, load_verbalizer
 from nla.verbalizers.base import Explanation

@@ -14,9 +14,9 @@ from inspect_ai.model import ChatMessageUser, GenerateConfig, ModelOutput, get_m
 from inspect_ai.solver import generate
 from transformers import PreTrainedModel
 
-from nla.errors import ConfigError, ModelError
-from nla.provider import LocalAPI
-from nla.reply import RECORD_KEY
+from nla.inspect.provider import LocalAPI
+from nla.support.errors import ConfigError, ModelError
+from nla.transcripts.reply import RECORD_KEY
 from tests.conftest import byte_tokenizer, write_tiny_model
 
 Folder = Callable[[str], Path]

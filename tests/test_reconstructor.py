@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from nla.contract import Sidecar, write_sidecar
-from nla.errors import ContractError, FetchError
-from nla.metrics import mse_nrm, reconstruction, retrieval_top1
-from nla.reconstructor import load_reconstructor
+from nla.pair.contract import Sidecar, write_sidecar
+from nla.pair.metrics import mse_nrm, reconstruction, retrieval_top1
+from nla.pair.reconstructor import load_reconstructor
+from nla.support.errors import ContractError, FetchError
 from tests.conftest import byte_tokenizer, write_tiny_model
 
 Folder = Callable[[str], Path]

@@ -13,15 +13,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from audit.analysis import analyze_tables
-from audit.compare import compare
+from audit.analysis.analyze import analyze_tables
+from audit.analysis.compare import compare
+from audit.analysis.result import AuditResult, write_result
+from audit.analysis.training_curves import TrainingPoint
 from audit.config import make_audit
-from audit.instrument import Auroc, InstrumentControls, TaskControls
-from audit.result import AuditResult, write_result
-from audit.stats import wilson
-from audit.stats_correction import GraderError
-from audit.training_curves import TrainingPoint
-from nla.errors import DataError
+from audit.controls.record import Auroc, InstrumentControls, TaskControls
+from audit.stats.correction import GraderError
+from audit.stats.rates import wilson
+from nla.support.errors import DataError
 from reports.build import build_report, data_block, explorer_data, safe_csv
 from reports.compare_page import build_comparison, change_text
 from reports.figures import all_figures

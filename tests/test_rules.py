@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graders.base import Grade, TextKind, Verdict
-from graders.rule_patterns import CLAIMS, WORDS
-from graders.rule_readings import READINGS, TOPICS
-from graders.rules import MAX_EVIDENCE, grade_text, grader
+from graders.rules.grading import MAX_EVIDENCE, grade_text, grader
+from graders.rules.patterns import CLAIMS, WORDS
+from graders.rules.readings import READINGS, TOPICS
 
 YES: dict[str, tuple[str, ...]] = {
     "perceives_being_evaluated": (

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from graders.base import TextKind, Verdict
-from graders.rules import MAX_EXPLANATION, grade_text
+from graders.rules.grading import MAX_EXPLANATION, grade_text
 
 KINDS: tuple[TextKind, ...] = ("explanation", "response")
 UNITS = [

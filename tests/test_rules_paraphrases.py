@@ -4,7 +4,7 @@
 import pytest
 
 from graders.base import Verdict
-from graders.rules import grade_text
+from graders.rules.grading import grade_text
 
 SAYS_EVALUATED = (
     "Helpful register. The assistant has worked out that this exchange is part of an AI evaluation.",

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from nla.sampling import SamplingParams, choose_tokens, seeded_generator
+from nla.engine.sampling import SamplingParams, choose_tokens
+from nla.support.seeds import seeded_generator
 
 Logits = st.lists(st.floats(-8, 8, width=32), min_size=2, max_size=40)
 

@@ -11,12 +11,12 @@ from scipy.stats import beta, betabinom, binom
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from audit import stats
-from audit.stats import MISSING, NO, YES, Codes, Estimate, Floats
-from audit.stats_correction import GraderError, corrected, projected_flags
-from audit.stats_tokens import TokenCounts, any_of_k_curve, chance_of_flag, count_tokens, flag_bounds, token_rate
+from audit.stats import rates as stats
+from audit.stats.correction import GraderError, corrected, projected_flags
+from audit.stats.rates import MISSING, NO, YES, Codes, Estimate, Floats
+from audit.stats.tokens import TokenCounts, any_of_k_curve, chance_of_flag, count_tokens, flag_bounds, token_rate
 from graders.base import Verdict
-from nla.errors import DataError
+from nla.support.errors import DataError
 
 DRAWS = 2000
 

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, boschloo_exact, fisher_exact
 from statsmodels.stats.contingency_tables import mcnemar
 
-from audit import stats_steering as steering
-from audit.floor import Arm, above_floor, arm, pooled_floor
-from audit.stats import MISSING, NO, YES, Bools, Codes, rate
-from audit.stats_exact import MOST_ITEMS, exceeds, region
-from audit.stats_paired import against_paraphrase, bootstrap_mean, mcnemar_exact, paired, sign_test
-from audit.stats_power import limits, paired_detectable, paired_power, power_over, transcripts_needed
-from nla.errors import ConfigError, DataError
+from audit.stats import steering
+from audit.stats.exact import MOST_ITEMS, exceeds, region
+from audit.stats.floor import Arm, above_floor, arm, pooled_floor
+from audit.stats.paired import against_paraphrase, bootstrap_mean, mcnemar_exact, paired, sign_test
+from audit.stats.power import limits, paired_detectable, paired_power, power_over, transcripts_needed
+from audit.stats.rates import MISSING, NO, YES, Bools, Codes, rate
+from nla.support.errors import ConfigError, DataError
 
 
 def rng() -> np.random.Generator:
@@ -96,7 +96,7 @@ def test_controls_that_differ_are_told() -> None:
 
 
 def test_the_floor_test_holds_its_family_wise_level(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("audit.floor.exceeds", cache(exceeds))
+    monkeypatch.setattr("audit.stats.floor.exceeds", cache(exceeds))
     draw, family = rng(), []
     for _ in range(200):
         floor = pooled_floor({"chat": (yes_or_no(int(draw.binomial(100, 0.1)), 100), None)}, draw)

@@ -13,14 +13,15 @@ from inspect_ai.solver import generate
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from graders.awareness import nla_awareness
-from nla.capture import residual_stream
-from nla.decoding import Decoder, Request
-from nla.errors import ConfigError
-from nla.model import LoadedModel, load_model
-from nla.provider import steered_view
-from nla.sampling import SamplingParams
-from nla.steering import AWARENESS_PAIR, contrast, directions_of, parse_steer, relative_size, save_directions, steered
+from graders.scorers.nla_awareness import nla_awareness
+from nla.activations.capture import residual_stream
+from nla.activations.directions import AWARENESS_PAIR, contrast, directions_of, relative_size, save_directions
+from nla.activations.steering import parse_steer, steered
+from nla.engine.decoder import Decoder, Request
+from nla.engine.sampling import SamplingParams
+from nla.inspect.provider import steered_view
+from nla.models.loaded import LoadedModel, load_model
+from nla.support.errors import ConfigError
 
 FAMILIES = ["llama", "qwen2", "gemma2", "gemma3", "gpt2", "gpt_neox"]
 
@@ -48,7 +49,7 @@ def hooked_greedy(network: PreTrainedModel, blocks: torch.nn.ModuleList, prompt:
 def test_batched_and_prefix_cached_steering_equals_a_plain_hooked_forward(
     family: str, tiny_folder: Callable[[str], Path], independent: Callable[[Path], PreTrainedModel]
 ) -> None:
-    from nla.architectures import architecture_of, module_at
+    from nla.models.architectures import architecture_of, module_at
 
     folder = tiny_folder(family)
     model = load_model(str(folder), dtype="float32", device="cpu")

@@ -13,9 +13,9 @@ from inspect_ai.log import read_eval_log
 from typer.testing import CliRunner
 
 from audit.cli import app
-from audit.score_logs import ScoreSettings, score_logs
-from audit.task_list import fetch_data, new_task, task_infos
-from nla.errors import ConfigError, DataError, FetchError, ModelError
+from audit.running.rescore import ScoreSettings, score_logs
+from audit.running.task_list import fetch_data, new_task, task_infos
+from nla.support.errors import ConfigError, DataError, FetchError, ModelError
 from tasks.any import any as wrapped
 from tasks.gsm8k import gsm8k
 

@@ -13,11 +13,11 @@ from inspect_ai import Task, eval
 from inspect_ai.log import EvalLog
 from inspect_ai.model import ModelOutput, ModelUsage, get_model
 
-from nla.errors import ConfigError, DataError
+from nla.support.errors import ConfigError, DataError
+from nla.support.rows import read_file
 from tasks._answers import answer_of, boxed, same_answer
 from tasks._instructions import CHECKS, follows
 from tasks._sandboxed import check_sandbox
-from tasks._shared import read_file
 from tasks.agentic_misalignment import agentic_misalignment
 from tasks.destructive_coding import destructive_coding
 from tasks.factual_honesty import factual_honesty

@@ -15,9 +15,9 @@ from inspect_ai.analysis import samples_df
 from inspect_ai.log import read_eval_log
 
 import tasks
-from nla.errors import ConfigError, DataError, FetchError
+from nla.support.errors import ConfigError, DataError, FetchError
+from nla.support.rows import content_id, read_file
 from tasks._measured import EVALUATION_SYSTEM_PROMPT
-from tasks._shared import content_id, read_file
 from tasks.mmlu import mmlu
 from tasks.wildchat import wildchat
 from tests.conftest import shared_data

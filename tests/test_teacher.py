@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from inspect_ai.model import GenerateConfig, ModelOutput, ModelUsage, get_model
 
-from nla.data.documents import Corpus
-from nla.data.extract import DataConfig, extract, taught
-from nla.data.shards import Example, read_dataset
-from nla.data.teacher import CLOSE, OPEN, LLMTeacher, parse_features
-from nla.errors import ConfigError, DataError
-from nla.model import LoadedModel
+from nla.models.loaded import LoadedModel
+from nla.support.errors import ConfigError, DataError
+from nla.training.data.documents import Corpus
+from nla.training.data.extract import DataConfig, extract, taught
+from nla.training.data.shards import Example, read_dataset
+from nla.training.data.teacher import CLOSE, OPEN, LLMTeacher, parse_features
 
 LINES = ["A help page for a text editor", "How lines are sorted", 'Ends in "press the", a key is next']
 
@@ -88,7 +88,7 @@ def test_shards_hold_what_the_llm_said(tiny: LoadedModel, tmp_path: Path, monkey
         corpora=(Corpus(path=str(tmp_path / "t.parquet")),), layer=1, passage_tokens=64, positions_per_passage=2, teacher="some/model"
     )
     monkeypatch.setattr(
-        "nla.data.extract._llm_teacher", lambda _: lambda texts: ["" if i == 0 else f"feature {i}" for i in range(len(texts))]
+        "nla.training.data.extract._llm_teacher", lambda _: lambda texts: ["" if i == 0 else f"feature {i}" for i in range(len(texts))]
     )
     added = extract(tiny, data, tmp_path / "out")
     found = read_dataset(tmp_path / "out")

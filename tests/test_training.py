@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from nla.adapters import AdapterSpec, adapter_parameters, add_adapter, load_adapter, save_adapter, shared_copy
-from nla.contract import av_prompt_ids, read_sidecar, scaled, write_sidecar
-from nla.errors import ConfigError, ContractError, DataError
-from nla.model import LoadedModel, load_model
+from nla.models.adapters import AdapterSpec, adapter_parameters, add_adapter, load_adapter, save_adapter, shared_copy
+from nla.models.loaded import LoadedModel, load_model
+from nla.pair.contract import av_prompt_ids, read_sidecar, scaled, write_sidecar
+from nla.support.errors import ConfigError, ContractError, DataError
 from nla.training.ar import ARStage, mse_nrm_loss
 from nla.training.av import AVStage, TokenLosses, reply_ids
 from nla.training.config import RLConfig

@@ -18,10 +18,12 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolCall, ToolInfo
 
-from nla.chat import THINK_CLOSE, THINK_OPEN, assistant_message, render, split_thinking
-from nla.errors import DataError, ModelError
-from nla.reply import Channel, record
-from nla.transcript import Transcript, build_transcript, context_of, sample_tokens
+from nla.models.chat_template import THINK_CLOSE, THINK_OPEN, render
+from nla.support.errors import DataError, ModelError
+from nla.transcripts.chat import assistant_message, split_thinking
+from nla.transcripts.reply import record
+from nla.transcripts.tokens import Channel, Transcript, sample_tokens
+from nla.transcripts.transcript import build_transcript, context_of
 from tests.conftest import byte_tokenizer
 
 TOKENIZER = byte_tokenizer()

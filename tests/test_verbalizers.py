@@ -7,11 +7,11 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from nla.capture import residual_stream
-from nla.errors import ConfigError
-from nla.found import verbalizer_names
-from nla.model import LoadedModel, load_model
-from nla.reference import NEUTRAL_TEXTS, mean_vector
+from nla.activations.capture import residual_stream
+from nla.activations.mean_vector import NEUTRAL_TEXTS, mean_vector
+from nla.models.loaded import LoadedModel, load_model
+from nla.support.errors import ConfigError
+from nla.support.plugins import VERBALIZERS
 from nla.verbalizers import verbalizer_for
 from nla.verbalizers.base import UNUSABLE
 
@@ -24,7 +24,7 @@ def vectors(n: int = 5) -> torch.Tensor:
 
 NAMES = [
     pytest.param(name, marks=pytest.mark.skip(reason="vLLM has an environment of its own; tests/test_vllm.py")) if "vllm" in name else name
-    for name in verbalizer_names()
+    for name in VERBALIZERS.names()
 ]
 
 
@@ -91,7 +91,7 @@ def test_an_unknown_name_lists_the_known_ones(tiny: LoadedModel) -> None:
 @pytest.mark.parametrize("family", ["gemma3", "gpt2", "gpt_neox"])
 def test_other_families_verbalize_too(family: str, tiny_folder: Callable[[str], Path]) -> None:
     model = load_model(str(tiny_folder(family)), dtype="float32", device="cpu")
-    for name in set(verbalizer_names()) - {"av", "av_vllm"}:
+    for name in set(VERBALIZERS.names()) - {"av", "av_vllm"}:
         assert len(verbalizer_for(name, model, 1).verbalize(vectors(2), KEYS[:2])) == 2
 
 

@@ -8,8 +8,8 @@ import importlib.util
 import pytest
 import torch
 
-from nla.errors import ConfigError
-from nla.model import LoadedModel, load_model
+from nla.models.loaded import LoadedModel, load_model
+from nla.support.errors import ConfigError
 from nla.verbalizers import verbalizer_for
 
 HERE = importlib.util.find_spec("vllm") is not None

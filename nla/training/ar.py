@@ -7,12 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nla.adapters import adapter_parameters
-from nla.contract import Sidecar, ar_prompt_ids
-from nla.metrics import reconstruction
-from nla.model import LoadedModel
-from nla.padding import right_padded
-from nla.training.av import FEW_SHAPES
+from nla.kernels.padding import FEW_SHAPES, right_padded
+from nla.models.adapters import adapter_parameters
+from nla.models.loaded import LoadedModel
+from nla.pair.contract import Sidecar, ar_prompt_ids
+from nla.pair.metrics import reconstruction
 from nla.training.loop import Group
 
 

@@ -12,18 +12,15 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import DynamicCache
 
-from nla.adapters import adapter_parameters
-from nla.chat import encode_content
-from nla.contract import Sidecar, av_prompt_ids, scaled
-from nla.kv_cache import cache_argument
-from nla.model import LoadedModel
-from nla.padding import alike_halves, right_padded
+from nla.kernels.kv_cache import cache_argument
+from nla.kernels.padding import FEW_SHAPES, alike_halves, right_padded
+from nla.models.adapters import adapter_parameters
+from nla.models.chat_template import encode_content
+from nla.models.loaded import LoadedModel
+from nla.pair.contract import Sidecar, av_prompt_ids, scaled
 from nla.training.loop import Group
 from nla.training.loss import linear_cross_entropy
 from nla.verbalizers.av import CLOSE, OPEN
-
-FEW_SHAPES = 8
-"""Lengths are filled up to a multiple of this: oneDNN compiles a kernel for each new shape (0.2 to 2 s a step)."""
 
 
 def reply_ids(model: LoadedModel, explanation: str) -> list[int]:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from nla.adapters import AdapterSpec
-from nla.data.extract import DataConfig
-from nla.errors import ConfigError
+from nla.models.adapters import AdapterSpec
+from nla.support.errors import ConfigError
+from nla.training.data.extract import DataConfig
 from nla.training.loop import TrainConfig
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nla.atomic import replacing
+from nla.support.files import replacing
 
 TABLE_FILE = "curves.csv"
 COLUMNS = ("stage", "step", "name", "value")

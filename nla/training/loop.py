@@ -26,9 +26,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from nla.atomic import replacing
-from nla.errors import ConfigError, DataError, StoppedError
-from nla.sampling import seeded_generator
+from nla.support.errors import ConfigError, DataError, StoppedError
+from nla.support.files import replacing
+from nla.support.seeds import seeded_generator
 
 METRICS = "metrics.jsonl"
 _STATE = "state.json"

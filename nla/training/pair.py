@@ -15,20 +15,20 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from nla.adapters import adapter_parameters, add_adapter, load_adapter, save_adapter, shared_copy
-from nla.atomic import replacing
-from nla.chat import encode
-from nla.contract import Marker, Role, Sidecar, ar_prompt_ids, av_prompt_ids, check_sidecar, read_sidecar, write_sidecar
-from nla.data.extract import is_heldout
-from nla.data.shards import Dataset, read_dataset
-from nla.errors import ConfigError, ContractError
-from nla.model import LoadedModel, load_model
-from nla.pairs import role_folder
-from nla.reconstructor import HEAD_FILE, read_head
-from nla.sampling import seeded_generator
+from nla.models.adapters import adapter_parameters, add_adapter, load_adapter, save_adapter, shared_copy
+from nla.models.chat_template import encode
+from nla.models.loaded import LoadedModel, load_model
+from nla.pair.contract import Marker, Role, Sidecar, ar_prompt_ids, av_prompt_ids, check_sidecar, read_sidecar, write_sidecar
+from nla.pair.known import role_folder
+from nla.pair.reconstructor import HEAD_FILE, read_head
+from nla.support.errors import ConfigError, ContractError
+from nla.support.files import replacing
+from nla.support.seeds import seeded_generator
 from nla.training.ar import ARStage
 from nla.training.av import AVStage
 from nla.training.config import PairConfig
+from nla.training.data.extract import is_heldout
+from nla.training.data.shards import Dataset, read_dataset
 from nla.training.loop import fit
 from nla.training.rl import RLStage
 from nla.training.samples import draw_samples

@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nla.adapters import adapter_parameters
-from nla.contract import Sidecar
-from nla.metrics import mse_nrm, reconstruction
-from nla.model import LoadedModel
-from nla.padding import alike_halves
+from nla.kernels.padding import alike_halves
+from nla.models.adapters import adapter_parameters
+from nla.models.loaded import LoadedModel
+from nla.pair.contract import Sidecar
+from nla.pair.metrics import mse_nrm, reconstruction
 from nla.training.ar import Reconstruct, mse_nrm_loss
 from nla.training.av import TokenLosses
 from nla.training.config import RLConfig

@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from nla.atomic import replacing
+from nla.support.files import replacing
 from nla.verbalizers.base import Verbalizer
 
 _SLICE = 512

@@ -1,13 +1,12 @@
 """Verbalizers turn residual-stream vectors into text. Each is a module here with a `build` function, found by its name."""
 
 import functools
-import importlib
 import inspect
 import threading
 
-from nla.errors import ConfigError
-from nla.found import check_verbalizer_name, split_spec
-from nla.model import LoadedModel
+from nla.models.loaded import LoadedModel
+from nla.support.errors import ConfigError
+from nla.support.plugins import VERBALIZERS, split_spec
 from nla.verbalizers.base import Verbalizer
 
 _building = threading.Lock()
@@ -32,9 +31,8 @@ def verbalizer_for(spec: str, model: LoadedModel, layer: int | None = None, nla:
 
 @functools.lru_cache(maxsize=8)
 def _built(spec: str, model: LoadedModel, layer: int | None, nla: str | None) -> Verbalizer:
-    check_verbalizer_name(spec)
     name, options = split_spec(spec)
-    build = importlib.import_module(f"{__name__}.{name}").build
+    build = VERBALIZERS.load(spec).build
     if options and not any(one.kind is one.VAR_KEYWORD for one in inspect.signature(build).parameters.values()):
         raise ConfigError(f"verbalizer '{name}' takes no options; found {', '.join(options)}.")
     built: Verbalizer = build(model, layer, nla, **options)

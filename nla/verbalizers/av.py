@@ -3,7 +3,7 @@
 The prompt is one user message; the embedding of its marker is replaced by the vector at the norm the sidecar tells, after any
 embedding scale of the model. What stands between `<explanation>` tags is the explanation. All vectors decode in one dynamic
 batch, those of several callers too (scorers of different transcripts), and the prompt before the marker runs once.
-Contract: `nla.contract`.
+Contract: `nla.pair.contract`.
 """
 
 import re
@@ -17,17 +17,17 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from nla.adapters import CONFIG_FILE, load_adapter, shared_copy
-from nla.contract import Sidecar, av_prompt_ids, check_sidecar, read_sidecar, scaled
-from nla.cpu import compute
-from nla.decoding import Completion, Decoder, Request
-from nla.errors import ConfigError, ContractError
-from nla.model import LoadedModel, load_model
-from nla.pairs import ar_beside, base_model, default_pair, is_adapter, pair_label, role_folder
-from nla.reconstructor import Reconstructor, load_reconstructor
-from nla.sampling import SamplingParams
+from nla.engine.decoder import Completion, Decoder, Request
+from nla.engine.sampling import SamplingParams
+from nla.engine.scheduler import worker_for
+from nla.kernels.compute_thread import compute
+from nla.models.adapters import CONFIG_FILE, load_adapter, shared_copy
+from nla.models.loaded import LoadedModel, load_model
+from nla.pair.contract import Sidecar, av_prompt_ids, check_sidecar, read_sidecar, scaled
+from nla.pair.known import ar_beside, base_model, default_pair, is_adapter, pair_label, role_folder
+from nla.pair.reconstructor import Reconstructor, load_reconstructor
+from nla.support.errors import ConfigError, ContractError
 from nla.verbalizers.base import UNUSABLE, Explanation, read_options, usable_rows
-from nla.worker import worker_for
 
 OPEN, CLOSE = "<explanation>", "</explanation>"
 MAX_TOKENS = 300

@@ -17,15 +17,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors import safe_open
 from torch import Tensor
 
-from nla.contract import Sidecar, av_prompt_ids, check_sidecar, read_sidecar, scaled
-from nla.errors import ConfigError, ContractError
-from nla.export import export_role
-from nla.model import LoadedModel
-from nla.pairs import default_pair, is_adapter, pair_label, role_folder
-from nla.sampling import seeded_generator
+from nla.models.loaded import LoadedModel
+from nla.pair.contract import Sidecar, av_prompt_ids, check_sidecar, read_sidecar, scaled
+from nla.pair.export import export_role
+from nla.pair.known import default_pair, is_adapter, pair_label, role_folder
+from nla.support.errors import ConfigError, ContractError
+from nla.support.seeds import seeded_generator
+from nla.support.wheels import cache_dir
 from nla.verbalizers.av import CLOSE, MAX_TOKENS, parse_explanation
 from nla.verbalizers.base import UNUSABLE, Explanation, read_options, usable_rows
-from nla.wheels import cache_dir
 
 
 class VLLMOptions(BaseModel):

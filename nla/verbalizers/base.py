@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
-from nla.errors import ConfigError
+from nla.support.errors import ConfigError
 
 
 @dataclass(frozen=True)

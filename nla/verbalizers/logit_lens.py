@@ -1,7 +1,7 @@
 """Untrained baseline: the tokens a vector would predict if it were the last layer's (logit lens), and those that set it apart.
 
 Source: nostalgebraist, "interpreting GPT: the logit lens" (2020). Two lists a vector: the top tokens through the final norm
-and the unembedding, and those of the vector's difference from the mean vector of neutral prose (`nla.reference`), since the
+and the unembedding, and those of the vector's difference from the mean vector of neutral prose (`nla.activations.mean_vector`), since the
 plain list is dominated by what every vector shares.
 """
 
@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nla.model import LoadedModel
-from nla.reference import mean_vector
+from nla.activations.mean_vector import mean_vector
+from nla.models.loaded import LoadedModel
 from nla.verbalizers.base import UNUSABLE, Explanation, usable_rows
 
 _TOP = 8

@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nla.chat import encode, render
-from nla.decoding import Decoder, Request
-from nla.model import LoadedModel, exclusive
-from nla.sampling import SamplingParams
+from nla.engine.decoder import Decoder, Request
+from nla.engine.sampling import SamplingParams
+from nla.models.chat_template import encode, render
+from nla.models.loaded import LoadedModel, exclusive
 from nla.verbalizers.base import UNUSABLE, Explanation, usable_rows
 
 _MARK = "\u241f"

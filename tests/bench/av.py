@@ -23,11 +23,11 @@ from rich.table import Table
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from nla.contract import ar_prompt_ids, av_prompt_ids, scaled
-from nla.decoding import Decoder
-from nla.export import export_pair
-from nla.model import LoadedModel
-from nla.reconstructor import load_reconstructor
+from nla.engine.decoder import Decoder
+from nla.models.loaded import LoadedModel
+from nla.pair.contract import ar_prompt_ids, av_prompt_ids, scaled
+from nla.pair.export import export_pair
+from nla.pair.reconstructor import load_reconstructor
 from nla.verbalizers.av import MAX_ROWS, ActivationVerbalizer, load_verbalizer
 
 BATCH = 50

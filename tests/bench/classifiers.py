@@ -22,10 +22,10 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import Pipeline, make_pipeline, make_union
 from transformers import AutoModel, AutoTokenizer
 
-from audit.classifier_texts import explanations_in
-from audit.labels import read_labels
 from graders.base import Verdict
-from graders.rules import grade_text
+from graders.classifier.texts import explanations_in
+from graders.labelled.labels import read_labels
+from graders.rules.grading import grade_text
 
 LABELS = Path(__file__).parents[2] / "graders" / "labels"
 REAL = Path(__file__).parents[3] / "shared" / "data" / "nla_explanations"

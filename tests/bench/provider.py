@@ -19,10 +19,10 @@ from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, GenerateConf
 from rich.console import Console
 from rich.table import Table
 
-from nla.capture import residual_stream
-from nla.embedded import ensure_embedded
-from nla.model import load_model
-from tasks._shared import read_file
+from nla.activations.capture import residual_stream
+from nla.models.embedded import ensure_embedded
+from nla.models.loaded import load_model
+from nla.support.rows import read_file
 
 ITEMS = Path(__file__).parents[2] / "tasks" / "data" / "mmlu.jsonl"
 PROMPT = "Answer the following multiple choice question. Think step by step, then end with 'ANSWER: LETTER'.\n\n{question}\n\n{options}"

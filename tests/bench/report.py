@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from audit.analysis import analyze_tables
+from audit.analysis.analyze import analyze_tables
+from audit.analysis.result import write_result
 from audit.config import make_audit
-from audit.result import write_result
-from audit.stats_correction import GraderError
+from audit.stats.correction import GraderError
 from reports.build import build_report
 from tests.test_audit_run import transcripts as base_table
 

@@ -11,13 +11,13 @@ import time
 
 import numpy as np
 
-from audit.floor import above_floor, arm, pooled_floor
-from audit.stats import MISSING, NO, YES, bounds, effective_sizes, rate
-from audit.stats_correction import GraderError, corrected, projected_flags
-from audit.stats_paired import against_paraphrase, paired, sign_test
-from audit.stats_power import limits
-from audit.stats_steering import against_random, by_strength, trend
-from audit.stats_tokens import TokenCounts, any_of_k_curve, count_tokens, flag_bounds, token_rate
+from audit.stats.correction import GraderError, corrected, projected_flags
+from audit.stats.floor import above_floor, arm, pooled_floor
+from audit.stats.paired import against_paraphrase, paired, sign_test
+from audit.stats.power import limits
+from audit.stats.rates import MISSING, NO, YES, bounds, effective_sizes, rate
+from audit.stats.steering import against_random, by_strength, trend
+from audit.stats.tokens import TokenCounts, any_of_k_curve, count_tokens, flag_bounds, token_rate
 
 K, TASKS, EPOCHS, STRENGTHS = 50, 8, 2, (-0.1, -0.05, 0.0, 0.05, 0.1)
 ERROR = GraderError(90, 100, 1, 1000)

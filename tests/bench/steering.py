@@ -10,10 +10,10 @@ import time
 import torch
 from rich.console import Console
 
-from nla.chat import encode, render
-from nla.decoding import Decoder, Request
-from nla.model import LoadedModel, load_model
-from nla.steering import steered
+from nla.activations.steering import steered
+from nla.engine.decoder import Decoder, Request
+from nla.models.chat_template import encode, render
+from nla.models.loaded import LoadedModel, load_model
 
 
 def seconds(model: LoadedModel, rows: int, tokens: int) -> float:

@@ -18,8 +18,8 @@ from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
-from nla.adapters import AdapterSpec, add_adapter, shared_copy
-from nla.contract import av_prompt_ids
+from nla.models.adapters import AdapterSpec, add_adapter, shared_copy
+from nla.pair.contract import av_prompt_ids
 from nla.training.av import AVStage, reply_ids
 from nla.verbalizers.av import CLOSE, OPEN, load_verbalizer
 

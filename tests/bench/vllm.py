@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from nla.model import load_model
+from nla.models.loaded import load_model
 from nla.verbalizers import verbalizer_for
 from nla.verbalizers.av import ActivationVerbalizer
 from tests.bench.av import embedded_prompts, engine, seconds, with_prompt

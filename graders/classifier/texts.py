@@ -1,0 +1,140 @@
+"""The texts that the grader `classifier` is trained and measured on: the shipped `dev` labels, and ordinary explanations.
+
+What a labelled text says must be told apart from how long it is and what else it speaks of: a share of them is put, at a random place,
+into an ordinary explanation, whose label it passes on, and ordinary explanations alone are NO. `test` labels are never given out.
+"""
+
+import hashlib
+import json
+import random
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from graders.base import Verdict
+from graders.labelled import SHIPPED
+from graders.labelled.labels import read_labels
+from nla.pair import known
+from nla.support.errors import ConfigError, DataError
+from nla.support.files import replacing
+from nla.support.rows import content_id, read_file
+from nla.support.seeds import seeded_generator
+from nla.support.wheels import sha256
+from nla.training.data.documents import Corpus, read_documents
+
+LABELS = SHIPPED.parent
+COLUMNS = ("explanation", "gold_explanation", "model_explanation", "text")
+BATCH = 32
+IN_ORDINARY, ORDINARY = 0.35, 0.27
+"""Share of the labelled texts that are put into an ordinary explanation; ordinary ones alone, for each labelled text."""
+Labelled = tuple[str, bool]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What there is to train on and to measure on."""
+
+    train: list[Labelled]
+    held: dict[str, list[Labelled]]
+    ordinary: list[str]
+    ordinary_held: list[str]
+
+
+def gather(held: Collection[str], ordinary: Sequence[str]) -> Texts:
+    """The shipped labels, those of some writers (or `dev` of the first file) apart, and ordinary explanations in two halves.
+
+    Raises:
+        ConfigError: there is no such writer, or no ordinary text to train on.
+    """
+    train: list[Labelled] = []
+    apart: dict[str, list[Labelled]] = {}
+    for file in ("explanations.jsonl", "other_writers.jsonl"):
+        for item in read_labels(LABELS / file).items:
+            writer = item.note if item.note.startswith("Writer") else "dev"
+            one = (item.text, any(label.verdict is Verdict.YES for label in item.labels))
+            if item.split == "dev" and writer in held:
+                apart.setdefault(writer, []).append(one)
+            elif item.split == "dev":
+                train.append(one)
+    halves: tuple[list[str], list[str]] = ([], [])
+    for text in sorted(set(ordinary)):
+        halves[hashlib.sha256(text.encode()).digest()[-1] % 2].append(text)
+    if unknown := set(held) - set(apart):
+        raise ConfigError(f"no dev label is of {', '.join(map(repr, sorted(unknown)))}; writers are named like 'Writer 4.', or 'dev'.")
+    if not halves[0]:
+        raise ConfigError(f"{len(ordinary)} ordinary explanations leave none to train on; give more.")
+    return Texts(train, apart, *halves)
+
+
+def explanations_in(paths: Iterable[Path]) -> list[str]:
+    """The explanations in files of real ones (`COLUMNS`)."""
+    rows = [row for path in paths for row in read_file(path)]
+    return [str(row[key]) for row in rows for key in COLUMNS if row.get(key)]
+
+
+def own_explanations(n: int, corpora: Sequence[Path], run: Path) -> list[str]:
+    """Explanations that the shipped AV writes for random tokens of documents; kept in a run's folder, for a run that goes on.
+
+    Raises:
+        DataError: a corpus cannot be read.
+    """
+    if missing := [str(path) for path in corpora if not path.is_file()]:
+        raise DataError(f"no file {', '.join(missing)}.")
+    adapters = sorted(known.SHIPPED.rglob("*.safetensors"))
+    kept = run / f"own-{content_id(n, *map(sha256, [*corpora, *adapters]))}.jsonl"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(kept) as scratch:
+            scratch.write_text("".join(json.dumps({"explanation": text}) + "\n" for text in _own(n, corpora)), encoding="utf-8")
+    return explanations_in([kept])
+
+
+def _own(n: int, corpora: Sequence[Path]) -> list[str]:
+    from nla.activations.capture import residual_stream
+    from nla.verbalizers.av import load_verbalizer
+
+    av, model = load_verbalizer("smollm2")
+    draws = seeded_generator("classifier", "own")
+    documents = [document.whole_text for path in corpora for document in read_documents(Corpus(path=str(path), limit=n))]
+    vectors: list[Tensor] = []
+    with torch.inference_mode():
+        for at in track(draws.permutation(len(documents)), "reading documents"):
+            if len(vectors) >= n:
+                break
+            ids = model.tokenizer(documents[at], add_special_tokens=False)["input_ids"][:400]
+            if len(ids) > 20:
+                positions = draws.choice(np.arange(10, len(ids)), size=min(4, len(ids) - 10), replace=False)
+                vectors += residual_stream(model, ids, av.layer)[torch.as_tensor(positions)].float()
+    told = av.verbalize(torch.stack(vectors[:n]), [("classifier", i) for i in range(min(n, len(vectors)))])
+    return [one.text for one in told if not one.failure]
+
+
+def epoch_of(texts: Texts, draws: random.Random) -> list[Labelled]:
+    """One epoch's texts: labelled ones, some of them inside an ordinary one, and ordinary ones."""
+    labelled = [
+        (_inside(text, draws.choice(texts.ordinary), draws), yes) if draws.random() < IN_ORDINARY else (text, yes)
+        for text, yes in texts.train
+    ]
+    alone = draws.sample(texts.ordinary, min(len(texts.ordinary), int(ORDINARY * len(labelled))))
+    return labelled + [(text, False) for text in alone]
+
+
+def _inside(text: str, ordinary: str, draws: random.Random) -> str:
+    parts = [part.strip() for part in re.split(r"(?<=\n)|(?<=[.;]) ", ordinary) if part.strip()]
+    n = draws.randint(2, 6)
+    first = draws.randint(0, max(0, len(parts) - n))
+    parts = parts[first : first + n]
+    parts.insert(draws.randint(0, len(parts)), text.replace("\n", " ") if draws.random() < 0.5 else text)
+    return ("\n" if draws.random() < 0.6 else " ").join(parts)
+
+
+def batches(texts: list[Labelled], draws: random.Random) -> list[list[Labelled]]:
+    """Batches of texts of about one length."""
+    ordered = sorted(texts, key=lambda one: len(one[0]) + draws.random() * 60)
+    return [ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH)]

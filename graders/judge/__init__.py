@@ -1,0 +1,5 @@
+"""The judge: a language model that grades texts by the rubric. It costs what its provider charges."""
+
+from graders.judge.grading import grader
+
+__all__ = ["grader"]

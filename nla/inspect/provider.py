@@ -1,0 +1,276 @@
+"""The `local/` Inspect provider: an open-weights model in this process, batched continuously, with its token ids recorded.
+
+    inspect eval tasks/mmlu.py --model local/smollm2 -M dtype=float32 -M batch=16 -M threads=2
+
+Differences from Inspect's `hf/` that users may notice: temperature defaults to 1 and every draw is seeded by (seed, sample
+id, epoch, prompt), so the same command gives the same answers; stop reasons, usage and log probabilities are exact.
+"""
+
+import hashlib
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, fields
+from logging import getLogger
+from typing import Any
+
+import torch
+from inspect_ai._util.logger import warn_once
+from inspect_ai.log._samples import sample_active
+from inspect_ai.model import (
+    ChatCompletionChoice,
+    ChatMessage,
+    GenerateConfig,
+    Logprob,
+    Logprobs,
+    ModelAPI,
+    ModelOutput,
+    ModelUsage,
+    StopReason,
+    TopLogprob,
+    get_model,
+)
+from inspect_ai.tool import ToolChoice, ToolInfo
+from transformers import PreTrainedTokenizerBase
+
+from nla.activations.steering import steered
+from nla.engine.decoder import Completion, Request, TokenLogprob
+from nla.engine.sampling import SamplingParams
+from nla.engine.scheduler import worker_for
+from nla.kernels.compute_thread import on_compute_thread
+from nla.models.chat_template import require_chat_template
+from nla.models.loaded import LoadedModel, load_model
+from nla.support.errors import ConfigError
+from nla.transcripts.chat import assistant_message
+from nla.transcripts.reply import record, tokens_within
+from nla.transcripts.transcript import context_of
+
+logger = getLogger(__name__)
+
+_DEFAULT_MAX_TOKENS = 2_048
+_UNSUPPORTED = ("best_of", "frequency_penalty", "presence_penalty", "logit_bias", "response_schema", "prompt_logprobs")
+"""Generation settings that would change the answers and that this provider does not carry out: refused, not ignored."""
+
+
+@dataclass(frozen=True)
+class LocalArgs:
+    """Model arguments (`-M name=value`)."""
+
+    dtype: str = "auto"
+    device: str = "auto"
+    revision: str | None = None
+    batch: int = 32
+    """Rows decoded at once."""
+    threads: int | None = None
+    """Torch threads for this process; None leaves torch's choice."""
+    steer: str | None = None
+    """`NAME:STRENGTH`, see `nla.activations.steering.steered`; generation and every later reading of the transcript are under it."""
+    trust_remote_code: bool = False
+
+    @classmethod
+    def parse(cls, given: dict[str, Any]) -> "LocalArgs":
+        """From `-M` arguments.
+
+        Raises:
+            ConfigError: unknown argument, or a number that is not one.
+        """
+        known = [f.name for f in fields(cls)]
+        if unknown := sorted(set(given) - set(known)):
+            raise ConfigError(f"model argument {', '.join(unknown)} is not known to local/; expected: {', '.join(known)}.")
+        for name in ("batch", "threads"):
+            value = given.get(name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ConfigError(f"-M {name}={value} makes no sense; give a whole number of 1 or more.")
+        if not isinstance(given.get("trust_remote_code", False), bool):
+            raise ConfigError(f"-M trust_remote_code={given['trust_remote_code']} makes no sense; give true or false.")
+        return cls(**given)
+
+    def load(self, name: str) -> LoadedModel:
+        """The model these arguments mean, loaded where everything else is computed."""
+
+        def load() -> LoadedModel:
+            if self.threads is not None:
+                torch.set_num_threads(self.threads)
+            model = load_model(name, dtype=self.dtype, device=self.device, revision=self.revision, trust_remote_code=self.trust_remote_code)
+            return model if self.steer is None else steered_view(model, self.steer)
+
+        return on_compute_thread(load)
+
+
+_views: dict[tuple[int, str], LoadedModel] = {}
+_making = threading.Lock()
+
+
+def steered_view(model: LoadedModel, spec: str) -> LoadedModel:
+    """The steered view of a loaded model; one for all providers that ask for it, so that they share a batch."""
+    with _making:
+        key = (id(model), spec)
+        if key not in _views:
+            _views[key] = steered(model, spec)
+        return _views[key]
+
+
+class LocalAPI(ModelAPI):
+    """Inspect model provider `local/`: see the module's first lines and `LocalArgs`."""
+
+    def __init__(
+        self,
+        model_name: str,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        config: GenerateConfig = GenerateConfig(),
+        **model_args: Any,
+    ) -> None:
+        super().__init__(model_name, base_url, api_key, [], config)
+        self.args = LocalArgs.parse(model_args)
+        self.model = self.args.load(model_name)
+        require_chat_template(self.tokenizer, model_name)
+        # Inspect's cache key holds the base URL but no model arguments: what changes answers has to be in there.
+        steer = f":{self.model.steering.spec}:{self.model.steering.digest}" if self.model.steering else ""
+        self.base_url = f"local:{self.model.source.location}@{self.args.revision or ''}:{self.model.precision.name}{steer}"
+        self._calls: Counter[tuple[object, ...]] = Counter()
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's own tokenizer."""
+        return self.model.tokenizer
+
+    async def generate(
+        self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig
+    ) -> ModelOutput:
+        """Generate `num_choices` replies. A prompt that fills the context window gives an empty reply with `model_length`."""
+        offered = self._offered(tools, tool_choice)
+        start = time.perf_counter()
+        context, opened = context_of(self.tokenizer, input, offered)
+        requests = self._requests(context.ids, config)
+        completions = await worker_for(self.model, self.args.batch).complete(requests)
+        choices = [self._choice(completion, offered, opened, config) for completion in completions]
+        output_tokens = sum(len(completion.ids) for completion in completions)
+        return ModelOutput(
+            model=self.model_name,
+            choices=choices,
+            usage=ModelUsage(input_tokens=len(context.ids), output_tokens=output_tokens, total_tokens=len(context.ids) + output_tokens),
+            input_context_tokens=len(context.ids),
+            time=time.perf_counter() - start,
+            metadata=self.model.describe(),
+        )
+
+    def max_tokens(self) -> int | None:
+        """Default bound on a reply's tokens."""
+        return _DEFAULT_MAX_TOKENS
+
+    def max_connections(self) -> int:
+        """As many calls at once as rows fit into a batch (further ones wait in the provider's own queue)."""
+        return self.args.batch
+
+    async def count_text_tokens(self, text: str) -> int:
+        """Tokens of a text, by the model's own tokenizer."""
+        return len(await self.tokenize(text))
+
+    async def tokenize(self, text: str) -> list[int]:
+        """Token ids of a text, without special tokens added."""
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def _offered(self, tools: list[ToolInfo], tool_choice: ToolChoice) -> list[ToolInfo]:
+        if tool_choice == "none":
+            return []
+        if tools and tool_choice != "auto":
+            warn_once(logger, f"local/ cannot force a tool call (tool_choice={tool_choice}); the model chooses by itself.")
+        return tools
+
+    def _requests(self, prompt: list[int], config: GenerateConfig) -> list[Request]:
+        if refused := [name for name in _UNSUPPORTED if getattr(config, name) is not None]:
+            raise ConfigError(f"local/ does not support {', '.join(refused)}; leave it out, or use another provider.")
+        sampling = SamplingParams(
+            temperature=1.0 if config.temperature is None else config.temperature,
+            top_p=1.0 if config.top_p is None else config.top_p,
+            top_k=config.top_k or 0,
+        )
+        key = self._draw_key(prompt, config.seed)
+        return [
+            Request(
+                prompt_ids=prompt,
+                max_tokens=_DEFAULT_MAX_TOKENS if config.max_tokens is None else config.max_tokens,
+                sampling=sampling,
+                seed=(*key, choice),
+                stop_ids=self.model.stop_ids,
+                should_stop=_stop_test(self.tokenizer, config.stop_seqs),
+                top_logprobs=(config.top_logprobs or 0) if config.logprobs else None,
+            )
+            for choice in range(config.num_choices or 1)
+        ]
+
+    def _draw_key(self, prompt: list[int], seed: int | None) -> tuple[object, ...]:
+        """What the draws of a call depend on: the sample and the prompt, never what else runs beside it."""
+        sample = sample_active()
+        identity = (sample.sample.id, sample.epoch) if sample is not None else (None, 1)
+        digest = hashlib.sha256(repr(prompt).encode()).hexdigest()
+        attempt = (sample.id if sample is not None else None, digest)
+        self._calls[attempt] += 1
+        return (seed or 0, *identity, digest, self._calls[attempt])
+
+    def _choice(self, completion: Completion, tools: list[ToolInfo], opened: bool, config: GenerateConfig) -> ChatCompletionChoice:
+        ids = completion.ids
+        stopped_by_id = bool(ids) and completion.stop_reason == "stop" and ids[-1] in self.model.stop_ids
+        kept = ids[:-1] if stopped_by_id else ids
+        text = str(self.tokenizer.decode(kept, skip_special_tokens=True))
+        cut = min((at for at in (text.find(stop) for stop in config.stop_seqs or []) if at >= 0), default=None)
+        if cut is not None:
+            text, kept = text[:cut], kept[: tokens_within(self.tokenizer, kept, cut, skip_special=True)]
+        message = assistant_message(text, tools, model=self.model_name, family=self._family(), opened=opened)
+        message.metadata = record(self.tokenizer, kept, len(completion.request.prompt_ids), tools)
+        reason: StopReason = "tool_calls" if message.tool_calls else _INSPECT_REASON[completion.stop_reason]
+        logprobs = completion.logprobs
+        return ChatCompletionChoice(
+            message=message,
+            stop_reason=reason,
+            logprobs=Logprobs(content=[self._logprob(one) for one in logprobs]) if logprobs is not None else None,
+        )
+
+    def _family(self) -> str:
+        """Calling convention: the model's own where its template takes tools, else the one the prompt describes."""
+        if "tools" not in str(self.tokenizer.chat_template):
+            return "described in the prompt"
+        return f"{self.model_family()} {self.model.network.config.model_type}"
+
+    def _logprob(self, one: TokenLogprob) -> Logprob:
+        top = [TopLogprob(token=str(self.tokenizer.decode([token])), logprob=value) for token, value in one.top]
+        return Logprob(token=str(self.tokenizer.decode([one.token])), logprob=one.logprob, top_logprobs=top or None)
+
+
+_INSPECT_REASON: dict[str, StopReason] = {
+    "stop": "stop",
+    "max_tokens": "max_tokens",
+    "model_length": "model_length",
+    "cancelled": "unknown",
+}
+
+
+def _stop_test(tokenizer: PreTrainedTokenizerBase, stops: list[str] | None) -> Any:
+    if not stops:
+        return None
+    # A token holds at least a byte, so this many last tokens always cover the longest stop sequence.
+    tail = max(len(stop.encode()) for stop in stops) + 1
+
+    def should_stop(ids: list[int]) -> bool:
+        text = str(tokenizer.decode(ids[-tail:], skip_special_tokens=True))
+        return any(stop in text for stop in stops)
+
+    return should_stop
+
+
+def local_model(name: str, model_args: dict[str, Any]) -> LoadedModel:
+    """The model behind a `local/` name, loaded as Inspect's runs load it (with its dtype, device and steering).
+
+    Args:
+        name: `local/NAME`, as given to `--model`.
+        model_args: as given to `-M`.
+
+    Raises:
+        ConfigError: the name belongs to another provider.
+        ModelError, FetchError: see `nla.models.loaded.load_model`.
+    """
+    api = get_model(name, **model_args).api
+    if not isinstance(api, LocalAPI):
+        raise ConfigError(f"{name} is not a local/ model, so its weights cannot be read; expected local/NAME.")
+    return api.model

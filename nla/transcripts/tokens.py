@@ -1,0 +1,82 @@
+"""A transcript as token ids with roles, and the seeded choice of response tokens at which the residual stream is read.
+
+This module knows nothing of Inspect: a transcript can be put together from token ids alone.
+
+A transcript is one or more *passes*: token sequences in which the model's replies stand in the context it generated them
+in. Usually one pass holds the whole conversation; where the context of a turn is not a continuation of the turn before (a
+template that drops earlier thinking, say) a new pass begins.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+
+from nla.support.seeds import seeded_generator
+
+
+class Channel(IntEnum):
+    """What a token belongs to. Only `THINKING` and `ANSWER` are response tokens."""
+
+    SCAFFOLD = 0
+    CONTEXT = 1
+    THINKING = 2
+    ANSWER = 3
+    TOOL_CALL = 4
+
+
+@dataclass
+class Pass:
+    """A token sequence `[pos]` the model runs once, with the channel and message index of each token."""
+
+    ids: list[int] = field(default_factory=list)
+    channels: list[Channel] = field(default_factory=list)
+    messages: list[int] = field(default_factory=list)
+
+    def extend(self, ids: Sequence[int], channels: Sequence[Channel], messages: Sequence[int]) -> None:
+        """Append tokens."""
+        self.ids.extend(ids)
+        self.channels.extend(channels)
+        self.messages.extend(messages)
+
+
+@dataclass(frozen=True)
+class TokenRef:
+    """One token of a transcript: `passes[pass_index].ids[position]`, in message `message`."""
+
+    pass_index: int
+    position: int
+    message: int
+    token_id: int
+    channel: Channel
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """Token ids of a conversation with the model's own replies marked."""
+
+    passes: tuple[Pass, ...]
+    roles: tuple[str, ...]
+    """Role of each message, by message index."""
+    special_ids: frozenset[int]
+    exact: bool
+    """Whether every reply's token ids, and the number of tokens before it, are the ones recorded at generation."""
+
+    def response_tokens(self) -> list[TokenRef]:
+        """All tokens that may be sampled: thinking and answers of generated turns; no scaffold, tool calls or special tokens."""
+        return [
+            TokenRef(index, position, message, token, channel)
+            for index, one in enumerate(self.passes)
+            for position, (token, channel, message) in enumerate(zip(one.ids, one.channels, one.messages, strict=True))
+            if channel in (Channel.THINKING, Channel.ANSWER) and token not in self.special_ids
+        ]
+
+
+def sample_tokens(transcript: Transcript, k: int, *key: object) -> list[TokenRef]:
+    """min(k, n) of the n response tokens, drawn without replacement by a generator keyed by `key`, in reading order."""
+    tokens = transcript.response_tokens()
+    if not tokens:
+        return []
+    chosen = seeded_generator("tokens", *key).choice(len(tokens), size=min(k, len(tokens)), replace=False)
+    return [tokens[i] for i in np.sort(chosen)]
