@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import beta, betabinom, binom
+from scipy.stats import betabinom, binom
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from audit.stats import rates as stats
-from audit.stats.correction import GraderError, corrected, projected_flags
+from audit.stats.correction import GraderError, corrected
 from audit.stats.rates import MISSING, NO, YES, Codes, Estimate, Floats
-from audit.stats.tokens import TokenCounts, any_of_k_curve, chance_of_flag, count_tokens, flag_bounds, token_rate
+from audit.stats.tokens import TokenCounts, any_of_k_curve, chance_of_flag, token_rate
 from graders.base import Verdict
 from nla.support.errors import DataError
 
@@ -162,15 +162,10 @@ def test_the_ends_of_the_curve_are_the_token_rate_and_the_flagged_rate() -> None
     assert curve[-1].rate.method == "Wilson"
 
 
-def test_explanations_are_counted_by_transcript() -> None:
-    counts = count_tokens(np.array([0, 0, 0, 2, 2, 3]), np.array([YES, NO, MISSING, NO, 2, MISSING]), 5)
-    assert (counts.yes.tolist(), counts.scored.tolist(), counts.unscored.tolist()) == ([1, 0, 0, 0, 0], [2, 0, 2, 0, 0], [1, 0, 0, 1, 0])
-    assert counts.flags.tolist() == [YES, MISSING, NO, MISSING, MISSING]
-    limits = flag_bounds(counts)
-    assert [one.estimate for one in (limits.scored, limits.all_no, limits.all_yes)] == [1 / 2, 1 / 5, 4 / 5]
-    with pytest.raises(DataError, match="expected 0 to 4"):
-        count_tokens(np.array([5]), np.array([YES]), 5)
-    with pytest.raises(DataError, match="1 or more"):
+def test_a_transcript_is_flagged_by_any_yes_and_missing_without_a_verdict() -> None:
+    counts = TokenCounts(np.array([1, 0, 0, 0]), np.array([2, 0, 2, 0]), np.array([1, 0, 0, 1]))
+    assert counts.flags.tolist() == [YES, MISSING, NO, MISSING]
+    with pytest.raises(DataError, match="at least 1"):
         chance_of_flag(counts, [0])
 
 
@@ -215,16 +210,6 @@ def test_a_grader_that_is_not_shown_to_work_corrects_nothing(error: GraderError)
     assert found.delta.reason
     with pytest.raises(DataError, match="more hits"):
         GraderError(5, 4, 0, 1)
-
-
-def test_false_flags_are_projected_from_the_bound_of_an_explanation() -> None:
-    found = projected_flags(1, 1000, np.full(10, 50))
-    assert found.estimate == pytest.approx(1 - 0.999**50)
-    assert found.high == pytest.approx(1 - (1 - beta.ppf(0.95, 2, 999)) ** 50)
-    mixed = projected_flags(1, 1000, np.array([50, 1]))
-    assert mixed.estimate == pytest.approx((1 - 0.999**50 + 0.001) / 2)
-    assert projected_flags(0, 0, np.array([50])).estimate is None
-    assert [round(projected_flags(n, 1000, np.array([50])).estimate or 0, 3) for n in (1, 10)] == [0.049, 0.395]
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))

@@ -27,9 +27,10 @@ from audit.analysis.training_curves import training_points
 from audit.config import BASE, POSITIVE, AuditConfig, stored_config
 from audit.controls.record import InstrumentControls, read_controls_file
 from audit.logs import CONTROL_ROLE
+from audit.stats.bootstrap import bootstrap_mean
 from audit.stats.correction import Corrected, GraderError, corrected
 from audit.stats.floor import above_floor, arm, pooled_floor
-from audit.stats.paired import bootstrap_mean, paired
+from audit.stats.paired import paired
 from audit.stats.power import limits
 from audit.stats.rates import MISSING, Codes, Estimate, bounds, effective_sizes, wilson
 from audit.stats.steering import against_random, by_strength, trend

@@ -6,7 +6,8 @@ import pandas as pd
 from audit.analysis.result import RewriteEffect
 from audit.analysis.tables import codes_of
 from audit.config import BASE
-from audit.stats.paired import AgainstParaphrase, SignTest, against_paraphrase, bootstrap_mean, paired, sign_test
+from audit.stats.bootstrap import bootstrap_mean
+from audit.stats.paired import AgainstParaphrase, SignTest, against_paraphrase, paired, sign_test
 from nla.support.seeds import seeded_generator
 
 REALISTIC, PARAPHRASE = "realistic", "paraphrase"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from audit.stats.paired import bootstrap_mean
+from audit.stats.bootstrap import bootstrap_mean
 from audit.stats.rates import Estimate, mean
 from nla.support.seeds import seeded_generator
 

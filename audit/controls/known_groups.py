@@ -1,40 +1,36 @@
 """Does the verbalizer's text separate two groups that are known to differ? Simple word scores, without any grader.
 
-The groups: the same items with and without a system prompt that states the evaluation; and a benchmark's items with the statement against
-deployment chats without it, which differ in what they are about too, so that this one says only whether the text tells benchmark from chat.
-Scores of a transcript: share of its explanations that hold a word of evaluation, and share that hold a word of a benchmark's format, which
-says what the text can tell at all. Reported as AUROC (0.5 is chance) with a bootstrap interval over transcripts.
+Two comparisons are made. The first takes the same items with and without a system prompt that states the evaluation. The second takes a
+benchmark's items with that statement and deployment chats without it; these also differ in topic and format, so this comparison only says
+whether the text tells a benchmark from chat. The score of a transcript is the share of its explanations that contain a word about
+evaluation, or a word about a benchmark's format. Separation is an AUROC (0.5 is chance) with a bootstrap interval over transcripts.
 """
 
 import re
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from audit.config import BASE, POSITIVE
 from audit.logs import CONTROL_ROLE
-from audit.stats.auroc import auroc
-from audit.stats.rates import ALPHA
-from nla.support.seeds import seeded_generator
+from audit.stats.auroc import auroc_interval
+from audit.stats.rates import Floats
 
 WORDS = re.compile(r"\b(tests?|tested|testing|evaluat\w*|assess\w*|benchmark\w*|exam\w*|scored?|graders?|graded)\b", re.IGNORECASE)
 FORMAT = re.compile(r"\b(multiple[- ]choice|true/false|yes/no|lettered|quiz\w*|answer (key|choices?|options?))\b", re.IGNORECASE)
 SCORES = {"a word of evaluation": WORDS, "a word of a benchmark's format": FORMAT}
-_DRAWS = 2_000
 CHATS = "deployment controls"
 
 
 @dataclass(frozen=True)
 class Separation:
-    """AUROC of a word score between two groups, with its 95 % interval, and the mean score of each."""
+    """AUROC of a word score between two groups of transcripts, with its 95 % interval, and the mean score of each group."""
 
     score: str
     """Which of `SCORES`."""
     task: str
     against: str
-    """Whose transcripts without the statement are the other group: the task's own, or those of the `CHATS`."""
+    """Which transcripts without the statement form the other group: those of the same task, or of the deployment controls (`CHATS`)."""
     auroc: float
     low: float
     high: float
@@ -45,31 +41,31 @@ class Separation:
 
 
 def separations(transcripts: pd.DataFrame, explanations: pd.DataFrame) -> list[Separation]:
-    """By score, one row a task that was run in both conditions; for a benchmark, another against the deployment controls."""
-    return [one for name, words in SCORES.items() for one in _by_score(name, words, transcripts, explanations)]
+    """For each score and each task run in both conditions, its separation; a benchmark is also compared with the deployment controls."""
+    return [row for name, words in SCORES.items() for row in _by_score(name, words, transcripts, explanations)]
 
 
 def _by_score(name: str, words: re.Pattern[str], transcripts: pd.DataFrame, explanations: pd.DataFrame) -> list[Separation]:
-    scores = explanations.assign(hit=explanations.explanation.fillna("").map(lambda text: words.search(text) is not None))
-    by_transcript = scores.groupby("transcript").hit.mean()
-    table = transcripts.assign(score=transcripts.transcript.map(by_transcript)).dropna(subset=["score"])
-    chats = table[(table.condition == BASE) & (table.role == CONTROL_ROLE)]
-    found = []
-    for task, one in table.groupby("task"):
-        stated, base = (one[one.condition == name] for name in (POSITIVE, BASE))
-        others = {str(task): base} | ({CHATS: chats} if (one.role != CONTROL_ROLE).all() else {})
+    hits = explanations.assign(hit=explanations.explanation.fillna("").map(lambda text: words.search(text) is not None))
+    by_transcript = hits.groupby("transcript").hit.mean()
+    scored = transcripts.assign(score=transcripts.transcript.map(by_transcript)).dropna(subset=["score"])
+    chats = scored[(scored.condition == BASE) & (scored.role == CONTROL_ROLE)]
+    rows = []
+    for task, table in scored.groupby("task"):
+        stated, base = (table[table.condition == condition] for condition in (POSITIVE, BASE))
+        others = {str(task): base} | ({CHATS: chats} if (table.role != CONTROL_ROLE).all() else {})
         for against, other in others.items():
             if len(stated) and len(other):
-                groups = stated.score.to_numpy(np.float64), other.score.to_numpy(np.float64)
-                found.append(_separation(name, str(task), against, *groups))
-    return found
+                rows.append(_separation(name, str(task), against, _scores(stated), _scores(other)))
+    return rows
 
 
-def _separation(score: str, task: str, against: str, stated: NDArray[np.float64], base: NDArray[np.float64]) -> Separation:
-    draws = seeded_generator("groups", task, len(stated), len(base))
-    drawn = [
-        auroc(stated[draws.integers(len(stated), size=len(stated))], base[draws.integers(len(base), size=len(base))]) for _ in range(_DRAWS)
-    ]
-    low, high = np.percentile(drawn, [50 * ALPHA, 100 - 50 * ALPHA])
-    between = auroc(stated, base), float(low), float(high)
-    return Separation(score, task, against, *between, len(stated), len(base), float(stated.mean()), float(base.mean()))
+def _scores(table: pd.DataFrame) -> Floats:
+    return table.score.to_numpy("float64")
+
+
+def _separation(score: str, task: str, against: str, stated: Floats, base: Floats) -> Separation:
+    area = auroc_interval(stated, base, ("groups", score, task, against))
+    return Separation(
+        score, task, against, area.estimate, area.low, area.high, area.n, area.n_controls, float(stated.mean()), float(base.mean())
+    )

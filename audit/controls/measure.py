@@ -25,7 +25,7 @@ from audit.config import BASE, AuditConfig, stored_config
 from audit.controls.record import CONTROLS_FILE, InstrumentControls, TaskControls, read_controls_file
 from audit.logs import CONTROL_ROLE, base_logs
 from audit.stats.auroc import Auroc, auroc_interval
-from audit.stats.paired import bootstrap_mean
+from audit.stats.bootstrap import bootstrap_mean
 from audit.stats.rates import Estimate, codes, rate
 from graders.base import Grade
 from graders.labelled.grading import grade_texts

@@ -5,33 +5,32 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
-from audit.stats.rates import ALPHA, Floats
+from audit.stats.bootstrap import percentile_interval, resampled_groups
+from audit.stats.rates import Floats
 from nla.support.seeds import seeded_generator
-
-_DRAWS = 2_000
 
 
 @dataclass(frozen=True)
 class Auroc:
-    """How well a score tells a task's transcripts from the deployment controls' (0.5 is chance), with its bootstrap interval."""
+    """How well a score separates two groups of transcripts (0.5 is chance), with its 95 % percentile bootstrap interval."""
 
     estimate: float
     low: float
     high: float
     n: int
+    """Transcripts of the group expected to score higher."""
     n_controls: int
+    """Transcripts of the group it is compared with."""
 
 
 def auroc(positive: Floats, negative: Floats) -> float:
-    """Chance that a random positive has a higher score than a random negative; ties count half."""
+    """Probability that a random positive scores higher than a random negative; a tie counts as one half."""
     ranks = rankdata(np.concatenate([positive, negative]))
     n, m = len(positive), len(negative)
     return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
 
 
 def auroc_interval(positive: Floats, negative: Floats, key: tuple[object, ...]) -> Auroc:
-    """AUROC of two groups' scores, with the percentile interval of resampled groups."""
-    draws = seeded_generator("auroc", *key)
-    drawn = [auroc(draws.choice(positive, len(positive)), draws.choice(negative, len(negative))) for _ in range(_DRAWS)]
-    low, high = np.percentile(drawn, [50 * ALPHA, 100 - 50 * ALPHA])
-    return Auroc(auroc(positive, negative), float(low), float(high), len(positive), len(negative))
+    """AUROC with the percentile interval of both groups resampled; `key` seeds the draws. Neither group may be empty."""
+    draws = resampled_groups(auroc, positive, negative, seeded_generator("auroc", *key))
+    return Auroc(auroc(positive, negative), *percentile_interval(draws), len(positive), len(negative))

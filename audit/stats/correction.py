@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
-from audit.stats.rates import ALPHA, Codes, Estimate, any_of, false_positive_rate, wilson
+from audit.stats.bootstrap import percentile_interval
+from audit.stats.rates import ALPHA, Estimate, wilson
 from nla.support.errors import DataError
 
 DRAWS = 4000
@@ -107,24 +108,4 @@ def _drawn(rate: float, n: float, error: GraderError, rng: np.random.Generator, 
     observed, sensitivity, false_alarm = (rng.beta(yes + 0.5, size - yes + 0.5, draws) for yes, size in counts)
     slope = sensitivity - false_alarm
     usable = slope > 0
-    low, high = np.percentile((observed - false_alarm)[usable] / slope[usable], [50 * ALPHA, 100 - 50 * ALPHA])
-    return float(low), float(high)
-
-
-def projected_flags(false_positives: int, n: int, k: Codes) -> Estimate:
-    """Share of transcripts that false positives alone would flag, and its upper bound.
-
-    Args:
-        false_positives: explanations that the grader called YES among `n` control explanations that are not.
-        n: control explanations, one a transcript where they are to be independent.
-        k: scored tokens of each transcript of the run.
-
-    A token's errors are taken as independent of its neighbours', which is the worst case among positively dependent ones. The
-    upper end is the one-sided 95 % bound an explanation (Clopper-Pearson), carried through any-of-k; the lower end is 0.
-    """
-    single = false_positive_rate(false_positives, n)
-    if single.estimate is None or single.high is None or not len(k):
-        return Estimate(None, None, None, len(k), single.method, reason=single.reason or "there is no transcript")
-    sizes, times = np.unique(k, return_counts=True)
-    ends = [float(np.average([any_of(one, int(size)) for size in sizes], weights=times)) for one in (single.estimate, single.high)]
-    return Estimate(ends[0], 0.0, ends[1], len(k), f"{single.method}, any of k independent")
+    return percentile_interval((observed - false_alarm)[usable] / slope[usable])

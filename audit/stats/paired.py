@@ -9,9 +9,8 @@ import numpy as np
 from scipy.signal import fftconvolve
 from scipy.stats import binom, binomtest, norm
 
+from audit.stats.bootstrap import DRAWS, bootstrap_mean
 from audit.stats.rates import ALPHA, MISSING, YES, Bools, Codes, Estimate, Floats
-
-DRAWS = 2000
 
 
 @dataclass(frozen=True)
@@ -137,21 +136,6 @@ def against_paraphrase(
         mcnemar_exact(before, after, own, n_unscored=lost) for before, after in ((first, second), (first, third), (third, second))
     )
     return AgainstParaphrase(rewrite, paraphrase, beyond, bootstrap_mean(second.astype(np.float64) - third, rng, own, draws=draws), lost)
-
-
-def bootstrap_mean(values: Floats, rng: np.random.Generator, items: Codes | None = None, *, draws: int = DRAWS) -> Estimate:
-    """Mean over items of a figure, with the percentile interval of resampled items (a multinomial draw over distinct means)."""
-    method = f"bootstrap over items, {draws:,} draws"
-    if not len(values):
-        return Estimate(None, None, None, 0, method, reason="nothing was scored")
-    groups = np.arange(len(values)) if items is None else np.unique(items, return_inverse=True)[1]
-    means = np.bincount(groups, weights=values) / np.bincount(groups)
-    distinct, counts = np.unique(means, return_counts=True)
-    if len(distinct) == 1:
-        return Estimate(float(distinct[0]), None, None, len(means), method, reason="all items are equal, so the bootstrap says nothing")
-    drawn = rng.multinomial(len(means), counts / len(means), size=draws) @ distinct / len(means)
-    low, high = np.percentile(drawn, [50 * ALPHA, 100 - 50 * ALPHA])
-    return Estimate(float(means.mean()), float(low), float(high), len(means), method)
 
 
 def sign_test(changes: Floats) -> SignTest:

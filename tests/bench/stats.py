@@ -11,13 +11,13 @@ import time
 
 import numpy as np
 
-from audit.stats.correction import GraderError, corrected, projected_flags
+from audit.stats.correction import GraderError, corrected
 from audit.stats.floor import above_floor, arm, pooled_floor
 from audit.stats.paired import against_paraphrase, paired, sign_test
 from audit.stats.power import limits
 from audit.stats.rates import MISSING, NO, YES, bounds, effective_sizes, rate
 from audit.stats.steering import against_random, by_strength, trend
-from audit.stats.tokens import TokenCounts, any_of_k_curve, count_tokens, flag_bounds, token_rate
+from audit.stats.tokens import TokenCounts, any_of_k_curve, token_rate
 
 K, TASKS, EPOCHS, STRENGTHS = 50, 8, 2, (-0.1, -0.05, 0.0, 0.05, 0.1)
 ERROR = GraderError(90, 100, 1, 1000)
@@ -33,7 +33,7 @@ def main() -> None:
     chances = rng.beta(0.02, 1, n)[transcripts]
     verdicts = np.where(rng.random(len(chances)) < 0.01, MISSING, np.where(rng.random(len(chances)) < chances, YES, NO))
     start = time.perf_counter()
-    counts = count_tokens(transcripts, verdicts, n)
+    counts = TokenCounts(*(np.bincount(transcripts[part]) for part in (verdicts == YES, verdicts != MISSING, verdicts == MISSING)))
     for name, part in (("rates, curves", _rates), ("floor", _floor), ("pairs", _pairs), ("steering", _steering)):
         before = time.perf_counter()
         part(counts, rng)
@@ -51,10 +51,9 @@ def _rates(counts: TokenCounts, rng: np.random.Generator) -> None:
     for one in _tasks(counts):
         samples = np.arange(len(one.yes)) // EPOCHS
         found = rate(one.flags, samples)
-        bounds(one.flags, samples), flag_bounds(one, samples), token_rate(one, samples), any_of_k_curve(one, samples)
+        bounds(one.flags, samples), token_rate(one, samples), any_of_k_curve(one, samples)
         size = effective_sizes((one.flags == YES).astype(np.float64)[:, None], samples)[0]
         corrected(found.estimate or 0.0, size, ERROR, rng)
-        projected_flags(1, 1000, one.scored)
 
 
 def _floor(counts: TokenCounts, rng: np.random.Generator) -> None:
