@@ -13,6 +13,9 @@ HarnessError
 import difflib
 from collections.abc import Iterable
 
+_LONGEST_NAME, _LONGEST_LINE = 100, 300
+"""Characters of a mistyped name that are compared, and of a library's message that are repeated."""
+
 
 class HarnessError(Exception):
     """A mistake of the user, or something missing, described in one message.
@@ -50,6 +53,13 @@ class StoppedError(Exception):
 
 
 def near_name(name: str, known: Iterable[str]) -> str:
-    """` Did you mean 'NAME'?` with the known name closest to a mistyped one; empty where none is close."""
-    close = difflib.get_close_matches(name, list(known), n=1)
+    """Return ` Did you mean 'NAME'?` with the known name that is closest to a mistyped one; empty where none is close."""
+    close = difflib.get_close_matches(str(name)[:_LONGEST_NAME], list(known), n=1)
     return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def first_line(ex: BaseException) -> str:
+    """Return the first line of an exception's message that is not blank, at most 300 characters, or the name of its class."""
+    lines = (line.strip() for line in str(ex).splitlines())
+    line = next((line for line in lines if line), type(ex).__name__)
+    return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE - 1]}…"
