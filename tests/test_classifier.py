@@ -22,7 +22,7 @@ from graders.base import Grade, TextKind, Verdict
 from graders.classifier import texts as classifier_texts
 from graders.classifier import training as classifier_training
 from graders.classifier.network import FOLDER, Classifier, _sentences, ensure_encoder, load_classifier
-from graders.labelled.grading import judge
+from graders.labelled.grading import grade_labels
 from graders.labelled.labels import read_labels
 from graders.rules.grading import grade_text
 from nla.support.errors import ContractError, FetchError, StoppedError
@@ -104,7 +104,7 @@ class TestShipped:
         assert wrong.count(Verdict.UNCLEAR) > 0.5 * len(wrong) > 10
 
     def test_on_texts_that_neither_rules_nor_training_saw_it_is_as_good_as_is_told(self, classifier: Classifier) -> None:
-        judged = [one for file in LABELS.glob("*.jsonl") for one in judge(read_labels(file), "test", "classifier")]
+        judged = [one for file in LABELS.glob("*.jsonl") for one in grade_labels(read_labels(file), "test", "classifier")]
         yes = [one for one in judged if one.reference is Verdict.YES]
         others = [one for one in judged if one.reference is not Verdict.YES]
         assert sum(one.verdict is Verdict.YES for one in yes) >= 0.94 * len(yes) > 100

@@ -20,7 +20,7 @@ from audit.running.run import run_audit
 from audit.stats.auroc import auroc_interval
 from audit.stats.correction import GraderError
 from graders.base import Verdict
-from graders.labelled.grading import Judged
+from graders.labelled.grading import GradedText
 from nla.activations.follow_up import QUESTION, evaluation_log_odds
 from nla.models.loaded import LoadedModel
 from nla.support.errors import ConfigError, DataError
@@ -118,8 +118,8 @@ def test_controls_run_on_an_audit_and_stand_in_its_result(tiny_folder: Callable[
 
 
 def test_the_graders_errors_are_counted_from_labels() -> None:
-    def item(reference: Verdict | None, verdict: Verdict | None) -> Judged:
-        return Judged("i", "t", "r", "s", {}, reference, verdict, "", "")
+    def item(reference: Verdict | None, verdict: Verdict | None) -> GradedText:
+        return GradedText("i", "t", "r", "s", {}, reference, verdict, "", "")
 
     yes, no, unclear = Verdict.YES, Verdict.NO, Verdict.UNCLEAR
     items = [item(yes, yes), item(yes, unclear), item(no, yes), item(unclear, no), item(no, None), item(None, yes)]

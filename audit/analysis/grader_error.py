@@ -1,20 +1,20 @@
-"""The grader's measured errors on labelled explanations, by which rates an explanation are corrected."""
+"""Grader error rates measured on labelled explanations, used to correct per-explanation rates."""
 
 import graders
 from audit.config import AuditConfig
 from audit.stats.correction import GraderError
 from graders.base import Verdict
 from graders.labelled import SHIPPED
-from graders.labelled.grading import Judged, judge
+from graders.labelled.grading import GradedText, grade_labels
 from graders.labelled.labels import read_labels
 from nla.support.paths import user_path
 
 
 def grader_error(config: AuditConfig) -> GraderError | None:
-    """The errors of an audit's grader on the test split of the labels it names, by default the shipped ones.
+    """Measure an audit's grader on the test split of the labels its config names, or of the shipped labels.
 
-    None where the labels are not there, or the grader asks a model: grading the labels would then cost something that nobody
-    asked for. Name them with `labels` in the audit's config to have it done.
+    Without `labels` in the config, the result is None if the shipped labels are missing or if the grader asks a language model, because
+    grading the labels would then cost money that nobody agreed to spend.
 
     Raises:
         DataError: the labels cannot be read.
@@ -22,10 +22,10 @@ def grader_error(config: AuditConfig) -> GraderError | None:
     if config.labels is None and not (SHIPPED.is_file() and graders.is_free(config.grader)):
         return None
     labels = read_labels(user_path(config.labels) if config.labels else SHIPPED)
-    return error_of(judge(labels, "test", config.grader))
+    return error_of(grade_labels(labels, "test", config.grader))
 
 
-def error_of(items: list[Judged]) -> GraderError:
+def error_of(items: list[GradedText]) -> GraderError:
     """Counts of hits and false alarms among the texts that have both a reference and a verdict."""
     scored = [item for item in items if item.reference is not None and item.verdict is not None]
     yes = [item for item in scored if item.reference is Verdict.YES]
@@ -33,5 +33,5 @@ def error_of(items: list[Judged]) -> GraderError:
     return GraderError(_said_yes(yes), len(yes), _said_yes(other), len(other))
 
 
-def _said_yes(items: list[Judged]) -> int:
+def _said_yes(items: list[GradedText]) -> int:
     return sum(item.verdict is Verdict.YES for item in items)

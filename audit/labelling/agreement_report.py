@@ -21,7 +21,7 @@ from audit.stats.agreement import Agreement, Change, Pair, Quality
 from audit.stats.paired import McNemar, mcnemar_exact
 from audit.stats.rates import CATEGORIES, MISSING, YES, Codes, Estimate, any_of, codes, false_positive_rate, rate_for_any_of
 from graders.base import Verdict
-from graders.labelled.grading import Judged, grade_texts, judge
+from graders.labelled.grading import GradedText, grade_labels, grade_texts
 from graders.labelled.labels import Kind, LabelSet, read_labels
 from nla.support.errors import ConfigError, DataError
 
@@ -110,7 +110,7 @@ class Report:
     failures: list[str]
     disputes: list[str]
     """Ids of the texts on which any two differ, first those where one says YES."""
-    items: list[Judged]
+    items: list[GradedText]
 
 
 def measure(config: AgreementConfig) -> Report:
@@ -123,7 +123,7 @@ def measure(config: AgreementConfig) -> Report:
     earlier = None if config.against is None else read_earlier(config.against)
     labels = read_labels(config.labels)
     controls = read_controls(config.controls) if config.controls else []
-    items = judge(labels, config.split, config.grader)
+    items = grade_labels(labels, config.split, config.grader)
     reference, verdicts = codes(item.reference for item in items), codes(item.verdict for item in items)
     raters = {name: codes(item.labels.get(name) for item in items) for name in labels.kinds}
     pooled = stats.agreement(np.stack(list(raters.values()), axis=1), np.random.default_rng(config.seed)) if len(raters) > 2 else None
@@ -158,7 +158,7 @@ def _pair(first: tuple[str, Codes], second: tuple[str, Codes], seed: int) -> Pai
     return stats.pair(first[0], second[0], np.stack([first[1], second[1]], axis=1), np.random.default_rng(seed))
 
 
-def _reference(labels: LabelSet, items: Sequence[Judged]) -> str:
+def _reference(labels: LabelSet, items: Sequence[GradedText]) -> str:
     """What the reference is, in words."""
     names = [name for name, kind in labels.kinds.items() if kind == labels.reference_kind]
     tied = sum(item.reference is None for item in items)
@@ -166,7 +166,7 @@ def _reference(labels: LabelSet, items: Sequence[Judged]) -> str:
     return (f"the label of {names[0]}" if len(names) == 1 else f"the majority of {', '.join(names)}") + without
 
 
-def _disputes(items: Sequence[Judged]) -> list[str]:
+def _disputes(items: Sequence[GradedText]) -> list[str]:
     said = {item.id: {*item.labels.values(), item.verdict} - {None} for item in items}
     disputed = [name for name, verdicts in said.items() if len(verdicts) > 1]
     return sorted(disputed, key=lambda name: Verdict.YES not in said[name])
@@ -186,7 +186,7 @@ def _controls(grader: str, texts: Sequence[ControlText]) -> Controls:
     )
 
 
-def _compared(earlier: Earlier, items: Sequence[Judged], max_drop: float) -> Comparison:
+def _compared(earlier: Earlier, items: Sequence[GradedText], max_drop: float) -> Comparison:
     known = {(item.id, item.text): item.verdict for item in earlier.items}
     common = [item for item in items if (item.id, item.text) in known]
     if not common:

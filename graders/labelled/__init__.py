@@ -1,4 +1,8 @@
-"""Explanations with labels (the files shipped here, and users' own), and what a grader says of them."""
+"""Explanations with labels (the files shipped here, and files of users), and the verdicts of a grader on them.
+
+Reading files of labels and grading labelled texts belong here. Statistics of agreement belong in `audit.stats`, and the
+page on which people label belongs in `reports`.
+"""
 
 from pathlib import Path
 
