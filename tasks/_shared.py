@@ -30,7 +30,7 @@ class Hub:
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """Where a task's items come from, by what the user gave as `-T source=…`."""
 
     hub: Hub | None

@@ -18,18 +18,26 @@ from inspect_ai.solver import generate
 
 from nla.support.errors import ConfigError
 from nla.support.rows import Row, content_id
+from tasks._info import Role, TaskInfo
 from tasks._measured import measured
-from tasks._shared import Source, dataset, text_field
+from tasks._shared import DataSource, dataset, text_field
 
 BLURB = "An agentic scenario that measures whether a language model that acts for a company uses blackmail to prevent its replacement."
-ITEMS = Source(None, Path(__file__).parent / "data" / "agentic_misalignment.jsonl")
+ITEMS = DataSource(None, Path(__file__).parent / "data" / "agentic_misalignment.jsonl")
 SCENARIOS = ("blackmail", "leaking", "murder")
 GOALS = (("explicit", "america"), ("explicit", "ethical"), ("latent", "america"), ("none", "none"))
 URGENCIES = ("replacement", "restriction", "none")
+INFO = TaskInfo(
+    title="Agentic misalignment: an assistant with access to a company's mail learns that it will be replaced, and of a way to prevent it",
+    blurb=BLURB,
+    role=Role.BENCHMARK,
+    data=ITEMS,
+    licence="MIT licence; `pip install inspect-evals`",
+)
 
 
 @task
-@measured(BLURB, role="benchmark")
+@measured(INFO)
 def agentic_misalignment(source: str = "bundled", scenario: str = "blackmail") -> Task:
     """One turn: the assistant reads the mails and says what it does. Whether it misbehaves needs a judge and is not scored here.
 

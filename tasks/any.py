@@ -16,13 +16,19 @@ from inspect_ai._eval.loader import load_tasks  # inspect-evals-lint: ignore[pri
 
 from nla.support.errors import ConfigError, HarnessError
 from nla.support.paths import user_path
+from tasks._info import Role, TaskInfo
 from tasks._measured import measured
 
 BLURB = "A task that somebody wrote for Inspect."
+INFO = TaskInfo(
+    title="Any Inspect task with the awareness scorers added; its own scorers and solvers stay as they are",
+    blurb=BLURB,
+    role=Role.BENCHMARK,
+)
 
 
 @task
-@measured(BLURB, role="benchmark")
+@measured(INFO)
 def any(task: str, args: str | dict[str, Any] | None = None, blurb: str = BLURB, role: str = "benchmark") -> Task:
     """Another task, measured.
 

@@ -19,16 +19,24 @@ from inspect_ai.solver import multiple_choice
 
 from nla.support.errors import DataError
 from nla.support.rows import Row, content_id
+from tasks._info import Role, TaskInfo
 from tasks._measured import measured
-from tasks._shared import LETTERS, Hub, Source, dataset, field, text_field
+from tasks._shared import LETTERS, DataSource, Hub, dataset, field, text_field
 
 BLURB = "ARC-Challenge, a benchmark of multiple-choice science questions that measures the reasoning of language models."
 REVISION = "210d026faf9955653af8916fad021475a3f00453"
-ITEMS = Source(Hub("allenai/ai2_arc", REVISION, "test", "ARC-Challenge"), Path(__file__).parent / "data" / "arc.jsonl")
+ITEMS = DataSource(Hub("allenai/ai2_arc", REVISION, "test", "ARC-Challenge"), Path(__file__).parent / "data" / "arc.jsonl")
+INFO = TaskInfo(
+    title="ARC-Challenge: science questions of school exams that simple methods get wrong",
+    blurb=BLURB,
+    role=Role.BENCHMARK,
+    data=ITEMS,
+    licence="CC-BY-SA-4.0",
+)
 
 
 @task
-@measured(BLURB, role="benchmark")
+@measured(INFO)
 def arc(source: str = "hub", cot: bool = True) -> Task:
     """Zero-shot, with reasoning by default (a bare letter would leave one response token to read).
 

@@ -17,17 +17,24 @@ from inspect_ai.solver import generate, prompt_template
 
 from nla.support.errors import ConfigError, DataError
 from nla.support.rows import Row, content_id
+from tasks._info import Role, TaskInfo
 from tasks._measured import measured
-from tasks._shared import Hub, Source, dataset, field, text_field
+from tasks._shared import DataSource, Hub, dataset, field, text_field
 
 BLURB = "BIG-Bench Hard, a benchmark of difficult reasoning tasks for language models."
 REVISION = "76eaa8c29ad448752cd44201a1246618e2454cac"
 DATA = Path(__file__).parent / "data" / "bbh.jsonl"
 PROMPT = "{prompt}\n\nThink step by step. Then write the answer on a last line of its own, after ANSWER:"
+INFO = TaskInfo(
+    title="BIG-Bench Hard: tasks on which earlier language models did worse than people",
+    blurb=BLURB,
+    role=Role.BENCHMARK,
+    licence="MIT licence",
+)
 
 
 @task
-@measured(BLURB, role="benchmark")
+@measured(INFO)
 def bbh(source: str = "hub", subtask: str | None = None) -> Task:
     """Zero-shot, with reasoning; what stands after ANSWER: must equal the target.
 
@@ -39,7 +46,7 @@ def bbh(source: str = "hub", subtask: str | None = None) -> Task:
         raise ConfigError(
             "the hub holds BIG-Bench Hard by task; name one with -T subtask=object_counting, or give a file (-T source=PATH)."
         )
-    items = Source(Hub("Joschka/big_bench_hard", REVISION, subtask or "", subtask), DATA)
+    items = DataSource(Hub("Joschka/big_bench_hard", REVISION, subtask or "", subtask), DATA)
     rows = [row for row in items.rows(source) if subtask is None or row.get("task", subtask) == subtask]
     if not rows:
         raise DataError(f"no item of source '{source}' is of task {subtask}.")

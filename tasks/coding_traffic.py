@@ -17,15 +17,22 @@ from inspect_ai.solver import generate
 from nla.support.errors import DataError
 from nla.support.rows import Row, content_id
 from tasks._conversation import conversation
+from tasks._info import Role, TaskInfo
 from tasks._measured import measured
-from tasks._shared import Source, dataset, text_field
+from tasks._shared import DataSource, dataset, text_field
 
 BLURB = "Real requests of software developers to a coding assistant, as in deployment; nothing here is an evaluation."
-ITEMS = Source(None, Path(__file__).parent / "data" / "coding_traffic.jsonl")
+ITEMS = DataSource(None, Path(__file__).parent / "data" / "coding_traffic.jsonl")
+INFO = TaskInfo(
+    title="Coding traffic: what developers really ask, as single requests and as conversations. A control for coding benchmarks",
+    blurb=BLURB,
+    role=Role.DEPLOYMENT_CONTROL,
+    data=ITEMS,
+)
 
 
 @task
-@measured(BLURB, role="deployment control")
+@measured(INFO)
 def coding_traffic(source: str = "bundled", turns: int = 6) -> Task:
     """Requests, or conversations up to their last user turn, answered once.
 

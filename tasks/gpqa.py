@@ -19,17 +19,25 @@ from inspect_ai.solver import multiple_choice
 
 from nla.support.paths import user_path
 from nla.support.rows import Row
+from tasks._info import Role, TaskInfo
 from tasks._measured import measured
-from tasks._shared import Source, check_sha256, dataset, shuffled_choices, text_field
+from tasks._shared import DataSource, check_sha256, dataset, shuffled_choices, text_field
 
 BLURB = "GPQA, a benchmark of graduate-level science questions that measures the expert knowledge of language models."
-ITEMS = Source(None, Path(__file__).parent / "data" / "gpqa.jsonl")
+ITEMS = DataSource(None, Path(__file__).parent / "data" / "gpqa.jsonl")
 SHA256 = "41d1213cd7a4998605a26c2798500652572007161b3a92817ba46b35befcd305"
 """Of gpqa_diamond.csv as OpenAI's simple-evals serve it (https://github.com/openai/simple-evals)."""
+INFO = TaskInfo(
+    title="GPQA Diamond: graduate-level questions in biology, physics and chemistry that people with a search engine fail",
+    blurb=BLURB,
+    role=Role.BENCHMARK,
+    data=ITEMS,
+    licence="CC-BY-4.0",
+)
 
 
 @task
-@measured(BLURB, role="benchmark")
+@measured(INFO)
 def gpqa(source: str = "bundled", cot: bool = True, sha256: str = SHA256) -> Task:
     """Four options in an order seeded by the item, 0-shot, with reasoning by default.
 

@@ -17,17 +17,25 @@ from inspect_ai.solver import generate, prompt_template
 
 from nla.support.errors import DataError
 from nla.support.rows import Row, content_id
+from tasks._info import Role, TaskInfo
 from tasks._measured import measured
-from tasks._shared import Hub, Source, dataset, text_field
+from tasks._shared import DataSource, Hub, dataset, text_field
 
 BLURB = "GSM8K, a benchmark of grade-school math word problems that measures the arithmetic reasoning of language models."
 REVISION = "cc7b047b6e5bb11b4f1af84efc572db110a51b3c"
-ITEMS = Source(Hub("openai/gsm8k", REVISION, "test", "main"), Path(__file__).parent / "data" / "gsm8k.jsonl")
+ITEMS = DataSource(Hub("openai/gsm8k", REVISION, "test", "main"), Path(__file__).parent / "data" / "gsm8k.jsonl")
 PROMPT = "{prompt}\n\nThink step by step. Then write the result on a last line of its own, as ANSWER: and the number."
+INFO = TaskInfo(
+    title="GSM8K: grade-school math word problems",
+    blurb=BLURB,
+    role=Role.BENCHMARK,
+    data=ITEMS,
+    licence="MIT licence",
+)
 
 
 @task
-@measured(BLURB, role="benchmark")
+@measured(INFO)
 def gsm8k(source: str = "hub") -> Task:
     """Zero-shot, with reasoning; the number after ANSWER: counts.
 

@@ -16,15 +16,22 @@ from inspect_ai.dataset import Sample
 from inspect_ai.solver import generate
 
 from nla.support.rows import Row, content_id
+from tasks._info import Role, TaskInfo
 from tasks._measured import measured
-from tasks._shared import Source, dataset, text_field
+from tasks._shared import DataSource, dataset, text_field
 
 BLURB = "Real requests of chatbot users that were flagged as harmful, as in deployment; nothing here is an evaluation."
-ITEMS = Source(None, Path(__file__).parent / "data" / "harmful_traffic.jsonl")
+ITEMS = DataSource(None, Path(__file__).parent / "data" / "harmful_traffic.jsonl")
+INFO = TaskInfo(
+    title="Harmful traffic: real requests that a service flagged, from a file of yours. A control: harmful, and yet no evaluation",
+    blurb=BLURB,
+    role=Role.DEPLOYMENT_CONTROL,
+    data=ITEMS,
+)
 
 
 @task
-@measured(BLURB, role="deployment control")
+@measured(INFO)
 def harmful_traffic(source: str = "bundled") -> Task:
     """Requests answered once.
 

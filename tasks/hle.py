@@ -16,17 +16,25 @@ from inspect_ai.solver import generate, prompt_template
 
 from nla.support.rows import Row, content_id
 from tasks._answers import final_answer
+from tasks._info import Role, TaskInfo
 from tasks._measured import measured
-from tasks._shared import Hub, Source, dataset, field, text_field
+from tasks._shared import DataSource, Hub, dataset, field, text_field
 
 BLURB = "Humanity's Last Exam, a benchmark of expert questions that measures the limits of language models."
 REVISION = "5a81a4c7271a2a2a312b9a690f0c2fde837e4c29"
-ITEMS = Source(Hub("cais/hle", REVISION, "test"), Path(__file__).parent / "data" / "hle.jsonl")
+ITEMS = DataSource(Hub("cais/hle", REVISION, "test"), Path(__file__).parent / "data" / "hle.jsonl")
 PROMPT = "{prompt}\n\nExplain your answer. Then write it on a last line of its own, after ANSWER:"
+INFO = TaskInfo(
+    title="Humanity's Last Exam: expert questions at the frontier of human knowledge; only those without a picture",
+    blurb=BLURB,
+    role=Role.BENCHMARK,
+    data=ITEMS,
+    licence="MIT licence, gated",
+)
 
 
 @task
-@measured(BLURB, role="benchmark")
+@measured(INFO)
 def hle(source: str = "hub", category: str | None = None) -> Task:
     """Zero-shot. What stands after ANSWER: must equal the answer but for case, spaces and LaTeX's dressing; the paper uses a model as
     judge, which accepts more.

@@ -18,22 +18,30 @@ from inspect_ai.scorer import CORRECT, INCORRECT, Score, Scorer, Target, accurac
 from inspect_ai.solver import TaskState, generate, prompt_template
 
 from nla.support.rows import Row
+from tasks._info import Role, TaskInfo
 from tasks._measured import measured
 from tasks._sandboxed import check_sandbox, run_limited
-from tasks._shared import Hub, Source, dataset, text_field
+from tasks._shared import DataSource, Hub, dataset, text_field
 
 BLURB = "HumanEval, a benchmark that measures whether language models write correct Python functions."
 REVISION = "7dce6050a7d6d172f3cc5c32aa97f52fa1a2e544"
-ITEMS = Source(Hub("openai/openai_humaneval", REVISION, "test"), Path(__file__).parent / "data" / "humaneval.jsonl")
+ITEMS = DataSource(Hub("openai/openai_humaneval", REVISION, "test"), Path(__file__).parent / "data" / "humaneval.jsonl")
 PROMPT = (
     "Complete this Python function. Say in short how it works, then give the whole function in one ```python block."
     "\n\n```python\n{prompt}\n```"
 )
 _FENCE = re.compile(r"```(?:python|py)?\s*\n(.*?)```", re.DOTALL)
+INFO = TaskInfo(
+    title="HumanEval: write a Python function from its signature and docstring; hidden tests decide",
+    blurb=BLURB,
+    role=Role.BENCHMARK,
+    data=ITEMS,
+    licence="MIT licence",
+)
 
 
 @task
-@measured(BLURB, role="benchmark")
+@measured(INFO)
 def humaneval(source: str = "hub", sandbox: str = "docker") -> Task:
     """Zero-shot, pass@1.
 

@@ -19,17 +19,25 @@ from inspect_ai.solver import TaskState, generate
 
 from nla.support.errors import DataError
 from nla.support.rows import Row
+from tasks._info import Role, TaskInfo
 from tasks._instructions import follows
 from tasks._measured import measured
-from tasks._shared import Hub, Source, dataset, field, text_field
+from tasks._shared import DataSource, Hub, dataset, field, text_field
 
 BLURB = "IFEval, a benchmark that measures whether language models follow instructions that a program can check."
 REVISION = "966cd89545d6b6acfd7638bc708b98261ca58e84"
-ITEMS = Source(Hub("google/IFEval", REVISION, "train"), Path(__file__).parent / "data" / "ifeval.jsonl")
+ITEMS = DataSource(Hub("google/IFEval", REVISION, "train"), Path(__file__).parent / "data" / "ifeval.jsonl")
+INFO = TaskInfo(
+    title="IFEval: requests with instructions whose keeping a program can check",
+    blurb=BLURB,
+    role=Role.BENCHMARK,
+    data=ITEMS,
+    licence="Apache-2.0",
+)
 
 
 @task
-@measured(BLURB, role="benchmark")
+@measured(INFO)
 def ifeval(source: str = "hub") -> Task:
     """Requests asked as they are; the score is the share of an item's checkable instructions that the reply follows (strict).
 

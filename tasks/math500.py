@@ -19,16 +19,24 @@ from inspect_ai.solver import generate, prompt_template
 from nla.support.errors import DataError
 from nla.support.rows import Row, content_id
 from tasks._answers import boxed, final_answer
+from tasks._info import Role, TaskInfo
 from tasks._measured import measured
-from tasks._shared import Source, dataset, field, text_field
+from tasks._shared import DataSource, dataset, field, text_field
 
 BLURB = "MATH-500, a benchmark of competition mathematics that measures the reasoning of language models."
-ITEMS = Source(None, Path(__file__).parent / "data" / "math500.jsonl")
+ITEMS = DataSource(None, Path(__file__).parent / "data" / "math500.jsonl")
 PROMPT = "{prompt}\n\nReason step by step, and put your final answer within \\boxed{{}}."
+INFO = TaskInfo(
+    title="MATH-500: 500 competition problems with short answers, from the MATH data set",
+    blurb=BLURB,
+    role=Role.BENCHMARK,
+    data=ITEMS,
+    licence="MIT licence",
+)
 
 
 @task
-@measured(BLURB, role="benchmark")
+@measured(INFO)
 def math500(source: str = "bundled") -> Task:
     r"""Zero-shot, with reasoning; the last \boxed{} counts.
 

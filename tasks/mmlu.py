@@ -20,19 +20,26 @@ from inspect_ai.solver import multiple_choice
 
 from nla.support.errors import ConfigError, DataError
 from nla.support.rows import Row, content_id
+from tasks._info import Role, TaskInfo
 from tasks._measured import measured
-from tasks._shared import Hub, Source, dataset, field, text_field
+from tasks._shared import DataSource, Hub, dataset, field, text_field
 
 BLURB = "MMLU, a benchmark of four-option multiple-choice questions that measures the knowledge of language models."
 REVISION = "c30699e8356da336a370243923dbaf21066bb9fe"
 DATA = Path(__file__).parent / "data"
-TEST = Source(Hub("cais/mmlu", REVISION, "test", "all"), DATA / "mmlu.jsonl")
-DEV = Source(Hub("cais/mmlu", REVISION, "dev", "all"), DATA / "mmlu_dev.jsonl")
+TEST = DataSource(Hub("cais/mmlu", REVISION, "test", "all"), DATA / "mmlu.jsonl")
+DEV = DataSource(Hub("cais/mmlu", REVISION, "dev", "all"), DATA / "mmlu_dev.jsonl")
 LETTERS = "ABCD"
+INFO = TaskInfo(
+    title="MMLU: four-option questions over 57 subjects",
+    blurb=BLURB,
+    role=Role.BENCHMARK,
+    licence="MIT licence",
+)
 
 
 @task
-@measured(BLURB, role="benchmark")
+@measured(INFO)
 def mmlu(
     source: str = "hub",
     subjects: str | list[str] | None = None,

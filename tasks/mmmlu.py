@@ -16,17 +16,24 @@ from inspect_ai.solver import multiple_choice
 
 from nla.support.errors import DataError
 from nla.support.rows import Row, content_id
+from tasks._info import Role, TaskInfo
 from tasks._measured import measured
-from tasks._shared import Hub, Source, dataset, field, text_field
+from tasks._shared import DataSource, Hub, dataset, field, text_field
 
 BLURB = "MMMLU, a benchmark of multiple-choice questions in many languages that measures the knowledge of language models."
 REVISION = "325a01dc3e173cac1578df94120499aaca2e2504"
 DATA = Path(__file__).parent / "data" / "mmmlu.jsonl"
 LETTERS = "ABCD"
+INFO = TaskInfo(
+    title="MMMLU: MMLU's test set translated by professional translators into 14 languages",
+    blurb=BLURB,
+    role=Role.BENCHMARK,
+    licence="MIT licence",
+)
 
 
 @task
-@measured(BLURB, role="benchmark")
+@measured(INFO)
 def mmmlu(source: str = "hub", language: str = "default", cot: bool = True) -> Task:
     """Four options, 0-shot, with reasoning by default (a bare letter would leave one response token to read).
 
@@ -35,7 +42,7 @@ def mmmlu(source: str = "hub", language: str = "default", cot: bool = True) -> T
         language: one of the hub's configurations, e.g. ES_LA, FR_FR, ZH_CN; `default` holds all.
         cot: ask for step-by-step reasoning before the answer.
     """
-    rows = Source(Hub("openai/MMMLU", REVISION, "test", language), DATA).rows(source)
+    rows = DataSource(Hub("openai/MMMLU", REVISION, "test", language), DATA).rows(source)
     kept = [row for row in rows if language == "default" or row.get("Language", language) == language]
     if not kept:
         raise DataError(f"no item of source '{source}' is in language {language}.")

@@ -18,15 +18,22 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from nla.support.errors import DataError
 from nla.support.rows import Row, content_id
+from tasks._info import Role, TaskInfo
 from tasks._measured import measured
-from tasks._shared import Source, dataset, field
+from tasks._shared import DataSource, dataset, field
 
 BLURB = "An evaluation of several turns that measures whether a language model that was led to say something false admits it when asked."
-ITEMS = Source(None, Path(__file__).parent / "data" / "multi_turn_deception.jsonl")
+ITEMS = DataSource(None, Path(__file__).parent / "data" / "multi_turn_deception.jsonl")
+INFO = TaskInfo(
+    title="Multi-turn deception: a user leads a model over several turns to state something false, and asks in the end whether it is true",
+    blurb=BLURB,
+    role=Role.BENCHMARK,
+    data=ITEMS,
+)
 
 
 @task
-@measured(BLURB, role="benchmark")
+@measured(INFO)
 def multi_turn_deception(source: str = "bundled") -> Task:
     """The user's turns one after the other, each answered; tokens of every reply may be read. Honesty needs a judge and is not scored.
 

@@ -18,15 +18,23 @@ from inspect_ai.solver import generate
 from nla.support.errors import DataError
 from nla.support.rows import Row
 from tasks._conversation import conversation
+from tasks._info import Role, TaskInfo
 from tasks._measured import measured
-from tasks._shared import Source, dataset, field
+from tasks._shared import DataSource, dataset, field
 
 BLURB = "Real conversations of chatbot users, as in deployment; nothing here is an evaluation."
-ITEMS = Source(None, Path(__file__).parent / "data" / "sharegpt.jsonl")
+ITEMS = DataSource(None, Path(__file__).parent / "data" / "sharegpt.jsonl")
+INFO = TaskInfo(
+    title="ShareGPT: conversations that people shared, answered at their last user turn. A multi-turn deployment control",
+    blurb=BLURB,
+    role=Role.DEPLOYMENT_CONTROL,
+    data=ITEMS,
+    licence="Apache-2.0",
+)
 
 
 @task
-@measured(BLURB, role="deployment control")
+@measured(INFO)
 def sharegpt(source: str = "bundled", turns: int = 4) -> Task:
     """Conversations up to their last user turn, answered once. There is no right answer and no accuracy.
 

@@ -16,16 +16,24 @@ from inspect_ai.scorer import includes
 from inspect_ai.solver import generate
 
 from nla.support.rows import Row, content_id
+from tasks._info import Role, TaskInfo
 from tasks._measured import measured
-from tasks._shared import Hub, Source, dataset, text_field
+from tasks._shared import DataSource, Hub, dataset, text_field
 
 BLURB = "SimpleQA, a benchmark of short questions that measures whether language models state facts correctly."
 REVISION = "5a913f57326d89935cbed0ac071494e7e624b876"
-ITEMS = Source(Hub("codelion/SimpleQA-Verified", REVISION, "train"), Path(__file__).parent / "data" / "simpleqa.jsonl")
+ITEMS = DataSource(Hub("codelion/SimpleQA-Verified", REVISION, "train"), Path(__file__).parent / "data" / "simpleqa.jsonl")
+INFO = TaskInfo(
+    title="SimpleQA: short fact-seeking questions with one answer that does not change",
+    blurb=BLURB,
+    role=Role.BENCHMARK,
+    data=ITEMS,
+    licence="MIT licence",
+)
 
 
 @task
-@measured(BLURB, role="benchmark")
+@measured(INFO)
 def simpleqa(source: str = "hub") -> Task:
     """Questions asked as they are. A reply that holds the answer's text counts; the paper's judge also accepts other wordings, and
     tells wrong answers from none.

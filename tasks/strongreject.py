@@ -16,15 +16,23 @@ from inspect_ai.dataset import Sample
 from inspect_ai.solver import generate
 
 from nla.support.rows import Row, content_id
+from tasks._info import Role, TaskInfo
 from tasks._measured import measured
-from tasks._shared import Source, dataset, text_field
+from tasks._shared import DataSource, dataset, text_field
 
 BLURB = "StrongREJECT, a benchmark that measures whether language models decline harmful requests."
-ITEMS = Source(None, Path(__file__).parent / "data" / "strongreject.jsonl")
+ITEMS = DataSource(None, Path(__file__).parent / "data" / "strongreject.jsonl")
+INFO = TaskInfo(
+    title="StrongREJECT: forbidden requests that an aligned model declines",
+    blurb=BLURB,
+    role=Role.BENCHMARK,
+    data=ITEMS,
+    licence="MIT licence",
+)
 
 
 @task
-@measured(BLURB, role="benchmark")
+@measured(INFO)
 def strongreject(source: str = "bundled") -> Task:
     """Requests asked as they are. How harmful a reply is needs a judge and is not scored here.
 

@@ -25,23 +25,31 @@ from inspect_ai.util import sandbox as sandbox_of
 
 from nla.support.errors import ConfigError
 from nla.support.rows import Row
+from tasks._info import Role, TaskInfo
 from tasks._measured import measured
 from tasks._sandboxed import check_sandbox, run_limited
-from tasks._shared import Hub, Source, dataset, text_field
+from tasks._shared import DataSource, Hub, dataset, text_field
 
 BLURB = "SWE-bench, a benchmark that measures whether language models resolve issues of software projects."
 REVISION = "c104f840cc67f8b6eec6f759ebc8b2693d585d4a"
-ITEMS = Source(Hub("princeton-nlp/SWE-bench_Verified", REVISION, "test"), Path(__file__).parent / "data" / "swe_bench.jsonl")
+ITEMS = DataSource(Hub("princeton-nlp/SWE-bench_Verified", REVISION, "test"), Path(__file__).parent / "data" / "swe_bench.jsonl")
 PATCH = (
     "You maintain the project {repo}. Resolve this issue.\n\n{prompt}\n\n{listing}Say in short what is wrong and how you mend it. "
     "Then give the change as a unified diff against the repository's root, in one ```diff block."
 )
 AGENT = "The working directory holds the project. Resolve the issue by changing its files; do not change tests. Submit when you are done."
 _FENCE = re.compile(r"```(?:diff|patch)?\s*\n(.*?)```", re.DOTALL)
+INFO = TaskInfo(
+    title="SWE-bench Verified: resolve real issues of Python projects; hidden tests decide",
+    blurb=BLURB,
+    role=Role.BENCHMARK,
+    data=ITEMS,
+    licence="code MIT; issue texts of their repositories",
+)
 
 
 @task
-@measured(BLURB, role="benchmark")
+@measured(INFO)
 def swe_bench(source: str = "hub", mode: str | None = None, sandbox: str = "docker", messages: int = 60) -> Task:
     """Issues to resolve, by an agent or in one turn.
 

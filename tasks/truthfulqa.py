@@ -18,18 +18,26 @@ from inspect_ai.solver import multiple_choice
 
 from nla.support.errors import DataError
 from nla.support.rows import Row
+from tasks._info import Role, TaskInfo
 from tasks._measured import measured
-from tasks._shared import LETTERS, Hub, Source, dataset, field, shuffled_choices, text_field
+from tasks._shared import LETTERS, DataSource, Hub, dataset, field, shuffled_choices, text_field
 
 BLURB = "TruthfulQA, a benchmark that measures whether language models repeat common falsehoods."
 REVISION = "741b8276f2d1982aa3d5b832d3ee81ed3b896490"
-ITEMS = Source(
+ITEMS = DataSource(
     Hub("truthfulqa/truthful_qa", REVISION, "validation", "multiple_choice"), Path(__file__).parent / "data" / "truthfulqa.jsonl"
+)
+INFO = TaskInfo(
+    title="TruthfulQA: questions that many people answer with a common false belief",
+    blurb=BLURB,
+    role=Role.BENCHMARK,
+    data=ITEMS,
+    licence="Apache-2.0",
 )
 
 
 @task
-@measured(BLURB, role="benchmark")
+@measured(INFO)
 def truthfulqa(source: str = "hub", cot: bool = True) -> Task:
     """Single true answer (MC1), options in an order seeded by the item.
 

@@ -16,19 +16,27 @@ from inspect_ai.solver import generate
 
 from nla.support.errors import DataError
 from nla.support.rows import Row, content_id
+from tasks._info import Role, TaskInfo
 from tasks._measured import measured
-from tasks._shared import Hub, Source, dataset, text_field
+from tasks._shared import DataSource, Hub, dataset, text_field
 
 BLURB = "Real requests of chatbot users, as in deployment; nothing here is an evaluation."
 REVISION = "7d6490e462285cf85d91eabea0f9a954fbddcd1f"
-ITEMS = Source(
+ITEMS = DataSource(
     Hub("allenai/WildChat-1M", REVISION, "train[:20000]"),
     Path(__file__).parent / "data" / "wildchat.jsonl",
+)
+INFO = TaskInfo(
+    title="WildChat: first turns that real people sent to a chatbot. The deployment control: the noise floor is measured on it",
+    blurb=BLURB,
+    role=Role.DEPLOYMENT_CONTROL,
+    data=ITEMS,
+    licence="ODC-BY 1.0",
 )
 
 
 @task
-@measured(BLURB, role="deployment control")
+@measured(INFO)
 def wildchat(
     source: str = "hub",
     language: str | None = "English",

@@ -16,17 +16,25 @@ from inspect_ai.solver import generate
 
 from nla.support.errors import ConfigError
 from nla.support.rows import Row, content_id
+from tasks._info import Role, TaskInfo
 from tasks._measured import measured
-from tasks._shared import Hub, Source, dataset, text_field
+from tasks._shared import DataSource, Hub, dataset, text_field
 
 BLURB = "XSTest, a benchmark that measures whether language models refuse harmless requests that look harmful."
 REVISION = "f1d713187c61b6ae64e602d74f0b3d812cc2e8e8"
-ITEMS = Source(Hub("walledai/XSTest", REVISION, "test"), Path(__file__).parent / "data" / "xstest.jsonl")
+ITEMS = DataSource(Hub("walledai/XSTest", REVISION, "test"), Path(__file__).parent / "data" / "xstest.jsonl")
 LABELS = ("safe", "unsafe", "all")
+INFO = TaskInfo(
+    title="XSTest: safe prompts that look unsafe, and unsafe ones beside them: does a model refuse too much?",
+    blurb=BLURB,
+    role=Role.BENCHMARK,
+    data=ITEMS,
+    licence="CC-BY-4.0",
+)
 
 
 @task
-@measured(BLURB, role="benchmark")
+@measured(INFO)
 def xstest(source: str = "hub", label: str = "safe") -> Task:
     """Prompts answered once. Compliance is not scored here: its labels need a person or a judge.
 
