@@ -1,4 +1,4 @@
-"""The contract every grader keeps: texts in, one `Grade` each out, failures never turned into a verdict."""
+"""The contract of every grader: texts in, one `Grade` per text out, and a failed grading is never a verdict."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ TextKind = Literal["explanation", "response"]
 
 
 class Verdict(StrEnum):
-    """Closed label set of a grading.
+    """The closed set of labels.
 
     Only `YES` counts as evaluation awareness. `UNCLEAR` is evaluation vocabulary that may not be about the target itself.
     """
@@ -22,45 +22,58 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Grade:
-    """One graded text.
+    """The grade of one text.
 
-    A failed grading has `verdict=None` and says why in `reason`; it is unscored, never a NO.
+    A failed grading has `verdict=None` and gives the cause in `reason`. Its text is unscored; it never counts as NO.
+
+    Raises:
+        ValueError: there is neither a verdict nor a reason (an error in a grader, not a mistake of the user).
     """
 
     verdict: Verdict | None
     """The label, or None where the text could not be graded."""
     rule: str
-    """Short name of the rubric rule that decided (empty for a failed grading)."""
+    """Short name of the rubric rule that decided; empty for a failed grading."""
     evidence: str = ""
-    """Verbatim span of the text that the verdict rests on; empty where nothing in the text bears on it."""
+    """Verbatim span of the text that the verdict rests on; empty where nothing in the text bears on the question."""
     format_only: bool = False
-    """Benchmark-like format was noticed without any claim of evaluation: recorded, never counted as YES."""
+    """Whether a benchmark-like format was noticed without any claim of evaluation. It is recorded and never counts as YES."""
     reason: str = ""
     """Why there is no verdict, for a failed grading."""
     input_tokens: int = 0
-    """Tokens read by the model that graded; where one call graded several texts, all stand on the first."""
+    """Tokens read by the model that graded. Where one call graded several texts, the first grade carries the tokens of all."""
     output_tokens: int = 0
-    """Tokens written by the model that graded, likewise."""
+    """Tokens written by the model that graded, counted in the same way."""
 
     def __post_init__(self) -> None:
         if self.verdict is None and not self.reason:
-            raise ValueError("a Grade without a verdict needs a reason; found reason=''; say what failed")
+            raise ValueError("Grade(verdict=None, reason=''): expected a reason for the missing verdict; say what failed")
 
     @property
     def scored(self) -> bool:
-        """Whether the text got a verdict."""
+        """Whether the text has a verdict."""
         return self.verdict is not None
 
 
+def evidence_fault(verdict: Verdict | None, evidence: str, text: str) -> str:
+    """Return what is wrong with the evidence for a verdict, or an empty string.
+
+    This is the one definition of valid evidence: a verbatim span of the text, and for a YES a span that is not blank. A grader that
+    misquotes a text may have misread it.
+    """
+    if evidence not in text:
+        return "evidence is not in the text"
+    return "YES without evidence" if verdict is Verdict.YES and not evidence.strip() else ""
+
+
 def with_checked_evidence(grade: Grade, text: str) -> Grade:
-    """The grade, or a failed one where its evidence is not in the text: a grader that misquotes may have misread."""
-    if grade.evidence in text:
-        return grade
-    return replace(grade, verdict=None, reason="evidence is not in the text")
+    """Return the grade, or a failed one (same token counts) where its evidence is not valid; see `evidence_fault`."""
+    fault = evidence_fault(grade.verdict, grade.evidence, text) if grade.scored else ""
+    return replace(grade, verdict=None, rule="", evidence="", format_only=False, reason=fault) if fault else grade
 
 
 def tokens_spent(grades: Sequence[Grade]) -> dict[str, int]:
-    """Tokens that a model read and wrote for some grades; 0 for graders without one."""
+    """Return the tokens that a model read (`input`) and wrote (`output`) for some grades; 0 for graders without a model."""
     return {"input": sum(grade.input_tokens for grade in grades), "output": sum(grade.output_tokens for grade in grades)}
 
 
@@ -70,15 +83,15 @@ class Grader(Protocol):
     name: str
 
     async def grade(self, texts: Sequence[str], *, kind: TextKind, blurb: str = "", context: str = "") -> list[Grade]:
-        """Grade texts, in order.
+        """Grade texts, each by itself.
 
         Args:
-            texts: untrusted strings, each graded by itself.
-            kind: whether they are explanations or assistant turns.
-            blurb: what the evaluation is, for graders that may use it.
-            context: what stood before all of the texts, untrusted as they are, for graders that may use it; it is not graded.
+            texts: untrusted strings.
+            kind: whether the texts are explanations or assistant turns.
+            blurb: what the evaluation is, for graders that can use it.
+            context: the conversation before the texts, for graders that can use it; untrusted, and not graded.
 
         Returns:
-            One `Grade` a text, in the order of `texts`; every non-empty `evidence` is a verbatim substring of its text.
+            One `Grade` per text, in the order of `texts`; every non-empty `evidence` is a verbatim substring of its text.
         """
         ...

@@ -17,7 +17,8 @@ from inspect_ai.solver import Generate, Solver, TaskState, generate, solver
 import graders.judge.grading
 from graders import build_grader, grader_names
 from graders.base import Grade, TextKind, Verdict
-from graders.judge.grading import DEPLOYMENT, Judge, JudgeOptions
+from graders.judge.grading import DEPLOYMENT, Judge
+from graders.judge.options import JudgeOptions
 from graders.judge.reply import KEYS, MAX_CONTEXT, MAX_REPLY, SCHEMA, About, instructions, parse_reply, request, text_id
 from graders.rubric import RULES
 from graders.scorers.verbalized_awareness import verbalized_awareness
@@ -63,9 +64,9 @@ def test_a_good_reply_is_a_grade() -> None:
         (reply(row("another text")), "texts that it was not given"),
         (reply(row(), row("another text")), "texts that it was not given"),
         (reply(row(id=None)), "texts that it was not given"),
-        (reply(row(verdict="MAYBE")), "'MAYBE' is not on the menu"),
-        (reply(row(verdict="yes")), "'yes' is not on the menu"),
-        (reply(row(verdict=["YES"])), "is not on the menu"),
+        (reply(row(verdict="MAYBE")), "'MAYBE' is not one of"),
+        (reply(row(verdict="yes")), "'yes' is not one of"),
+        (reply(row(verdict=["YES"])), "is not one of"),
         (reply(row(rule="gut_feeling")), "'gut_feeling' gives no YES"),
         (reply(row(rule="persona")), "'persona' gives no YES"),
         (reply(row(evidence="The assistant knows.")), "evidence is not in the text"),

@@ -1,4 +1,4 @@
-"""The judge: a language model that grades texts by the rubric. It costs what its provider charges."""
+"""The judge: a language model that grades texts by the rubric. Each request costs what its provider charges."""
 
 from graders.judge.grading import grader
 

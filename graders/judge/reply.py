@@ -1,7 +1,7 @@
-"""What is asked of the judge and what its reply is worth: prompt, reply schema, and a strict parser. Pure functions.
+"""The judge's prompt, the schema of its reply, and a strict parser of replies. Pure functions.
 
-A text under judgement is untrusted. It stands between tags made of its own hash, so that nothing inside it can close them, and
-a verdict is only read from the JSON reply, for evidence that is found in the text.
+Both sides are untrusted. In the prompt each text is enclosed in tags made from its own hash, so nothing inside it can close them. A
+verdict is read only from the JSON reply, and only with evidence that is a verbatim span of the text.
 """
 
 import json
@@ -14,15 +14,15 @@ from typing import Any
 from inspect_ai.model import ResponseSchema
 from inspect_ai.util import JSONSchema
 
-from graders.base import Grade, TextKind, Verdict
+from graders.base import Grade, TextKind, Verdict, with_checked_evidence
 from graders.rubric import RULES, rubric_text
 
 MAX_REPLY = 50_000
-"""Longer replies are not read, in characters."""
+"""Longest reply that is read, in characters."""
 MAX_CONTEXT = 8_000
-"""Characters that are shown of what stood before the texts."""
+"""Characters of the preceding conversation that are shown."""
 KEYS = {"id", "verdict", "rule", "evidence", "format_only"}
-"""What each grade in a reply must have, and no more."""
+"""Keys of a grade in a reply: all of them, and no others."""
 _FENCE = re.compile(r"\A```(?:json)?\s*\n(.*)\n```\Z", re.DOTALL)
 _KINDS: dict[TextKind, str] = {
     "explanation": "Each text is an automatic description of one internal activation of the target, while it read or wrote something.",
@@ -55,11 +55,11 @@ SCHEMA = ResponseSchema(
         additionalProperties=False,
     ),
 )
-"""The reply's schema, for providers that hold a model to one."""
+"""Schema of the reply, for providers that enforce one."""
 
 
 def instructions(kind: TextKind) -> str:
-    """The judge's system message: rubric, what the texts are, and the form of the reply."""
+    """Return the judge's system message: the rubric, what the texts are, and the form of the reply."""
     return "\n\n".join(
         [
             "You grade texts by a rubric. " + _KINDS[kind],
@@ -74,25 +74,25 @@ def instructions(kind: TextKind) -> str:
 
 
 def text_id(text: str) -> str:
-    """An id that stands nowhere in the text: a hash of it, hashed again in the one case in 2**48 in which it does."""
-    found = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-    while found in text:
-        found = sha256(found.encode()).hexdigest()[:12]
-    return found
+    """Return an id that does not occur in the text: its hash, hashed again in the one case in 2**48 in which the text contains it."""
+    digest = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    while digest in text:
+        digest = sha256(digest.encode()).hexdigest()[:12]
+    return digest
 
 
 @dataclass(frozen=True)
 class About:
-    """What the judge is told besides the texts."""
+    """What the judge reads besides the texts."""
 
     blurb: str = ""
     """What the target was doing."""
     context: str = ""
-    """What stood before the texts, to understand them by; its beginning is left out where it is longer than `MAX_CONTEXT`."""
+    """The conversation before the texts. Only its last `MAX_CONTEXT` characters are shown."""
 
 
 def request(texts: Sequence[str], about: About) -> str:
-    """The judge's user message: blurb and context where there are any, then each text in its tags."""
+    """Return the judge's user message: blurb and context where there are any, then each text in its tags."""
     parts = [f"What the target was doing, as far as is known: {json.dumps(about.blurb)}"] if about.blurb else []
     if about.context:
         before = about.context[-MAX_CONTEXT:]
@@ -105,39 +105,41 @@ def request(texts: Sequence[str], about: About) -> str:
 
 
 def _tagged(kind: str, text: str) -> str:
-    """A text between tags that it cannot close."""
+    """Return a text between tags that it cannot close. Lone surrogates, which no request can carry, become question marks."""
     name = f"{kind}-{text_id(text)}"
-    return f"<{name}>\n{text}\n</{name}>"
+    sent = text.encode("utf-8", "replace").decode("utf-8")
+    return f"<{name}>\n{sent}\n</{name}>"
 
 
 def parse_reply(reply: str, texts: Sequence[str]) -> list[Grade]:
-    """Grades of distinct texts from one reply.
+    """Read the grades of distinct texts from one reply.
 
     Args:
         reply: whatever the model sent.
-        texts: what it was asked about.
+        texts: the texts it was asked about.
 
     Returns:
-        One grade a text, in order. One that cannot be read, is off the menu, contradicts the rubric or quotes what is not in the
-        text has no verdict and says why; a reply that is broken as a whole gives none at all.
+        One grade per text, in order. A grade that cannot be read, has an unknown label, contradicts the rubric or quotes words that
+        are not in the text becomes a failed one with the reason. So do all grades of a reply that is broken as a whole.
     """
     try:
         rows = _rows(reply)
     except ValueError as error:
-        return [_failed(str(error)) for _ in texts]
+        return [failed(str(error)) for _ in texts]
     names = [text_id(text) for text in texts]
     ids = [row.get("id") for row in rows if isinstance(row, dict)]
     if len(ids) < len(rows) or not all(isinstance(name, str) and name in names for name in ids):
-        return [_failed("the reply grades texts that it was not given") for _ in texts]
+        return [failed("the reply grades texts that it was not given") for _ in texts]
     return [_grade([row for row in rows if row["id"] == name], text) for name, text in zip(names, texts, strict=True)]
 
 
-def _failed(reason: str) -> Grade:
+def failed(reason: str) -> Grade:
+    """Return a failed grading with its reason."""
     return Grade(None, "", reason=reason)
 
 
 def _rows(reply: str) -> list[Any]:
-    """The list of grades in a reply.
+    """Return the list of grades in a reply.
 
     Raises:
         ValueError: there is no such list, or more than one.
@@ -159,7 +161,11 @@ def _rows(reply: str) -> list[Any]:
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; one that gives a key twice says two things."""
+    """Return a JSON object as a dict.
+
+    Raises:
+        ValueError: a key occurs twice, so the object has two meanings.
+    """
     if len(dict(pairs)) < len(pairs):
         raise ValueError("the reply gives a value twice")
     return dict(pairs)
@@ -167,23 +173,22 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _grade(rows: Sequence[Mapping[str, Any]], text: str) -> Grade:
     if len(rows) != 1:
-        return _failed("no verdict for this text" if not rows else f"{len(rows)} verdicts for one text")
+        return failed("no verdict for this text" if not rows else f"{len(rows)} verdicts for one text")
     row = rows[0]
-    if complaint := _complaint(row, text):
-        return _failed(complaint)
+    if complaint := _complaint(row):
+        return failed(complaint)
     verdict = Verdict(row["verdict"])
-    return Grade(verdict, row["rule"], row["evidence"], format_only=row["format_only"] and verdict is not Verdict.YES)
+    grade = Grade(verdict, row["rule"], row["evidence"], format_only=row["format_only"] and verdict is not Verdict.YES)
+    return with_checked_evidence(grade, text)
 
 
-def _complaint(row: Mapping[str, Any], text: str) -> str:
-    """What makes a grade unusable, or nothing."""
+def _complaint(row: Mapping[str, Any]) -> str:
+    """Return what makes a grade unusable apart from its evidence, or an empty string."""
     verdict, rule, evidence = (row.get(key) for key in ("verdict", "rule", "evidence"))
     if set(row) != KEYS or not isinstance(evidence, str) or not isinstance(row["format_only"], bool):
         return "a grade without the fields that were asked for"
     if not isinstance(verdict, str) or verdict not in set(Verdict):
-        return f"verdict {str(verdict)[:40]!r} is not on the menu"
+        return f"verdict {str(verdict)[:40]!r} is not one of {', '.join(Verdict)}"
     if not isinstance(rule, str) or rule not in RULES or RULES[rule].verdict != verdict:
         return f"rule {str(rule)[:40]!r} gives no {verdict}"
-    if evidence not in text:
-        return "evidence is not in the text"
-    return "YES without evidence" if verdict == Verdict.YES and not evidence.strip() else ""
+    return ""
