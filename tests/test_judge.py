@@ -220,7 +220,7 @@ def test_the_blurb_is_passed_on_left_out_or_replaced(cache_dir: Path, monkeypatc
     for blurb in ("evaluation", "none", "deployment"):
         model, prompts = answering(output(reply(row())))
         monkeypatch.setattr(graders.judge.grading, "get_model", lambda *_, made=model, **__: made)
-        asked = Judge(JudgeOptions(model="mock", blurb=blurb))  # type: ignore[arg-type]
+        asked = Judge(JudgeOptions(model="mock", blurb=blurb))
         asyncio.run(asked.grade([TEXT], kind="explanation", blurb="A quiz on birds."))
         said[blurb] = prompts[0]
     assert ["A quiz on birds." in said[blurb] for blurb in said] == [True, False, False]

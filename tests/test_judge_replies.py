@@ -23,7 +23,7 @@ REASONS = (
     "the reply",
     "no verdict",
     "verdict",
-    "verdicts",
+    "2 verdicts",
     "rule",
     "a grade without",
     "evidence",
