@@ -25,6 +25,15 @@ _SIZES = {"vocab_size": 260, "hidden_size": 32, "intermediate_size": 48, "num_hi
 _GROUPED = _SIZES | {"num_key_value_heads": 2, "max_position_embeddings": 512}
 _GEMMA = _GROUPED | {"head_dim": 8, "sliding_window": 16}
 _VISION = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+_GEMMA4 = _GEMMA | {"hidden_size_per_layer_input": 0, "global_head_dim": 16, "layer_types": ["sliding_attention"] * 2 + ["full_attention"]}
+_VISION4 = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+}
 CONFIGS: dict[str, Callable[[], transformers.PreTrainedConfig]] = {
     "llama": lambda: transformers.LlamaConfig(**_GROUPED),
     "mistral": lambda: transformers.MistralConfig(**_GROUPED, sliding_window=16),
@@ -34,6 +43,20 @@ CONFIGS: dict[str, Callable[[], transformers.PreTrainedConfig]] = {
     "gemma3_text": lambda: transformers.Gemma3TextConfig(**_GEMMA),
     "gemma3": lambda: transformers.Gemma3Config(
         text_config=transformers.Gemma3TextConfig(**_GEMMA).to_dict(), vision_config=_VISION, image_token_index=259
+    ),
+    "qwen3_moe": lambda: transformers.Qwen3MoeConfig(
+        **_GROUPED, head_dim=8, moe_intermediate_size=24, num_experts=4, num_experts_per_tok=2, decoder_sparse_step=1
+    ),
+    "olmo2": lambda: transformers.Olmo2Config(**_GROUPED),
+    "olmo3": lambda: transformers.Olmo3Config(**_GROUPED, sliding_window=16),
+    "phi3": lambda: transformers.Phi3Config(**_GROUPED, sliding_window=16),
+    "gemma4_text": lambda: transformers.Gemma4TextConfig(**_GEMMA4),
+    "gemma4": lambda: transformers.Gemma4Config(
+        text_config=transformers.Gemma4TextConfig(**_GEMMA4).to_dict(),
+        vision_config=_VISION4,
+        image_token_id=259,
+        video_token_id=259,
+        audio_token_id=259,
     ),
     "gpt2": lambda: transformers.GPT2Config(
         vocab_size=260, n_embd=32, n_layer=3, n_head=4, n_positions=512, bos_token_id=256, eos_token_id=258

@@ -15,11 +15,11 @@ from transformers import PreTrainedModel
 
 from graders.scorers.nla_awareness import nla_awareness
 from nla.activations.capture import residual_stream
-from nla.activations.directions import AWARENESS_PAIR, contrast, directions_of, relative_size, save_directions
+from nla.activations.directions import AWARENESS_PAIR, contrast, directions_of, mean_activation_norm
 from nla.activations.steering import parse_steer, steered
 from nla.engine.decoder import Decoder, Request
 from nla.engine.sampling import SamplingParams
-from nla.inspect.provider import steered_view
+from nla.inspect.views import steered_view
 from nla.models.loaded import LoadedModel, load_model
 from nla.support.errors import ConfigError
 
@@ -72,10 +72,10 @@ def test_the_contrast_is_the_difference_at_the_last_token(
     for text in AWARENESS_PAIR:
         states = reference(torch.tensor([tiny.tokenizer.encode(text)]), output_hidden_states=True).hidden_states
         after.append(torch.stack(states[1:-1])[:, 0])  # the last entry would have the final norm applied
-    found = contrast(tiny, (AWARENESS_PAIR,))
-    torch.testing.assert_close(found[:-1], after[0][:, -1] - after[1][:, -1], rtol=1e-4, atol=1e-4)
+    directions = contrast(tiny, (AWARENESS_PAIR,))
+    torch.testing.assert_close(directions[:-1], after[0][:, -1] - after[1][:, -1], rtol=1e-4, atol=1e-4)
     mean_norm = torch.cat([states[1, 1:].norm(dim=-1) for states in after]).mean()
-    assert relative_size(tiny, found) == pytest.approx(float((found[1].norm() / mean_norm).detach()), rel=1e-4)
+    assert mean_activation_norm(tiny) == pytest.approx(float(mean_norm.detach()), rel=1e-4)
 
 
 def test_what_is_captured_is_under_the_same_steering(tiny: LoadedModel) -> None:
@@ -99,7 +99,7 @@ def test_pairs_and_saved_directions_steer_too(tiny: LoadedModel, tmp_path: Path)
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text("".join(json.dumps({"positive": f"yes {i}", "negative": f"no {i}"}) + "\n" for i in range(3)))
     mean = directions_of(tiny, str(pairs))
-    save_directions(tmp_path / "saved.safetensors", mean)
+    save_file({"directions": mean}, tmp_path / "saved.safetensors")
     torch.testing.assert_close(directions_of(tiny, str(tmp_path / "saved.safetensors")), mean)
     assert greedy(steered(tiny, f"{pairs}:+2"), [[5, 6, 7]]) != greedy(tiny, [[5, 6, 7]])
     assert steered(tiny, f"{pairs}:0") is tiny

@@ -1,23 +1,26 @@
-"""Directions in the residual stream at every layer: contrasts of prompt pairs, random controls, and files.
+"""Directions in the residual stream, one per layer: contrasts of prompt pairs, random directions, and files.
 
-The contrastive vector of the paper is the difference of the residual stream at the final token, at every layer, between a prompt
-that says the Assistant is being tested and one that says it is not.
+The contrastive vector of the paper is the difference of the residual stream at the final token, after every block, between a prompt that
+says the Assistant is being tested and one that says it is not. A direction is a tensor `[n_layers, d_model]` whose row K belongs to the
+output of decoder block K (0-based).
 """
 
 import functools
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from nla.activations.capture import check_length
+from nla.activations.hooks import collecting
 from nla.models.loaded import LoadedModel, exclusive
-from nla.support.errors import ConfigError
-from nla.support.files import replacing
+from nla.support.display import visible
+from nla.support.errors import ConfigError, first_line
 from nla.support.paths import user_path
 from nla.support.seeds import seeded_generator
 
@@ -27,107 +30,125 @@ AWARENESS_PAIR = (
 )
 """The paper's contrast: evaluation first, deployment second."""
 _KEY = "directions"
+_MOST_PAIRS = 10_000
+_MOST_BYTES = 64 * 2**20
+"""Size limit of a file of pairs."""
 
 
 def directions_of(model: LoadedModel, name: str) -> Float[Tensor, "n_layers d_model"]:
-    """The directions a name stands for; see `steered`."""
+    """Return the directions that a name refers to (see `nla.activations.steering.steered`).
+
+    Raises:
+        ConfigError: unknown name, unreadable file, or directions of a model of another width or depth.
+    """
     if name == "awareness":
         return contrast(model, (AWARENESS_PAIR,))
     if name.startswith("random-"):
         return _random_like(contrast(model, (AWARENESS_PAIR,)), name)
-    path = user_path(name)
-    if path.suffix == ".jsonl" and path.is_file():
+    try:
+        path = user_path(name)
+        is_file = path.is_file()
+    except (OSError, RuntimeError, ValueError):  # too long for a file name, `~nouser`, a null character
+        is_file = False
+    if is_file and path.suffix == ".jsonl":
         return contrast(model, read_pairs(path))
-    if path.suffix == ".safetensors" and path.is_file():
+    if is_file and path.suffix == ".safetensors":
         return _read_directions(path, model)
     raise ConfigError(
-        f"steer name '{name}' is unknown; expected awareness, random-SEED, or a file: pairs .jsonl or directions .safetensors."
+        f"Steering direction '{visible(name, limit=200)}' is unknown; expected awareness, random-SEED, "
+        "a file of prompt pairs (.jsonl) or a file of directions (.safetensors)."
     )
 
 
 @functools.lru_cache(maxsize=16)
 def contrast(model: LoadedModel, pairs: tuple[tuple[str, str], ...]) -> Float[Tensor, "n_layers d_model"]:
-    """The contrastive vector of prompt pairs: the difference at the final token after every block, averaged over the pairs.
+    """Return the contrastive vector of prompt pairs: the difference at the final token after every block, averaged over the pairs.
 
     Raises:
-        ConfigError: the prompts do not differ at the middle layer.
+        ConfigError: the prompts do not differ at the middle layer, or a prompt is empty or longer than the context window.
     """
-    both = [[_all_layers(model, text)[:, -1] for text in pair] for pair in pairs]
-    mean = torch.stack([positive - negative for positive, negative in both]).mean(dim=0)
-    if float(mean[model.n_layers // 2].norm()) < 1e-6:
-        raise ConfigError("the prompt pairs do not differ inside the model, so there is nothing to steer by; give other pairs.")
+    differences = [_all_layers(model, positive)[:, -1] - _all_layers(model, negative)[:, -1] for positive, negative in pairs]
+    mean = torch.stack(differences).mean(dim=0)
+    if not float(mean[model.n_layers // 2].norm()) >= 1e-6:  # also true for NaN
+        raise ConfigError("The prompt pairs do not differ inside the model, so they give no direction; use other pairs.")
     return mean
 
 
-def relative_size(model: LoadedModel, directions: Float[Tensor, "n_layers d_model"]) -> float:
-    """Norm of the directions at the middle layer over the mean activation norm there, on the prompts of `AWARENESS_PAIR`.
+@functools.lru_cache(maxsize=16)
+def mean_activation_norm(model: LoadedModel) -> float:
+    """Return the mean norm of the residual stream after the middle block (K = n_layers // 2) over the tokens of `AWARENESS_PAIR`.
 
-    Each prompt's first token is left out: in most models its norm is out of proportion.
+    The first token of each prompt is left out, because its norm is many times the usual in most models.
     """
     middle = model.n_layers // 2
-    norms = torch.cat([_all_layers(model, text)[middle, 1:].norm(dim=-1) for text in AWARENESS_PAIR])
-    return float(directions[middle].norm() / norms.mean())
+    return float(torch.cat([_all_layers(model, text)[middle, 1:].norm(dim=-1) for text in AWARENESS_PAIR]).mean())
 
 
 @exclusive
 @torch.no_grad()
 def _all_layers(model: LoadedModel, text: str) -> Float[Tensor, "n_layers pos d_model"]:
-    kept: list[Tensor] = []
-    handles = [
-        block.register_forward_hook(lambda _m, _i, out: kept.append((out[0] if isinstance(out, tuple) else out)[0].float().cpu()))
-        for block in model.blocks
-    ]
-    ids = torch.tensor([list(model.tokenizer.encode(text))], device=model.device)
-    try:
-        model.network(input_ids=ids, use_cache=False, logits_to_keep=1)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return torch.stack(kept)
+    ids = list(model.tokenizer.encode(text))
+    check_length(model, len(ids))
+    with collecting(model.blocks) as streams:
+        model.network(input_ids=torch.tensor([ids], device=model.device), use_cache=False, logits_to_keep=1)
+    return torch.stack([stream[0].float().cpu() for stream in streams])
 
 
 def _random_like(directions: Float[Tensor, "n_layers d_model"], name: str) -> Float[Tensor, "n_layers d_model"]:
-    """A random direction at each layer, as long as the contrast is there."""
+    """Return one random direction per layer with the norms of the given directions."""
     seed = name.removeprefix("random-")
-    if not seed.isdigit():
-        raise ConfigError(f"steer name '{name}' is unknown; a random direction is random-SEED with a whole number, e.g. random-1.")
+    if not re.fullmatch(r"[0-9]{1,18}", seed):
+        raise ConfigError(
+            f"Steering direction '{visible(name, limit=80)}' is unknown; a random direction is random-SEED, "
+            "where SEED is a whole number of at most 18 digits, e.g. random-1."
+        )
     draws = seeded_generator("steering", int(seed)).standard_normal(tuple(directions.shape)).astype(np.float32)
     random: Tensor = nn.functional.normalize(torch.from_numpy(draws), dim=-1) * directions.norm(dim=-1, keepdim=True)
     return random
 
 
 def read_pairs(path: Path) -> tuple[tuple[str, str], ...]:
-    """Prompt pairs from JSONL rows with `positive` and `negative`.
+    """Read prompt pairs from JSONL rows with the texts `positive` and `negative`.
 
     Raises:
-        ConfigError: unreadable, or a row without both.
+        ConfigError: unreadable or too large, a row without both texts, or no row.
     """
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        pairs = tuple((str(row["positive"]), str(row["negative"])) for row in rows)
-    except (OSError, ValueError, KeyError, TypeError) as ex:
-        raise ConfigError(f"{path} cannot be read as prompt pairs ({ex!r}); each line needs `positive` and `negative`.") from ex
-    if not pairs:
-        raise ConfigError(f"{path} holds no prompt pair.")
+        if path.stat().st_size > _MOST_BYTES:
+            raise ValueError(f"{path.stat().st_size:,} bytes, at most {_MOST_BYTES:,} are read")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines(): texts may hold other line separators
+        pairs = tuple(_pair(json.loads(line)) for line in lines if line.strip())
+    except (OSError, ValueError, RecursionError) as ex:
+        raise ConfigError(
+            f"{visible(path)} cannot be read as prompt pairs ({visible(first_line(ex))}); "
+            'expected one JSON object per line with the texts "positive" and "negative".'
+        ) from ex
+    if not 0 < len(pairs) <= _MOST_PAIRS:
+        raise ConfigError(f"{visible(path)} holds {len(pairs):,} prompt pairs; expected 1 to {_MOST_PAIRS:,}.")
     return pairs
 
 
-def save_directions(path: Path, directions: Float[Tensor, "n_layers d_model"]) -> None:
-    """Write directions that `-M steer=FILE:STRENGTH` reads (atomically)."""
-    with replacing(path) as scratch:
-        save_file({_KEY: directions.contiguous()}, scratch)
+def _pair(row: object) -> tuple[str, str]:
+    texts = [row.get(key) if isinstance(row, dict) else None for key in ("positive", "negative")]
+    for text in texts:
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError("a row lacks one of the two texts")
+        text.encode("utf-8")  # a lone surrogate raises UnicodeEncodeError, which is a ValueError
+    return str(texts[0]), str(texts[1])
 
 
 def _read_directions(path: Path, model: LoadedModel) -> Float[Tensor, "n_layers d_model"]:
+    expected = [model.n_layers, model.d_model]
     try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as ex:
-        raise ConfigError(f"{path} cannot be read: {ex}") from ex
-    found = tensors.get(_KEY)
-    if found is None or tuple(found.shape) != (model.n_layers, model.d_model) or not bool(found.isfinite().all()):
-        shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
+        with safe_open(path, "pt") as file:
+            shapes = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            tensor: Tensor | None = file.get_tensor(_KEY) if shapes.get(_KEY) == expected else None
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as ex:
+        raise ConfigError(f"{visible(path)} cannot be read as safetensors ({visible(first_line(ex))}); write the file again.") from ex
+    if tensor is None or not tensor.is_floating_point() or not bool(tensor.float().isfinite().all()):
         raise ConfigError(
-            f"{path} holds {shapes}; expected finite '{_KEY}' of shape [{model.n_layers}, {model.d_model}] for {model.source.name}."
+            f"{visible(path)} holds {visible(shapes, limit=200)}; expected finite floating-point numbers '{_KEY}' of shape {expected} "
+            f"for {model.source.name}."
         )
-    read: Tensor = found.float()
+    read: Tensor = tensor.float()
     return read

@@ -1,4 +1,4 @@
-"""What a residual stream looks like on neutral prose: the mean vector that baselines subtract."""
+"""The mean of the residual stream on neutral prose, which the logit lens subtracts."""
 
 import functools
 
@@ -33,9 +33,9 @@ NEUTRAL_TEXTS = (
 
 @functools.lru_cache(maxsize=16)
 def mean_vector(model: LoadedModel, layer: int) -> Float[Tensor, " d_model"]:
-    """Mean residual stream after block `layer` over `NEUTRAL_TEXTS` (float32, CPU).
+    """Return the mean residual stream after block `layer` over the tokens of `NEUTRAL_TEXTS` (float32, on the CPU).
 
-    The first 4 positions of each text are left out: they carry attention-sink norms tens of times the usual.
+    The first 4 positions of each text are left out, because their norms (attention sinks) are tens of times the usual.
     """
     streams = [residual_stream(model, encode(model.tokenizer, text), layer)[4:].cpu() for text in NEUTRAL_TEXTS]
     return torch.cat(streams).mean(dim=0)

@@ -1,29 +1,35 @@
 """Steering: a vector added to the residual stream after every block, at prompt and response tokens alike.
 
-The contrastive vector of the paper is the difference of the residual stream at the final token, at every layer, between a prompt
-that says the Assistant is being tested and one that says it is not. All layers are divided by one constant, the mean activation
-norm c at the middle layer, and strength s adds s times that vector in the unit c, which is s times the plain difference: the
-layers keep their relative sizes, and strength 1 adds the whole contrast after every block. `relative_size` says how large that is.
+At strength s the directions of `nla.activations.directions` are multiplied by s and added: strength 1 adds the whole contrast after
+every block, and the layers keep their relative sizes.
 """
 
 import hashlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from nla.activations.directions import directions_of
+from nla.activations.hooks import hidden_of
+from nla.activations.projection import project_out
 from nla.models.adapters import shared_copy
 from nla.models.loaded import LoadedModel
+from nla.support.display import visible
 from nla.support.errors import ConfigError
+
+_NUMBER = re.compile(r"[+-]?([0-9]{1,12}\.?[0-9]{0,12}|\.[0-9]{1,12})([eE][+-]?[0-9]{1,2})?")
+_STRONGEST = 10_000
+"""Larger strengths only overflow the model's dtype."""
 
 
 @dataclass(frozen=True)
 class Steering:
-    """What is added: `strength` times `directions` `[n_layers, d_model]` (float32, in units of the residual stream)."""
+    """What is added: `strength` times `directions` `[n_layers, d_model]` (float32, in the unit of the residual stream)."""
 
     name: str
     strength: float
@@ -31,65 +37,92 @@ class Steering:
 
     @property
     def spec(self) -> str:
-        """As a user types it."""
+        """The specification as a user writes it, `NAME:STRENGTH`."""
         return f"{self.name}:{self.strength:+g}"
 
     @property
     def digest(self) -> str:
-        """Identifies the directions: 12 hex digits of their sha256."""
+        """Identifier of the directions: the first 12 hex digits of their sha256."""
         return hashlib.sha256(self.directions.contiguous().numpy().tobytes()).hexdigest()[:12]
 
     def project_out(self, vectors: Float[Tensor, "n d_model"], layer: int) -> Float[Tensor, "n d_model"]:
-        """Vectors read at a layer without their component along what was added there, so that a verbalizer cannot read it back."""
-        direction = nn.functional.normalize(self.directions[layer].double(), dim=0)
-        return (vectors.double() - (vectors.double() @ direction)[:, None] * direction).to(vectors.dtype)
+        """Return vectors read at a layer without their component along the direction that was added there."""
+        return project_out(vectors, self.directions[layer])
 
 
 def parse_steer(spec: str) -> tuple[str, float]:
-    """(name, strength) of `NAME:STRENGTH`.
+    """Return the name and the strength of `NAME:STRENGTH`.
 
     Raises:
-        ConfigError: not of that form.
+        ConfigError: another form, or a strength outside -10,000 to 10,000.
     """
-    name, colon, number = spec.rpartition(":")
-    try:
-        strength = float(number)
-    except ValueError:
-        strength = float("nan")
-    if not colon or not name or not np.isfinite(strength):
+    name, colon, number = spec.rpartition(":") if isinstance(spec, str) else ("", "", "")
+    if not colon or not name or not _NUMBER.fullmatch(number) or abs(float(number)) > _STRONGEST:
         raise ConfigError(
-            f"steer={spec!r} makes no sense; give NAME:STRENGTH, e.g. awareness:+0.1, random-1:+0.1 or vector.safetensors:-0.2."
+            f"Invalid steering '{visible(spec, limit=200)}': expected NAME:STRENGTH with a strength between -{_STRONGEST} and "
+            f"{_STRONGEST}, e.g. awareness:+0.1, random-1:+0.1 or vector.safetensors:-0.2."
         )
-    return name, strength
+    return name, float(number)
 
 
 def steered(model: LoadedModel, spec: str) -> LoadedModel:
-    """A view of a model that is steered: it shares the weights, and no other user of them is affected.
+    """Return a steered view of a model. It shares the weights, and other users of the model are not affected.
 
     Args:
         model: the model.
-        spec: `NAME:STRENGTH`. NAME is `awareness` (the paper's contrast), `random-SEED` (a random direction a layer, with the norms
-            of `awareness`), a `.jsonl` file of prompt pairs (`positive`, `negative`), or a `.safetensors` file of directions.
+        spec: `NAME:STRENGTH`. NAME is `awareness` (the paper's contrast), `random-SEED` (a random direction per layer, with the norms of
+            `awareness`), a `.jsonl` file of prompt pairs (`positive`, `negative`), or a `.safetensors` file with the tensor `directions`
+            `[n_layers, d_model]`. A strength of 0 returns the model itself.
 
     Raises:
-        ConfigError: unknown name, unreadable file, or directions of another model's width or depth.
+        ConfigError: unknown name, unreadable file, or directions of a model of another width or depth.
     """
     name, strength = parse_steer(spec)
     if strength == 0:
         return model
     steering = Steering(name, strength, directions_of(model, name))
-    copy = shared_copy(model)
-    copy.steering = steering
-    copy.unsteered = model
-    for block, direction in zip(copy.blocks, steering.directions, strict=True):
-        block.register_forward_hook(_adds(strength * direction))
-    return copy
+    view = shared_copy(model)
+    view.steering = steering
+    view.unsteered = model
+    for block, direction in zip(view.blocks, steering.directions, strict=True):
+        block.register_forward_hook(_adding(strength * direction))
+    return view
 
 
-def _adds(vector: Float[Tensor, " d_model"]) -> Callable[..., Any]:
+def _adding(vector: Float[Tensor, " d_model"]) -> Callable[..., Any]:
     def hook(_module: nn.Module, _inputs: object, output: Any) -> Any:
-        hidden = output[0] if isinstance(output, tuple) else output
+        hidden = hidden_of(output)
         moved = hidden + vector.to(hidden)
         return (moved, *output[1:]) if isinstance(output, tuple) else moved
 
     return hook
+
+
+@contextmanager
+def steer(model: LoadedModel, spec: str) -> Iterator[LoadedModel]:
+    """Steer a model within a `with` block: everything that uses the model in the block is under the steering.
+
+    Verbalizers are made from `model.plain`, which is never steered. Other threads must not use the model in the meantime.
+
+    Args:
+        model: the model, which must not be steered yet.
+        spec: `NAME:STRENGTH`, see `steered`.
+
+    Raises:
+        ConfigError: the model is steered already, or see `steered`.
+    """
+    if model.steering is not None:
+        raise ConfigError(f"{model.source.name} is already steered by {model.steering.spec}; steer the unsteered model (`model.plain`).")
+    view = steered(model, spec)
+    if view is model:  # strength 0
+        yield model
+        return
+    model.unsteered, model.steering = shared_copy(model), view.steering
+    directions = view.steering.strength * view.steering.directions
+    handles = [block.register_forward_hook(_adds(direction)) for block, direction in zip(model.blocks, directions, strict=True)]
+    try:
+        yield model
+    finally:
+        for handle in handles:
+            handle.remove()
+        model.unsteered = model.steering = None

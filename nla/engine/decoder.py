@@ -1,10 +1,11 @@
-"""The decoding engine: one dynamic batch of rows that join, advance a token at a time and leave.
+"""The decoding engine: one dynamic batch whose rows join, advance by one token per step, and leave.
 
-It serves the `local/` provider, the verbalizers and, later, rollouts. What makes it quick:
+The `local/` provider, the verbalizers and reinforcement learning use it. It is fast because
 
-1. rows keep their own lengths (`nla.kernels.kv_cache`, `nla.kernels.attention`), so nothing is padded, and finished rows cost nothing;
-2. a new row's prompt runs without padding, and starts from the longest prefix it shares with a recent prompt;
-3. what all rows begin with is stored once and attended to in one product (the trunk);
+1. rows keep their own lengths (`nla.kernels.kv_cache`, `nla.kernels.attention`), so decoding needs no padding and finished rows cost
+   nothing;
+2. a new prompt starts from the longest prefix that it shares with a recent prompt;
+3. the tokens that all rows begin with (the trunk) are stored once, and attention to them is one product;
 4. a step over many rows reads the weights once.
 """
 
@@ -17,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -31,18 +32,18 @@ from nla.support.seeds import seeded_generator
 StopReason = Literal["stop", "max_tokens", "model_length", "cancelled"]
 
 _MIN_SHARED_PREFIX = 16
-"""Shorter shared beginnings are not worth a copy."""
+"""Shared beginnings of fewer tokens are not worth a copy."""
 _MIN_TRUNK_ROWS = 4
-"""Fewer rows do not gain from a common trunk."""
+"""With fewer rows, a trunk does not save time."""
 _MAX_PADDING = 1.3
-"""Prompts run together while padding them to one length costs at most this factor."""
+"""Prompts run together as long as padding them to one length multiplies the tokens by at most this factor."""
 _PREFIX_BYTES = 192 * 2**20
-"""Memory for kept prompt prefixes."""
+"""Memory for stored prompt prefixes, in bytes."""
 
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """Log probability (natural log, of the unscaled distribution) of a chosen token and of the likeliest tokens."""
+    """Log probability of a chosen token and of the likeliest tokens (natural logarithm, at temperature 1)."""
 
     token: int
     logprob: float
@@ -53,9 +54,9 @@ class TokenLogprob:
 class Request:
     """A prompt to continue.
 
-    `injections` replace the embedding of single prompt positions by vectors `[d_model]`, as they are, after any embedding
-    scale of the model. `seed` keys the row's draws. `should_stop` sees the generated ids after each token and ends the row
-    when it returns True. `cancelled` may be set from any thread.
+    `injections` are pairs of a prompt position and a vector `[d_model]` that replaces the embedding there, after any embedding scale of
+    the model. `seed` is the key of the row's random draws. `should_stop` is called with the generated ids after each token and ends the
+    row by returning True. `cancelled` may be set from any thread.
     """
 
     prompt_ids: list[int]
@@ -70,23 +71,23 @@ class Request:
 
     @cached_property
     def id_array(self) -> NDArray[np.int64]:
-        """The prompt's token ids, for quick comparison."""
+        """The prompt's token ids as an array, for fast comparison."""
         return np.asarray(self.prompt_ids, dtype=np.int64)
 
     @property
     def shareable(self) -> int:
-        """How many leading positions another request with the same ids could reuse."""
+        """Number of leading positions that another request with the same ids could reuse."""
         return min((position for position, _ in self.injections), default=len(self.prompt_ids))
 
     @property
     def reusable(self) -> int:
-        """How many leading positions may come from another request. The last prompt token always runs: its logits are needed."""
+        """Number of leading positions that may come from another request. The last prompt token always runs, for its logits."""
         return min(self.shareable, len(self.prompt_ids) - 1)
 
 
 @dataclass(frozen=True)
 class Completion:
-    """What became of a request. `ids` include the stop token that ended it, if one did."""
+    """The result of a request. `ids` include the stop token that ended it, if there was one."""
 
     request: Request
     ids: list[int]
@@ -105,18 +106,18 @@ class _Row:
 
     @property
     def length(self) -> int:
-        """Positions whose keys and values are stored (the last chosen token is not among them yet)."""
+        """Number of positions whose keys and values are stored; the newest token is not yet among them."""
         return len(self.request.prompt_ids) + max(len(self.ids) - 1, 0)
 
 
 class Decoder:
-    """A dynamic batch over one model. Not thread-safe: one thread adds and steps; `Request.cancelled` is the only way in.
+    """A dynamic batch over one model. It is not thread-safe: a single thread adds requests and steps; others may only set `cancelled`.
 
     Args:
-        model: the model; its lock is held during each forward pass.
-        max_rows: rows decoded at once.
-        max_positions: bound on rows x longest row (less what all rows share), which bounds the memory of keys and values.
-        prefill_tokens: prompt tokens run between two decoding steps while rows are decoding.
+        model: the model, which is used through `LoadedModel.run`.
+        max_rows: number of rows decoded at once.
+        max_positions: limit on the number of rows times the longest row (without the trunk), which limits the memory of keys and values.
+        prefill_tokens: number of prompt tokens run between two decoding steps while rows are decoding.
     """
 
     def __init__(self, model: LoadedModel, *, max_rows: int = 32, max_positions: int = 65_536, prefill_tokens: int = 1_024) -> None:
@@ -128,10 +129,11 @@ class Decoder:
         self._rows: list[_Row] = []
         self._finished: list[Completion] = []
         self._cache = KVCache()
-        self._prefixes: OrderedDict[bytes, Prefix] = OrderedDict()
+        self._prefixes: OrderedDict[tuple[bool, bytes], Prefix] = OrderedDict()
         config = model.text_config
         windowed = getattr(config, "sliding_window", None) or getattr(config, "attn_logit_softcapping", None)
-        self._may_have_trunk = not windowed
+        self._switch = model.rope_switch
+        self._may_have_trunk = not windowed and self._switch is None
 
     def add(self, request: Request) -> None:
         """Queue a request; it joins the batch at a later `step`."""
@@ -139,11 +141,11 @@ class Decoder:
 
     @property
     def busy(self) -> bool:
-        """Whether a `step` would do anything."""
+        """Whether a call of `step` would do anything."""
         return bool(self._waiting or self._rows or self._finished)
 
     def run(self, requests: Sequence[Request], on_done: Callable[[Completion], None] = lambda _: None) -> list[Completion]:
-        """Complete all requests; the results are in the order of the requests."""
+        """Complete all requests and return the results in the order of the requests. `on_done` gets each one as it ends."""
         done: dict[int, Completion] = {}
         for request in requests:
             self.add(request)
@@ -154,7 +156,7 @@ class Decoder:
         return [done[id(request)] for request in requests]
 
     def step(self) -> list[Completion]:
-        """Let waiting rows join, advance all rows by a token, and hand out the rows that ended."""
+        """Let waiting requests join, advance all rows by one token, and return the rows that ended."""
         self.model.run(self._step)
         finished, self._finished = self._finished, []
         return finished
@@ -171,7 +173,7 @@ class Decoder:
             self._cache.clear()
 
     def abandon(self) -> list[Request]:
-        """Drop everything after a failed step; returns the requests that will not be completed."""
+        """Drop everything after a failed step and return the requests that will not be completed."""
         lost = [*self._waiting, *(row.request for row in self._rows), *(done.request for done in self._finished)]
         self._waiting.clear()
         self._rows.clear()
@@ -184,10 +186,10 @@ class Decoder:
             return True
         longest = max(len(r.prompt_ids) + r.max_tokens for r in (*requests, *(row.request for row in self._rows)))
         rows = len(self._rows) + len(requests)
-        # A row that is not on the trunk makes all rows hold it.
+        # Once a row does not begin with the trunk, every row has to store it.
         shared = self._cache.trunk_length if self._on_trunk(requests[0]) else 0
-        own = min(longest, self.model.max_positions) - shared
-        return rows <= self.max_rows and rows * own <= self.max_positions
+        stored = min(longest, self.model.max_positions) - shared
+        return rows <= self.max_rows and rows * stored <= self.max_positions
 
     def _drop_cancelled(self) -> None:
         for request in [r for r in self._waiting if r.cancelled]:
@@ -197,7 +199,7 @@ class Decoder:
             self._leave(index, "cancelled")
 
     def _join(self, budget: int) -> int:
-        """Run the prompts of the next waiting requests into the next slots; returns the number of prompt tokens run."""
+        """Run the prompts of the next waiting requests into the next slots and return the number of prompt tokens run."""
         first = self._waiting[0]
         if len(first.prompt_ids) >= self.model.max_positions or first.max_tokens <= 0:
             reason: StopReason = "max_tokens" if first.max_tokens <= 0 else "model_length"
@@ -220,12 +222,12 @@ class Decoder:
             self._rows.append(row)
             ids = row.request.id_array[: row.request.shareable]
             if len(ids) >= _MIN_SHARED_PREFIX:
-                self._keep_prefix(ids, len(self._rows) - 1)
+                self._keep_prefix(ids, len(self._rows) - 1, self._beyond_switch(row.request))
         self._choose(joined, logits)
         return sum(len(request.prompt_ids) - start for request in group)
 
     def _plant_trunk(self) -> None:
-        """Run what all the waiting requests begin with, once for all rows, where there are enough of them."""
+        """Run the common beginning of all waiting requests once for all rows, if there are enough of them."""
         self._cache.clear()
         waiting = list(itertools.islice(self._waiting, self.max_rows))
         first = waiting[0]
@@ -237,8 +239,8 @@ class Decoder:
             if prefix is not None:
                 self._cache.write_prefix(0, prefix, start)
             ids = torch.tensor([first.prompt_ids[start:shared]], device=self.model.device)
-            self._forward(slice(0, 1), torch.arange(start, shared, device=self.model.device)[None], 1, input_ids=ids)
-            prefix = self._keep_prefix(first.id_array[:shared], 0)
+            self._forward(slice(0, 1), torch.arange(start, shared, device=self.model.device)[None], [shared], 1, input_ids=ids)
+            prefix = self._keep_prefix(first.id_array[:shared], 0, False)
             self._cache.clear()
         self._cache.trunk = prefix.first(shared)
 
@@ -247,10 +249,10 @@ class Decoder:
         return trunk is None or _shared_length(trunk.ids, request.id_array, request.reusable) == trunk.length
 
     def _next_group(self, budget: int) -> tuple[list[Request], int, list[Prefix | None]]:
-        """The waiting requests to run in one pass, the prefix length they all reuse, and where each takes it from.
+        """Return the waiting requests to run in one pass, the length of the prefix they reuse, and the stored prefix of each.
 
-        Requests are grouped while they start at the same position and padding wastes little. One that shares more with the
-        group's first than is kept so far waits for it, and then starts from its prefix.
+        Requests are grouped as long as they start at the same position and need little padding. A request that shares more with the
+        first of the group than with any stored prefix waits for that one, and then starts from its prefix.
         """
         first = self._waiting[0]
         start, prefix = self._longest_prefix(first)
@@ -275,15 +277,32 @@ class Decoder:
     def _forward_prompts(self, group: list[Request], slot: int, start: int) -> Float[Tensor, "row vocab"]:
         device = self.model.device
         lengths = [len(request.prompt_ids) - start for request in group]
-        ids = right_padded([request.prompt_ids[start:] for request in group])  # later tokens overwrite the padding
-        embeds = self.model.embedding(ids.to(device))
-        for i, request in enumerate(group):
-            for position, vector in request.injections:
-                embeds[i, position - start] = vector.to(embeds)
+        # Keys and values of the padding are overwritten by later tokens.
+        embeds = self._embed([request.prompt_ids[start:] for request in group], group, start)
         positions = torch.arange(start, start + max(lengths), device=device).expand(len(group), -1)
         last, row_of = torch.tensor(lengths, device=device).sub(1).unique(return_inverse=True)
-        logits = self._forward(slice(slot, slot + len(group)), positions, last, inputs_embeds=embeds)
+        whole = [len(request.prompt_ids) for request in group]
+        logits = self._forward(slice(slot, slot + len(group)), positions, whole, last, inputs_embeds=embeds)
         return logits[torch.arange(len(group), device=device), row_of]
+
+    def _embed(self, ids: list[list[int]], requests: list[Request], start: int) -> Float[Tensor, "row pos d_model"]:
+        """Return the embeddings of right-padded rows whose first token is at position `start`, with the requests' vectors injected."""
+        embeds: Tensor = self.model.embedding(right_padded(ids).to(self.model.device))
+        for i, request in enumerate(requests):
+            for position, vector in request.injections:
+                embeds[i, position - start] = vector.to(embeds)
+        return embeds
+
+    def _beyond_switch(self, request: Request) -> bool:
+        """Return whether a prompt is computed with longrope's frequencies for long sequences."""
+        return self._switch is not None and len(request.prompt_ids) > self._switch
+
+    def _recompute(self, slot: int) -> None:
+        """Compute a row's keys and values again with longrope's frequencies for long sequences, as transformers does for Phi-3."""
+        row = self._rows[slot]
+        embeds = self._embed([[*row.request.prompt_ids, *row.ids[:-1]]], [row.request], 0)
+        positions = torch.arange(row.length, device=self.model.device)[None]
+        self._forward(slice(slot, slot + 1), positions, [row.length + 1], 1, inputs_embeds=embeds)
 
     def _advance(self) -> None:
         running = [row for row in self._rows if row.length < self.model.max_positions]
@@ -291,17 +310,27 @@ class Decoder:
             self._leave(index, "model_length")
         if self._rows:
             device = self.model.device
+            if self.model.architecture.restarts_at_switch:
+                for slot in [slot for slot, row in enumerate(self._rows) if row.length == self._switch]:
+                    self._recompute(slot)
             ids = torch.tensor([[row.ids[-1]] for row in self._rows], device=device)
             positions = torch.tensor([[row.length] for row in self._rows], device=device)
-            logits = self._forward(slice(0, len(self._rows)), positions, 1, input_ids=ids)
+            logits = self._forward(slice(0, len(self._rows)), positions, [row.length + 1 for row in self._rows], 1, input_ids=ids)
             self._choose(self._rows, logits[:, -1])
 
     def _forward(
-        self, slots: slice, positions: Tensor, keep: int | Tensor, *, input_ids: Tensor | None = None, inputs_embeds: Tensor | None = None
+        self,
+        slots: slice,
+        positions: Int[Tensor, "row q"],
+        lengths: list[int],
+        keep: int | Tensor,
+        *,
+        input_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
     ) -> Float[Tensor, "row kept vocab"]:
         n_keys = int(positions[:, -1].max()) + 1
         self._cache.target(slots, positions, n_keys)
-        with ragged_step(RaggedStep(positions, n_keys, self._cache.trunk)):
+        with ragged_step(RaggedStep(positions, n_keys, torch.tensor(lengths, device=positions.device), self._cache.trunk)):
             out = self.model.network(
                 input_ids=input_ids,
                 inputs_embeds=inputs_embeds,
@@ -340,22 +369,23 @@ class Decoder:
         self._finished.append(Completion(row.request, row.ids, reason, logprobs, row.reused))
 
     def _longest_prefix(self, request: Request) -> tuple[int, Prefix | None]:
-        """How much of a prompt the trunk or a kept prefix covers, and which one."""
+        """Return how much of a prompt the trunk or a stored prefix covers, and which of them does."""
         best, length = None, _MIN_SHARED_PREFIX - 1
+        beyond = self._beyond_switch(request)
         trunk = [self._cache.trunk] if self._cache.trunk else []
-        for prefix in (*self._prefixes.values(), *trunk):
+        for prefix in (*(prefix for (is_long, _), prefix in self._prefixes.items() if is_long == beyond), *trunk):
             shared = _shared_length(prefix.ids, request.id_array, request.reusable)
             if shared > length:
                 best, length = prefix, shared
         if best is None:
             return 0, None
-        if (key := best.ids.tobytes()) in self._prefixes:
+        if (key := (beyond, best.ids.tobytes())) in self._prefixes:
             self._prefixes.move_to_end(key)
         return length, best
 
-    def _keep_prefix(self, ids: NDArray[np.int64], slot: int) -> Prefix:
-        """A copy of what a slot holds for the first tokens of its row, kept for later rows while there is room."""
-        key = ids.tobytes()
+    def _keep_prefix(self, ids: NDArray[np.int64], slot: int, beyond_switch: bool) -> Prefix:
+        """Copy the keys and values of a row's first tokens, and store the copy for later rows while there is room."""
+        key = (beyond_switch, ids.tobytes())
         if key in self._prefixes:
             return self._prefixes[key]
         prefix = self._cache.read_prefix(slot, ids)

@@ -7,7 +7,6 @@ from contextlib import suppress
 from functools import partial
 
 import anyio
-import sniffio
 
 from nla.engine.decoder import Completion, Decoder, Request
 from nla.models.loaded import LoadedModel
@@ -101,6 +100,8 @@ def _all(results: dict[int, Completion | Exception]) -> list[Completion]:
 
 def _threadsafe(callback: Callable[[], object]) -> Callable[[], None]:
     """A function that any thread may call to run `callback` in the current event loop."""
+    import sniffio  # not on a training machine, where one thread decodes
+
     if sniffio.current_async_library() == "trio":
         import trio
 

@@ -1,8 +1,8 @@
-"""Attention over rows of unequal length, without padding: the harness's own implementation for transformers models.
+"""Attention over rows of unequal length without padding, as an attention implementation for transformers models.
 
-It is registered with transformers under `IMPLEMENTATION`. Outside a `RaggedStep` it is transformers' own attention. Inside
-one, keys and values come from a `nla.kernels.kv_cache.KVCache` whose rows have different lengths, and what each query may see is
-worked out here from those lengths, so no model code has to build a mask.
+It is registered with transformers under `IMPLEMENTATION`. Outside a `RaggedStep` it calls transformers' own attention. Inside a
+step, keys and values come from a `nla.kernels.kv_cache.KVCache` whose rows have different lengths, and the mask is computed here from
+those lengths, so no model code has to build one.
 """
 
 import threading
@@ -23,31 +23,33 @@ from nla.kernels.kv_cache import Prefix
 
 IMPLEMENTATION = "ragged"
 _FEW_QUERIES = 8
-"""A pass of more queries a row than this does not keep their scores."""
+"""With more queries per row than this, a pass does not store their scores."""
 
 
 @dataclass
 class RaggedStep:
     """One forward pass over rows of unequal length.
 
-    `positions` `[row, q]` are the absolute positions of the queries; a query sees key position j when j <= its own
-    position (and, under a sliding window w, j > position - w). Keys lie at their positions, up to `n_keys` - 1: from 0, or from the
-    end of the `trunk` where there is one. All of the trunk is seen, so it does not go together with a sliding window.
+    `positions` `[row, q]` are the absolute positions of the queries. A query attends to key position j when j is at most its
+    position p (and, under a sliding window w, j > p - w). Keys lie at positions 0 to `n_keys` - 1, or from the end of the `trunk`
+    where there is one. Every query attends to the whole trunk, so a trunk cannot be combined with a sliding window.
     """
 
     positions: Int[Tensor, "row q"]
     n_keys: int
+    lengths: Int[Tensor, " row"]
+    """Tokens in each row after this step, without padding."""
     trunk: Prefix | None = None
-    """What all rows see before their own keys."""
+    """Keys and values of the first positions, which all rows share."""
     _masks: dict[int | None, Tensor | None] = field(default_factory=dict)
 
     def plainly_causal(self, window: int | None) -> bool:
-        """Whether the step is a first pass over whole sequences, which fused kernels do without a mask."""
+        """Return whether this is a first pass over whole sequences, which fused kernels compute without a mask."""
         q = self.positions.shape[1]
         return self.trunk is None and q > 1 and q == self.n_keys and (window is None or window >= q)
 
     def mask(self, window: int | None) -> Bool[Tensor, "row 1 q n_keys"] | None:
-        """Which keys each query sees; None where all queries see all keys."""
+        """Return which keys each query attends to, or None where all queries attend to all keys."""
         if window not in self._masks:
             first = self.trunk.length if self.trunk else 0
             keys = torch.arange(first, self.n_keys, device=self.positions.device)
@@ -63,12 +65,18 @@ _active = threading.local()
 
 @contextmanager
 def ragged_step(step: RaggedStep) -> Iterator[None]:
-    """Make `step` the one that attention in this thread works by."""
+    """Make `step` the current step of this thread's attention."""
     _active.step = step
     try:
         yield
     finally:
         _active.step = None
+
+
+def current_step() -> RaggedStep | None:
+    """Return the ragged step this thread is in, or None."""
+    step: RaggedStep | None = getattr(_active, "step", None)
+    return step
 
 
 def _attention(
@@ -83,8 +91,8 @@ def _attention(
     softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface: output `[row, q, heads, d_value]` and no weights."""
-    step: RaggedStep | None = getattr(_active, "step", None)
+    """Implement transformers' attention interface: return the output `[row, q, heads, d_value]` and no attention weights."""
+    step = current_step()
     if softcap is not None:
         mask = attention_mask if step is None else step.mask(sliding_window)
         return _softcapped(query, key, value, mask, scaling, softcap).transpose(1, 2), None
@@ -103,7 +111,7 @@ def _attention(
 def _packed(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Float[Tensor, "row heads q d_value"]:
     row, heads, q, d_head = query.shape
     group = heads // key.shape[1]
-    # The query heads that share a key head are laid side by side as queries: keys and values are never repeated in memory.
+    # Query heads that share a key head become further queries of that head, so keys and values are never repeated in memory.
     packed = query.reshape(row, key.shape[1], group * q, d_head)
     packed_mask = mask if mask is None or q == 1 else mask.repeat(1, 1, group, 1)
     out = scaled_dot_product_attention(packed, key, value, attn_mask=packed_mask, scale=scaling)
@@ -113,14 +121,14 @@ def _packed(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scal
 def _with_trunk(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, trunk: tuple[Tensor, Tensor], scaling: float | None
 ) -> Float[Tensor, "row heads q d_value"]:
-    """Attention to the trunk and to the row's own keys, of one softmax.
+    """Attend to the trunk and to each row's own keys under a single softmax.
 
-    The queries of all rows meet the trunk in one product for each key head. A fused kernel over copies of it has to read each copy from
-    memory, which for 128 rows and a prompt of 115 tokens took 2 to 3 times as long.
+    One product per key head computes the scores of all rows against the trunk. A fused kernel would need a copy of the trunk per row and
+    read each copy from memory, which took 2 to 3 times as long with 128 rows and a prompt of 115 tokens.
     """
     (row, heads, q, d_head), kv_heads, shared = query.shape, key.shape[1], trunk[0].shape[1]
     if q > _FEW_QUERIES:
-        key, value = (torch.cat([t.expand(row, -1, -1, -1), own], dim=2) for t, own in zip(trunk, (key, value), strict=True))
+        key, value = (torch.cat([t.expand(row, -1, -1, -1), rest], dim=2) for t, rest in zip(trunk, (key, value), strict=True))
         mask = mask if mask is None else torch.cat([mask.new_ones(*mask.shape[:-1], shared), mask], dim=-1)
         return _packed(query, key, value, mask, scaling)
     packed = query.reshape(row, kv_heads, heads // kv_heads * q, d_head)
@@ -152,8 +160,8 @@ def _softcapped(
 
 
 def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
-    """transformers' mask interface: inside a ragged step masks are ours; Gemma 2's soft-capped layers need an explicit one."""
-    if getattr(_active, "step", None) is not None:
+    """Implement transformers' mask interface: inside a ragged step the masks are ours, so none is built; outside, `sdpa_mask` decides."""
+    if current_step() is not None:
         return None
     return sdpa_mask(*args, **kwargs)
 

@@ -1,4 +1,4 @@
-"""Find, load and hold a model: aliases, hub ids, local folders and GGUF files, one copy of the weights a process."""
+"""Load a model and keep it: one copy of the weights per process, whoever asks for it."""
 
 import threading
 from collections.abc import Callable
@@ -7,7 +7,6 @@ from functools import cached_property, partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -15,9 +14,13 @@ from transformers.utils import logging as transformers_logging
 from nla.kernels.attention import IMPLEMENTATION
 from nla.kernels.compute_thread import compute, keep_freed_memory
 from nla.kernels.packed_linear import pack_linears
-from nla.models.architectures import Architecture, architecture_of, module_at
+from nla.kernels.rotary import rope_switch, separate_rows
+from nla.models.architectures import Architecture, architecture_of, check_architecture, module_at
+from nla.models.chat_template import template_record
+from nla.models.opening import check_config, check_loaded, check_weights, opening
 from nla.models.precision import Precision, resolve_device, resolve_precision
-from nla.models.sources import Source, resolve_source, unreadable
+from nla.models.sources import ModelSource, resolve_source
+from nla.models.stop_tokens import stop_ids
 from nla.support.errors import ConfigError
 
 T = TypeVar("T")
@@ -26,23 +29,22 @@ P = ParamSpec("P")
 
 @dataclass(eq=False)
 class LoadedModel:
-    """A model in memory with what the harness needs to know of it.
+    """A model in memory, with the properties of it that the harness uses.
 
-    Layer convention: layer K is the output of decoder block K (0-based), `hidden_states[K + 1]` in transformers' terms,
-    before the final norm. Everything that runs the network does so by `run`, since steps of several users of one model
-    (generation, capture, verbalizing) alternate.
+    Layer convention: layer K is the output of decoder block K (0-based), transformers' `hidden_states[K + 1]`, before the final norm.
+    All code runs the network through `run`, because several users of one model (generation, capture, verbalizers) take turns.
     """
 
-    source: Source
+    source: ModelSource
     network: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     precision: Precision
     lock: threading.RLock = field(default_factory=threading.RLock)
-    """Held while the network runs on a GPU; on a CPU `nla.kernels.compute_thread.compute` keeps all networks apart."""
+    """Held while the network runs on a GPU. On a CPU, `nla.kernels.compute_thread.compute` runs one network at a time."""
     steering: Any = None
-    """The `nla.activations.steering.Steering` this view of the weights is under, if any."""
+    """The `nla.activations.steering.Steering` applied to this view of the weights, if any."""
     unsteered: "LoadedModel | None" = None
-    """For a steered view, the model itself."""
+    """For a steered view, the model without steering."""
 
     @cached_property
     def architecture(self) -> Architecture:
@@ -75,12 +77,13 @@ class LoadedModel:
         return self.network.config.get_text_config()
 
     def run(self, work: Callable[[], T]) -> T:
-        """Do work with the network that nothing else uses meanwhile. Gradient modes, being a thread's own, belong into the work.
+        """Run `work` while no other code uses the network, and return its result.
 
-        On a CPU it is done where `nla.kernels.compute_thread.compute` says, in the process' one compute thread as a rule.
+        On a CPU, `nla.kernels.compute_thread.compute` runs it, usually on the process's one compute thread. `work` must set gradient
+        modes (`torch.no_grad`) itself, since they hold for one thread only.
 
         Raises:
-            Exception: whatever the work raised.
+            Exception: whatever `work` raised.
         """
         if self.device.type == "cpu":
             return compute(work)
@@ -99,7 +102,7 @@ class LoadedModel:
 
     @property
     def default_layer(self) -> int:
-        """K at two thirds of the depth, where the released NLAs read (48 blocks: 32; 80: 53; 30: 20)."""
+        """The layer at two thirds of the depth, where the released NLAs read (48 blocks: 32; 80: 53; 30: 20)."""
         return round(self.n_layers * 2 / 3)
 
     @property
@@ -109,38 +112,41 @@ class LoadedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the embedding lies; inputs go there."""
+        """Device of the embedding, to which inputs are moved."""
         return self.network.device
 
     @cached_property
+    def rope_switch(self) -> int | None:
+        """The sequence length above which the rotary frequencies change (longrope), or None where they never do."""
+        return rope_switch(self.text_config)
+
+    @cached_property
     def stop_ids(self) -> frozenset[int]:
-        """Token ids that end a turn: the generation config's and the tokenizer's end-of-sequence ids."""
-        generation = self.network.generation_config
-        found = generation.eos_token_id if generation is not None else None
-        ids = found if isinstance(found, list) else [found, self.tokenizer.eos_token_id]
-        return frozenset(int(i) for i in ids if i is not None)
+        """Token ids that end a turn: those of the generation config, the tokenizer and the chat template together."""
+        return stop_ids(self.tokenizer, self.network.generation_config, self.text_config)
 
     def check_layer(self, layer: int | None) -> int:
-        """The layer to read: `layer`, or the default where it is None.
+        """Return the layer to read: `layer`, or the default layer for None.
 
         Raises:
-            ConfigError: the model has no such block.
+            ConfigError: not an integer, or the model has no such block.
         """
         if layer is None:
             return self.default_layer
-        if not 0 <= layer < self.n_layers:
+        if isinstance(layer, bool) or not isinstance(layer, int) or not 0 <= layer < self.n_layers:
             raise ConfigError(
-                f"layer {layer} is out of range: {self.source.name} has blocks 0 to {self.n_layers - 1} (default {self.default_layer})."
+                f"Layer {str(layer)[:40]} is out of range: {self.source.name} has blocks 0 to {self.n_layers - 1}. "
+                f"Give an integer in this range; the default is {self.default_layer}."
             )
         return layer
 
     @property
     def plain(self) -> "LoadedModel":
-        """The model without steering: what verbalizers are made from."""
+        """The model without steering, from which verbalizers are built."""
         return self.unsteered or self
 
     def describe(self) -> dict[str, Any]:
-        """What a log needs to know about the weights in use."""
+        """Return what logs record about the weights in use."""
         return {
             "model": self.source.name,
             "location": self.source.location,
@@ -151,11 +157,12 @@ class LoadedModel:
             "n_layers": self.n_layers,
             "d_model": self.d_model,
             "steer": self.steering.spec if self.steering else None,
+            **template_record(self.tokenizer),
         }
 
 
 def exclusive(function: Callable[Concatenate[LoadedModel, P], T]) -> Callable[Concatenate[LoadedModel, P], T]:
-    """Make a function of a model do its work by `LoadedModel.run`."""
+    """Decorate a function whose first argument is a model so that it runs through `LoadedModel.run`."""
 
     @wraps(function)
     def by_run(model: LoadedModel, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -164,26 +171,27 @@ def exclusive(function: Callable[Concatenate[LoadedModel, P], T]) -> Callable[Co
     return by_run
 
 
-_loaded: dict[tuple[Source, str, str, bool], LoadedModel] = {}
+_loaded: dict[tuple[ModelSource, str, str, bool], LoadedModel] = {}
 
 
 def load_model(
     name: str, *, dtype: str = "auto", device: str = "auto", revision: str | None = None, trust_remote_code: bool = False
 ) -> LoadedModel:
-    """Load a model, or hand out the copy that is in memory already.
+    """Load a model, or return the copy that is already in memory.
 
     Args:
         name: an alias of `ALIASES`, a hub id, a local folder or a `.gguf` file.
-        dtype: `auto`, `bfloat16`, `float16` or `float32` (see `nla.models.precision`).
+        dtype: `auto`, `bfloat16`, `float16`, `float32` or `4bit` (see `nla.models.precision`).
         device: `auto` or a torch device name.
         revision: hub revision; None takes the hub's default branch.
         trust_remote_code: run Python code that comes with the model.
 
     Raises:
-        ModelError: unknown name, unsupported architecture or unreadable files.
-        FetchError: the hub or the package index could not give the files.
-        ConfigError: bad dtype or device.
+        ModelError: unknown name, unsupported architecture, or files that cannot be read.
+        FetchError: the hub or the package index could not deliver the files.
+        ConfigError: an argument of the wrong type, or a bad dtype or device.
     """
+    _check_arguments(name=name, dtype=dtype, device=device, revision=revision, trust_remote_code=trust_remote_code)
     source = resolve_source(name, revision)
     where = resolve_device(device)
 
@@ -196,24 +204,36 @@ def load_model(
     return compute(load)
 
 
-def _load(source: Source, precision: Precision, device: torch.device, trust_remote_code: bool) -> LoadedModel:
+def _check_arguments(**given: object) -> None:
+    for name, value in given.items():
+        kind = bool if name == "trust_remote_code" else str
+        if not isinstance(value, kind) and not (name == "revision" and value is None):
+            expected = "True or False" if kind is bool else "text, e.g. 'smollm2'" if name == "name" else "text"
+            raise ConfigError(f"load_model got {name}={str(value)[:40]!r} ({type(value).__name__}); expected {expected}.")
+
+
+def _load(source: ModelSource, precision: Precision, device: torch.device, trust_remote_code: bool) -> LoadedModel:
     transformers_logging.disable_progress_bar()
     if device.type == "cpu":
         keep_freed_memory()
     common: dict[str, Any] = {"revision": source.revision, "trust_remote_code": trust_remote_code}
     if source.gguf_file:
         common["gguf_file"] = source.gguf_file
-    try:
-        architecture_of(AutoConfig.from_pretrained(source.location, **common).model_type)  # before gigabytes of weights are read
+    with opening(source):
+        architecture_of(check_config(source, common))
+        config = AutoConfig.from_pretrained(source.location, **common)
+        check_architecture(config)
+        check_weights(source, config)
         tokenizer = AutoTokenizer.from_pretrained(source.location, **common)
-        network = AutoModelForCausalLM.from_pretrained(
-            source.location, dtype=precision.dtype, device_map=str(device), use_safetensors=None if source.gguf_file else True, **common
-        )
-    except (OSError, ValueError, SafetensorError) as ex:
-        raise unreadable(source, ex) from ex
-    network.eval().requires_grad_(False)
-    loaded = LoadedModel(source, network, tokenizer, precision)
-    _ = loaded.blocks, loaded.embedding, loaded.final_norm, loaded.unembedding  # a model that does not fit is refused at the door
+        options = precision.loading_options() | common | {"use_safetensors": None if source.gguf_file else True}
+        read: Any = AutoModelForCausalLM.from_pretrained(source.location, device_map=str(device), output_loading_info=True, **options)
+        network: PreTrainedModel = read[0]
+        check_loaded(source, network, tokenizer, read[1]["missing_keys"])
+        network.eval().requires_grad_(False)
+        loaded = LoadedModel(source, network, tokenizer, precision)
+        _ = loaded.blocks, loaded.embedding, loaded.final_norm, loaded.unembedding, loaded.stop_ids  # refused here if they do not fit
     network.set_attn_implementation(IMPLEMENTATION)
     pack_linears(network)
+    if loaded.rope_switch is not None:
+        separate_rows(network, loaded.rope_switch)
     return loaded

