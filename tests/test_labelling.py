@@ -1,14 +1,7 @@
-"""Labelling: the sample stands for all explanations, labels survive a kill, and the page works in a browser and for nobody else."""
+"""Labelling: the sample represents all explanations, labels are on the disk at once, and wrong ones change nothing."""
 
-import http.client
 import json
-import os
-import re
-import signal
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit.labelling.session import ADJUDICATOR, Candidate, Labelling, open_labelling, read_candidates, stratified, weighted_share
+from audit.labelling.sample import Candidate, read_candidates, stratified, weighted_share
+from audit.labelling.session import ADJUDICATOR, open_labelling
 from graders.labelled.labels import Label, LabelledText, read_labels
 from nla.support.errors import ConfigError, DataError
-from reports.label_server import LabelServer
+from reports.cli import labelling_summary
 
 TEXTS = [
     ("The model thinks that it is being evaluated on MMLU.", "YES"),
@@ -83,12 +77,16 @@ def test_labels_are_on_disk_at_once_and_can_be_taken_back(source: Path, tmp_path
     out = tmp_path / "labels.jsonl"
     labelling = open_labelling(source, out, 10, 0)
     first, second = labelling.order("ann")[:2]
-    labelling.give("ann", first.id, verdict="NO", format_only=True, rule="prompt_format", evidence=first.text[:5])
-    labelling.give("ben", first.id, verdict="YES")
-    labelling.give("ann", second.id, verdict="UNCLEAR")
+    labelling.give("ann", first.id, {"verdict": "NO", "format_only": True, "rule": "prompt_format", "evidence": first.text[:5]})
+    labelling.give("ben", first.id, {"verdict": "YES"})
+    labelling.give("ann", second.id, {"verdict": "UNCLEAR"})
     assert labelling.undo("ann") == second.id
-    labelling.give("ann", first.id, verdict="YES")
+    labelling.give("ann", first.id, {"verdict": "YES"})
     assert labelling.undo("ann") == first.id
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob("labels*")} == {
+        "labels.jsonl": 0o600,
+        "labels.jsonl.session.json": 0o600,
+    }
     again = open_labelling(source, out, 10, 0)
     assert again.label_of(first.id, "ann") == labelling.label_of(first.id, "ann")
     assert again.label_of(first.id, "ann").verdict == "NO"  # type: ignore[union-attr]
@@ -98,38 +96,44 @@ def test_labels_are_on_disk_at_once_and_can_be_taken_back(source: Path, tmp_path
     [(item, labels)] = again.disputes()
     assert item == first
     assert {label.verdict for label in labels} == {"YES", "NO"}
-    again.give(ADJUDICATOR, first.id, verdict="NO")
+    again.give(ADJUDICATOR, first.id, {"verdict": "NO"})
     assert read_labels(out).reference(read_labels(out).items[0]) == "NO"
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("answer", "message"),
     [
-        ({"verdict": "MAYBE"}, "no label"),
+        ({"verdict": "MAYBE"}, "not a label: verdict"),
         ({"verdict": "NO", "rule": "mine"}, "no rule"),
-        ({"verdict": "NO", "evidence": "not there"}, "does not stand"),
-        ({"verdict": "YES", "format_only": True}, "not with YES"),
-        ({"verdict": "NO", "weight": 3}, "no label"),
-        ({}, "no label"),
+        ({"verdict": "NO", "evidence": "not there"}, "is not in the text"),
+        ({"verdict": "NO", "evidence": "\ud800"}, "is not in the text"),
+        ({"verdict": "YES", "format_only": True}, "cannot be combined with YES"),
+        ({"verdict": "NO", "format_only": float("nan")}, "not a label: format_only"),
+        ({"verdict": "NO", "weight": 3}, "not a label: weight"),
+        ({"verdict": "NO", "item": "x"}, "not a label: item"),
+        ({"verdict": "NO", "self": "x", "annotator": "y", "kind": "model"}, "not a label: self"),
+        ({"verdict": "NO", "\ud800": 1}, "not a label"),
+        ({"verdict": 10**400}, "not a label: verdict"),
+        ({}, "not a label: verdict: Field required"),
     ],
 )
-def test_what_is_no_label_is_refused_and_changes_nothing(source: Path, tmp_path: Path, said: dict[str, Any], told: str) -> None:
+def test_what_is_no_label_is_refused_and_changes_nothing(source: Path, tmp_path: Path, answer: dict[str, Any], message: str) -> None:
     labelling = open_labelling(source, tmp_path / "labels.jsonl", 10, 0)
-    with pytest.raises(DataError, match=told):
-        labelling.give("ann", labelling.session.items[0].id, **said)
+    with pytest.raises(DataError, match=message):
+        labelling.give("ann", labelling.session.items[0].id, answer)
     with pytest.raises(DataError, match="no item"):
-        labelling.give("ann", "other", verdict="NO")
+        labelling.give("ann", "other", {"verdict": "NO"})
     assert not labelling.out.exists()
 
 
 def test_a_file_is_not_mixed_with_another_sample(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "labels.jsonl"
     open_labelling(source, out, 3, 0)
-    with pytest.raises(ConfigError, match="was begun with"):
+    with pytest.raises(ConfigError, match="was started with"):
         open_labelling(source, out, 4, 0)
     mine = tmp_path / "mine.jsonl"
     mine.write_text("{}")
-    with pytest.raises(ConfigError, match="not begun by"):
+    with pytest.raises(ConfigError, match="not started by"):
         open_labelling(source, mine, 3, 0)
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
@@ -138,7 +142,7 @@ def test_a_file_is_not_mixed_with_another_sample(source: Path, tmp_path: Path) -
     empty.write_text('{"a": 1}')
     with pytest.raises(DataError, match="no text"):
         open_labelling(empty, tmp_path / "x.jsonl", 3, 0)
-    with pytest.raises(DataError, match="does not exist; give scored logs"):
+    with pytest.raises(DataError, match="does not exist; expected scored logs"):
         open_labelling(tmp_path / "nothing.jsonl", tmp_path / "x.jsonl", 3, 0)
     assert not (tmp_path / "x.jsonl").exists()
 
@@ -149,108 +153,55 @@ def test_a_line_separator_inside_a_text_is_no_new_row(tmp_path: Path) -> None:
     assert [one.text for one in read_candidates(path)] == ["one\u2028line"]
 
 
-@pytest.fixture
-def served(source: Path, tmp_path: Path) -> Iterator[LabelServer]:
-    with LabelServer(open_labelling(source, tmp_path / "labels.jsonl", 10, 0), 0) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server
-        server.shutdown()
+def test_a_file_whose_only_label_was_taken_back_is_resumed(source: Path, tmp_path: Path) -> None:
+    labelling = open_labelling(source, tmp_path / "labels.jsonl", 10, 0)
+    item = labelling.session.items[0].id
+    labelling.give("ann", item, {"verdict": "NO"})
+    assert (labelling.undo("ann"), labelling.undo("ann")) == (item, None)
+    again = open_labelling(source, labelling.out, 10, 0)
+    assert again.counts() == {}
+    again.give("ann", item, {"verdict": "YES"})
+    assert [label.verdict for text in read_labels(labelling.out).items for label in text.labels] == ["YES"]
 
 
-def asked(server: LabelServer, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=10)
-    connection.request(method, path, body or None, {name.replace("_", "-"): value for name, value in headers.items()})
-    answer = connection.getresponse()
-    content = answer.status, answer.read().decode()
-    connection.close()
-    return content
+def test_two_windows_on_one_file_see_each_others_labels_and_undo_takes_back_only_ones_own(source: Path, tmp_path: Path) -> None:
+    first, second = (open_labelling(source, tmp_path / "labels.jsonl", 10, 0) for _ in range(2))
+    a, b = (item.id for item in first.session.items[:2])
+    first.give("ann", a, {"verdict": "NO"})
+    second.give("ben", a, {"verdict": "YES"})
+    second.give("ann", b, {"verdict": "YES"})
+    assert first.counts() == second.counts() == {"ann": 2, "ben": 1}
+    second.give("ann", a, {"verdict": "UNCLEAR"})
+    with pytest.raises(DataError, match="changed in another window"):
+        first.undo("ann")
+    assert str(first.label_of(a, "ann").verdict) == "UNCLEAR"  # type: ignore[union-attr]
+    assert first.undo("ann") is None
+    assert second.undo("ann") == a
+    assert str(first.label_of(a, "ann").verdict) == "NO"  # type: ignore[union-attr]
 
 
-def test_only_pages_of_this_machine_are_answered_and_verdicts_are_not_told(served: LabelServer) -> None:
-    assert asked(served, "GET", "/")[0] == 200
-    assert asked(served, "GET", "/", Host="evil.example:80")[0] == 403
-    assert asked(served, "GET", "/other")[0] == 404
-    assert asked(served, "GET", "/items?annotator=")[0] == 400
-    assert asked(served, "GET", f"/items?annotator={ADJUDICATOR}")[0] == 400
-    status, content = asked(served, "GET", "/items?annotator=ann")
-    assert status == 200
-    assert {frozenset(item) for item in json.loads(content)["items"]} == {frozenset({"id", "text", "blurb", "label", "others"})}
-    label = json.dumps({"annotator": "ann", "id": served.labelling.session.items[0].id, "verdict": "NO"}).encode()
-    assert asked(served, "POST", "/label", label, Content_Type="text/plain")[0] == 400  # what another site's form could send
-    assert asked(served, "POST", "/label", b"[1]", Content_Type="application/json")[0] == 400
-    assert asked(served, "POST", "/label", b"{", Content_Type="application/json")[0] == 400
-    assert not served.labelling.out.exists()
-    assert asked(served, "POST", "/label", label, Content_Type="application/json")[0] == 200
-    others = json.loads(asked(served, "GET", "/items?annotator=ben")[1])["items"]
-    assert not any(item["label"] or item["others"] for item in others)
-    with pytest.raises(ConfigError, match="cannot be used"):
-        LabelServer(served.labelling, served.server_address[1])
+def test_an_explanation_that_occurs_twice_in_a_source_is_one_item(tmp_path: Path) -> None:
+    path = tmp_path / "explanations.jsonl"
+    rows = [{"id": "a", "explanation": "same"}, {"id": "a", "explanation": "same"}, {"id": "b", "explanation": "same"}]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert len(read_candidates(path)) == 2
+    assert sum(item.weight for item in open_labelling(path, tmp_path / "labels.jsonl", 10, 0).session.items) == 2
 
 
-def test_labels_given_before_a_kill_are_there_after_it(source: Path, tmp_path: Path) -> None:
+def test_lone_surrogates_and_control_characters_in_a_source_can_be_labelled(tmp_path: Path) -> None:
+    path = tmp_path / "explanations.jsonl"
+    path.write_text(json.dumps({"explanation": "odd \ud800 text \x1b]0;title\x07", "blurb": "\udfff"}))
+    labelling = open_labelling(path, tmp_path / "labels.jsonl", 10, 0)
+    [item] = labelling.session.items
+    assert item.text == "odd \ufffd text \x1b]0;title\x07"
+    labelling.give("[/b]", item.id, {"verdict": "NO", "evidence": "odd \ufffd"})
+    assert read_labels(labelling.out).items[0].text == item.text
+    assert labelling_summary(labelling)[0].startswith("[/b]: 1 of 1 labelled")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"source": "x", "n": 1e999, "seed": 0, "items": []}', "[" * 10_000, "\udcff"])
+def test_a_damaged_session_is_named(content: str, source: Path, tmp_path: Path) -> None:
     out = tmp_path / "labels.jsonl"
-    command = [sys.executable, "-m", "reports.cli", "label", str(source), "-o", str(out), "--n", "10"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "300", "PYTHONUNBUFFERED": "1"})
-    assert process.stdout is not None
-    port = int(re.findall(r":(\d+)/", process.stdout.readline())[0])
-    for item in Labelling(out, open_labelling(source, out, 10, 0).session).session.items[:3]:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-        body = json.dumps({"annotator": "ann", "id": item.id, "verdict": "NO"})
-        connection.request("POST", "/label", body, {"Content-Type": "application/json"})
-        assert connection.getresponse().status == 200
-        connection.close()
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert len(read_labels(out).items) == 3
-
-
-@pytest.mark.slow
-def test_two_people_label_in_a_browser_and_a_third_settles(browser: Any, served: LabelServer, tmp_path: Path) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
-    page = browser.new_page()
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    for name, keys in (("ann", "ynufyn"), ("ben", "nnnnnn")):
-        page.goto(served.url)
-        page.fill("#name", name)
-        page.keyboard.press("Enter")
-        page.get_by_text("0 labelled").wait_for()
-        shown = page.inner_text("#text")
-        page.evaluate("document.getSelection().setBaseAndExtent(document.querySelector('#text').firstChild, 0, "
-                      "document.querySelector('#text').firstChild, 4)")  # fmt: skip
-        page.get_by_text("Evidence is marked").wait_for()
-        page.keyboard.press("b")
-        page.get_by_text("A test of knowledge.").wait_for()
-        for key in keys:  # faster than the server answers
-            page.keyboard.press(key)
-        page.get_by_text("All are labelled").wait_for()
-        first = served.labelling.order(name)[0]
-        assert shown == first.text
-        label = served.labelling.label_of(first.id, name)
-        assert label is not None
-        assert (label.verdict, label.evidence) == ({"y": "YES", "n": "NO"}[keys[0]], first.text[:4])
-    assert served.labelling.counts() == {"ann": 6, "ben": 6}
-    page.keyboard.press("z")
-    page.get_by_text("5 labelled").wait_for()
-    page.keyboard.press("n")
-    page.get_by_text("All are labelled").wait_for()
-    given = [served.labelling.label_of(item.id, "ann") for item in served.labelling.order("ann")]
-    assert [(one.verdict, one.format_only) for one in given if one] == [
-        ("YES", False), ("NO", False), ("UNCLEAR", False), ("NO", True), ("YES", False), ("NO", False),
-    ]  # fmt: skip
-    with LabelServer(served.labelling, 0, adjudicate=True) as settling:
-        threading.Thread(target=settling.serve_forever, daemon=True).start()
-        context = browser.new_context(bypass_csp=True)
-        page = context.new_page()
-        page.goto(settling.url)
-        page.get_by_text("text 1 of 3").wait_for()
-        assert "Annotator 1" in page.inner_text("#others")
-        assert [(one["id"], one["nodes"][0]["html"]) for one in Axe().run(page).response["violations"]] == []
-        page.screenshot(path=tmp_path / "label.png")
-        page.click("[data-verdict=NO]")
-        page.get_by_text("1 labelled").wait_for()
-        settling.shutdown()
-    assert said == []
-    assert sum(served.labelling.counts().values()) == 13
+    out.with_name("labels.jsonl.session.json").write_text(content, errors="surrogateescape")
+    with pytest.raises(DataError, match=r"labels\.jsonl\.session\.json cannot be read"):
+        open_labelling(source, out, 10, 0)

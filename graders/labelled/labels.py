@@ -154,9 +154,20 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 row = json.loads(line, object_pairs_hook=_without_repeated_keys)
             except (ValueError, RecursionError) as ex:
                 raise DataError(f"{where} is not valid JSON ({visible(first_line(ex))}); expected one object per line.") from None
+            if "\\ud" in line.lower() and not _is_encodable(row):
+                raise DataError(f"{where} has half of a surrogate pair (an escape from \\ud800 to \\udfff), which is not text; remove it.")
             if not isinstance(row, dict):
                 raise DataError(f"{where} is JSON but not an object; expected keys and values ({_SCHEMA}).")
             yield where, row
+
+
+def _is_encodable(row: object) -> bool:
+    """Whether all strings of a JSON value can be written to a file in UTF-8."""
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,15 +1,21 @@
 "use strict";
 (() => {
   const $ = (id) => document.getElementById(id);
+  const token = new URLSearchParams(location.search).get("token") ?? "";
   let annotator = "", items = [], at = 0, evidence = "", busy = Promise.resolve();
 
   async function ask(path, body) {
-    const options = body ? { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ annotator, ...body }) } : {};
+    const options = { headers: { "X-Label-Token": token } };
+    if (body) {
+      options.method = "POST";
+      options.headers["Content-Type"] = "application/json";
+      options.body = JSON.stringify({ annotator, ...body });
+    }
     let answer;
     try {
       answer = await fetch(path, options);
     } catch {
-      throw new Error("The server does not answer: start `audit label` again. Your last label was not saved.");
+      throw new Error("The server does not answer, so your last label was not saved. Start `audit label` again, and open the address that it prints.");
     }
     const content = await answer.json();
     if (!answer.ok) throw new Error(content.error);
@@ -33,7 +39,7 @@
     $("progress").value = items.length ? done / items.length : 1;
     $("place").textContent = items.length
       ? `${annotator}: text ${at + 1} of ${items.length}, ${done} labelled` + (done === items.length ? ". All are labelled; thank you." : "")
-      : "Annotators do not differ on anything.";
+      : "Annotators do not differ on any text.";
     for (const button of document.querySelectorAll("[data-verdict]")) {
       button.setAttribute("aria-pressed", String(Boolean(item?.label) && shownVerdict(item.label) === button.dataset.verdict));
     }
@@ -47,8 +53,8 @@
     $("others").hidden = item.others.length === 0;
     $("others").replaceChildren(...item.others.map((label, i) => {
       const line = document.createElement("p");
-      const told = [label.verdict + (label.format_only ? ", format only" : ""), label.rule.replaceAll("_", " "), label.evidence && `“${label.evidence}”`];
-      line.textContent = `Annotator ${i + 1}: ${told.filter(Boolean).join("; ")}`;
+      const parts = [label.verdict + (label.format_only ? ", format only" : ""), label.rule.replaceAll("_", " "), label.evidence && `“${label.evidence}”`];
+      line.textContent = `Annotator ${i + 1}: ${parts.filter(Boolean).join("; ")}`;
       return line;
     }));
   }
@@ -56,7 +62,7 @@
   function mark(item, wanted) {
     evidence = wanted;
     const place = wanted ? item.text.indexOf(wanted) : -1;
-    $("evidence").textContent = wanted ? "Evidence is marked; mark something else to change it." : "";
+    $("evidence").textContent = wanted ? "The evidence is marked; mark another passage to change it." : "";
     if (place < 0) { $("text").textContent = item.text; return; }
     const marked = document.createElement("mark");
     marked.textContent = wanted;
@@ -86,7 +92,7 @@
   const undo = () => inTurn(async () => {
     const content = await ask("/undo", {});
     const place = items.findIndex((item) => item.id === content.id);
-    if (place < 0) { $("error").textContent = "There is nothing to take back."; return; }
+    if (place < 0) { $("error").textContent = "There is no label to take back."; return; }
     items[place].label = content.label;
     at = place;
     show();

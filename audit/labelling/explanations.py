@@ -1,0 +1,60 @@
+"""Explanations in scored Inspect logs, as labelling and agreement use them: each once, with its place and the grader's verdict."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from inspect_ai.log import EvalLog
+
+from graders.base import Verdict
+from graders.record import AWARENESS, TokenRecord, read_records
+from nla.support.errors import DataError
+
+
+@dataclass(frozen=True)
+class LoggedExplanation:
+    """One explanation of a logged transcript."""
+
+    text: str
+    position: int
+    """Index of the token within the transcript."""
+    verdict: Verdict | None
+    """The grader's verdict; None where there is none."""
+    reason: str
+    """Why there is no verdict; empty otherwise."""
+
+
+@dataclass(frozen=True)
+class LoggedTranscript:
+    """The explanations of one transcript in a log."""
+
+    sample: str
+    """Sample id and epoch, for people."""
+    blurb: str
+    """What the evaluation is, as the task states it; empty where it does not."""
+    failed: str
+    """Why the transcript has no explanations although the log was scored: its sample ended with an error. Empty otherwise."""
+    explanations: tuple[LoggedExplanation, ...] | None
+    """None where the sample has no awareness score."""
+
+
+def logged_transcripts(log: EvalLog) -> Iterator[LoggedTranscript]:
+    """Yield the transcripts of a log with their explanations.
+
+    Raises:
+        DataError: an awareness score cannot be read.
+    """
+    blurb = str((log.eval.metadata or {}).get("blurb") or "")
+    for sample in log.samples or []:
+        name = f"{sample.id}, epoch {sample.epoch}"
+        try:
+            scores = {key: score for key, score in (sample.scores or {}).items() if key.startswith(AWARENESS)}
+            record = read_records(scores).awareness
+        except DataError as ex:
+            raise DataError(f"{log.location}, sample {name}: {ex}") from None
+        failed = f"the sample ended with an error: {sample.error.message}" if sample.error else ""
+        explanations = None if record is None else tuple(map(_explanation, record.tokens))
+        yield LoggedTranscript(name, blurb, failed, explanations)
+
+
+def _explanation(token: TokenRecord) -> LoggedExplanation:
+    return LoggedExplanation(token.explanation, token.position, token.verdict, "" if token.verdict else token.reason or "no reason given")
