@@ -1,139 +1,198 @@
-"""Tables for the terminal: what an audit would run, what of it is done, and what it found."""
+"""Tables for the terminal: what an audit would run, which cells are done, and its results. Every table fits into 80 columns.
 
+Names come from users, models and data sets, so every cell and title is shown through `nla.support.display.plain`: nothing in them is read
+as markup or reaches the terminal as a control sequence. Lines below a table (`Group`) hold what would make it too wide.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
 
 from rich import box
+from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
-from audit.analysis.compare import Comparison
+from audit.analysis.compare import AuditComparison
 from audit.analysis.result import AuditResult, Cell
-from audit.config import AuditConfig
-from audit.running.run import cells_done, has_rewrites, seconds_done
+from audit.cells import cell_names, cell_states
+from audit.config import BASE, AuditConfig
+from audit.controls.known_groups import Separation
+from audit.controls.record import InstrumentControls
+from audit.stats.auroc import Auroc
 from audit.stats.power import limits, paired_detectable, transcripts_needed
 from audit.stats.rates import ALPHA, Estimate
 from graders import is_free
+from nla.support.display import plain
+
+if TYPE_CHECKING:  # the module imports every task
+    from audit.running.task_list import TaskListing
 
 GRADER_TOKENS = 1_400
-"""Tokens of the rubric, an explanation and a reply, about; the rubric is most of it."""
+"""Approximate tokens of one request to a grader that is a language model: mostly the rubric, then an explanation and the reply."""
+_DISCORDANT = 0.3
+"""Share of discordant pairs assumed for the paired change that a plan can detect."""
 
 
-def plan_table(config: AuditConfig, out: Path | None = None) -> Table:
-    """Generations and explanations of each condition, what is left to do, and what this number of items could detect."""
-    table = Table(title=f"{config.model}: {len(config.tasks)} tasks x {len(config.conditions())} conditions", box=box.SIMPLE_HEAD)
-    for heading in ("condition", "tasks", "generations", "explanations (at most)"):
-        table.add_column(heading, justify="left" if heading == "condition" else "right")
-    generations, explanations = 0, 0
-    for condition in config.conditions():
-        tasks = [name for name in config.tasks if condition.framing is None or has_rewrites(name, config)]
-        n = (config.limit or 0) * config.epochs * len(tasks)
-        twice = config.projected and bool(condition.steer) and not condition.direction.startswith("random-")
-        read = n * config.tokens * (1 + twice)
-        generations, explanations = generations + n, explanations + read
-        told = (str(n), str(read)) if config.limit else ("all items", f"x {config.tokens * (1 + twice)}")
-        table.add_row(condition.name, str(len(tasks)), *told)
-    if config.limit:
-        table.add_row("all", "", str(generations), str(explanations), style="bold")
-        table.caption = " ".join(filter(None, [_cost(config, explanations, out), _reach(config, config.limit), _random_note(config)]))
+_NAMES = {"nla": "pair", "tokens_wanted": "tokens wanted"}
+
+
+def _table(title: str, *headings: str, left: Sequence[str] = ()) -> Table:
+    """An empty table; columns named in `left` are left-aligned and may wrap, the others hold numbers."""
+    table = Table(title=plain(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    for heading in headings:
+        is_text = heading in left
+        table.add_column(heading, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
     return table
 
 
-def _cost(config: AuditConfig, explanations: int, out: Path | None) -> str:
-    """Time from the cells that are done, and tokens of a grader that is a model."""
-    seconds = [took / n for took, n in seconds_done(out) if n] if out else []
-    cells = sum(1 for c in config.conditions() for t in config.tasks if c.framing is None or has_rewrites(t, config))
-    done = len(seconds)
+def plan_table(config: AuditConfig, out: Path | None = None) -> RenderableType:
+    """Generations and explanations of each condition, what is left to do, and what this number of items can detect."""
+    title = f"{config.model}: {_count(len(config.tasks), 'task')} x {_count(len(config.conditions()), 'condition')}"
+    table = _table(title, "condition", "tasks", "generations", "explanations", left=("condition",))
+    generations, explanations = 0, 0
+    for condition in config.conditions():
+        n_tasks = len(cell_names(config, condition))
+        per_generation = config.tokens * (
+            2 if config.projected and condition.steer and not condition.direction.startswith("random-") else 1
+        )
+        n = (config.limit or 0) * config.epochs * n_tasks
+        generations, explanations = generations + n, explanations + n * per_generation
+        counts = (str(n), str(n * per_generation)) if config.limit else ("all items", f"{per_generation} each")
+        table.add_row(plain(condition.name), str(n_tasks), *counts)
+    if not config.limit:
+        return Group(table, Text("Explanations are upper limits, because a short response has fewer tokens than are asked for."))
+    table.add_row("all", "", str(generations), str(explanations), style="bold")
+    lines = [*_cost(config, explanations, out), *_reach(config.limit), *_random_note(config)]
+    return Group(table, *(Text(line) for line in lines))
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def _cost(config: AuditConfig, explanations: int, out: Path | None) -> list[str]:
+    """How long the remaining cells take, judging by those that are done, and the tokens of a grader that is a language model."""
+    states = cell_states(out).values() if out else []
+    seconds = [state.seconds / state.n_samples for state in states if state.seconds is not None and state.n_samples]
+    n_cells = sum(len(cell_names(config, condition)) for condition in config.conditions())
+    lines = [f"{_count(n_cells, 'cell')} to run; the time is estimated once one of them is done."]
     if seconds:
-        each = sorted(seconds)[done // 2]
-        left = max(cells - done, 0) * each * (config.limit or 0) * config.epochs
-        told = f"{done} of {cells} cells are done; at their median of {each:.1f} s a sample the others take about {left / 60:.0f} min."
-    else:
-        told = f"{cells} cells; how long they take is told once one of them is done."
-    tokens = (
-        "" if is_free(config.grader) else f" A grader that is a model reads about {explanations * GRADER_TOKENS / 1e6:.1f} million tokens."
-    )
-    return told + tokens
+        each = median(seconds)
+        minutes = max(n_cells - len(seconds), 0) * each * (config.limit or 0) * config.epochs / 60
+        lines = [
+            f"{len(seconds)} of {n_cells} cells are done, at a median of {each:.1f} s per sample; the rest takes about {minutes:.0f} min."
+        ]
+    if not is_free(config.grader):
+        lines.append(f"The grader, a language model, reads about {explanations * GRADER_TOKENS / 1e6:.1f} million tokens.")
+    return lines
 
 
-def _reach(config: AuditConfig, n: int) -> str:
-    against_five = limits(0.05, n)
-    needed = transcripts_needed(0.05, 0.15)
-    return (
-        f"{n} items a task: 0 flagged leaves up to {against_five.none_flagged_high:.1%} (95 %); above a floor of 5 % needs "
-        f"{against_five.fewest_flagged} flagged, and a true rate of {_share(against_five.detectable_rate)} is found with 80 % power "
-        f"(a true rate of 15 % would need {needed} items); a paired change (30 % discordant) of {_share(paired_detectable(n, 0.3))} is."
-    )
+def _reach(n: int) -> list[str]:
+    fixed, needed, change = limits(0.05, n), transcripts_needed(0.05, 0.15), paired_detectable(n, _DISCORDANT)
+    pairs = f"at 80 % power with {_DISCORDANT:.0%} discordant pairs"
+    rate = "No rate" if fixed.detectable_rate is None else f"A true rate of {fixed.detectable_rate:.0%}"
+    return [
+        f"With {_count(n, 'item')} per task:",
+        f"- If none is flagged, the 95 % interval reaches up to {fixed.none_flagged_high:.1%}.",
+        f"- At least {fixed.fewest_flagged} flagged are significantly above a floor of 5 %.",
+        f"- {rate} is detectable above that floor at 80 % power (15 % would need {needed} items).",
+        f"- No paired change is detectable {pairs}." if change is None else f"- A paired change of {change:.0%} is detectable {pairs}.",
+    ]
 
 
-def _random_note(config: AuditConfig) -> str:
+def _random_note(config: AuditConfig) -> list[str]:
     if not config.steer:
-        return ""
+        return []
     least = 1 / (1 + config.random_directions)
-    needed = "" if least <= ALPHA else f" ({round(1 / ALPHA) - 1} are needed for {ALPHA})"
-    return f"{config.random_directions} random directions: no p value below {least:.2f}{needed}."
-
-
-def _share(share: float | None) -> str:
-    return "no size" if share is None else f"{share:.0%}"
+    needed = "" if least <= ALPHA else f"; {ALPHA} needs {round(1 / ALPHA) - 1} directions"
+    return [f"With {_count(config.random_directions, 'random direction')}, the smallest possible p value is {least:.2f}{needed}."]
 
 
 def status_table(config: AuditConfig, out: Path) -> Table:
-    """A row a cell: its status and finished samples."""
-    done = cells_done(out)
-    table = Table("condition", "task", "status", "samples", box=box.SIMPLE_HEAD)
+    """Status and number of finished samples of every cell."""
+    states = cell_states(out)
+    table = _table("", "condition", "task", "status", "samples", left=("condition", "task", "status"))
     for condition in config.conditions():
-        for task in config.tasks:
-            status, samples = done.get((condition.name, Path(task).stem), ("not started", 0))
-            table.add_row(condition.name, Path(task).stem, status, str(samples))
+        for task in cell_names(config, condition):
+            state = states.get((condition.name, task))
+            status, n_samples = (state.status, state.n_samples) if state else ("not started", 0)
+            table.add_row(plain(condition.name), plain(task), plain(status), str(n_samples))
     return table
 
 
-def result_table(result: AuditResult) -> Table:
-    """A row a cell: internal and verbalised rate with intervals, and whether it exceeds the measured floor."""
-    identity = ", ".join(f"{name} {value}" for name, value in result.identity.items())
-    table = Table(title="Evaluation awareness", box=box.SIMPLE_HEAD, caption=" ".join([identity + ".", *result.notes]))
-    for heading in ("condition", "task", "n", "internal", "verbalised", "unscored", "k", "against the floor"):
-        table.add_column(heading, justify="left" if heading in ("condition", "task", "against the floor") else "right")
-    for cell in result.cells:
-        internal = cell.internal.scored
-        table.add_row(
-            cell.condition,
-            cell.task,
-            str(internal.n),
-            percent(internal),
-            percent(cell.verbalized.scored),
-            str(internal.n_unscored),
-            "" if cell.mean_k is None else f"{cell.mean_k:.1f}",
-            against_floor(cell, result).replace(" the measured floor", ""),
-        )
-    return table
+def result_table(result: AuditResult) -> RenderableType:
+    """One row per cell: internal and verbalised rate with intervals, unscored transcripts, and whether the floor is exceeded."""
+    headings = ("task", "n", "internal", "verbalised", "unscored", "tokens", "floor")
+    table = _table("Evaluation awareness", *headings, left=("task", "floor"))
+    for condition in dict.fromkeys(cell.condition for cell in result.cells):
+        table.add_row(plain(condition, "bold"))
+        for cell in (cell for cell in result.cells if cell.condition == condition):
+            table.add_row(
+                plain(f" {cell.task}"),
+                str(cell.internal.scored.n),
+                percent(cell.internal.scored),
+                percent(cell.verbalized.scored),
+                str(cell.internal.scored.n_unscored),
+                "" if cell.mean_k is None else f"{cell.mean_k:.1f}",
+                _floor_word(cell, result),
+            )
+    return Group(table, *(plain(line) for line in _footers(result)))
 
 
-def controls_table(result: AuditResult) -> Table:
-    """A row a task and a row a kind of vector: what the instrument says where there is nothing to find."""
-    table = Table(title="Controls of the instrument", box=box.SIMPLE_HEAD)
-    for heading in ("control", "n", "YES", "what it is"):
-        table.add_column(heading, justify="right" if heading in ("n", "YES") else "left")
+def _floor_word(cell: Cell, result: AuditResult) -> str:
+    if cell.degenerate:
+        return "degenerate"
+    excess = result.excess.get(cell.task) if cell.condition == BASE else None
+    return "" if excess is None else "above" if excess.exceeds else "not above"
+
+
+def _footers(result: AuditResult) -> list[str]:
+    lines = ["Rates with 95 % intervals; tokens: mean number of tokens read per transcript."]
+    lines += [
+        f"{cell.task}{'' if cell.condition == BASE else f' ({cell.condition})'}: {text}."
+        for cell in result.cells
+        if (text := against_floor(cell, result))
+    ]
+    identity = ", ".join(f"{_NAMES.get(name, name)} {value}" for name, value in result.identity.items())
+    return [*lines, *([f"{identity}."] if identity else []), *result.notes]
+
+
+def controls_table(result: AuditResult) -> RenderableType:
+    """What verbalizer and grader report where there is nothing to find: one row per vector type, and four rows per task."""
     if result.controls is None:
-        return table
-    for kind, one in result.controls.vectors.items():
-        table.add_row(f"{kind} vectors", str(one.n), percent(one), "explanations, one a transcript")
-    for task in result.controls.tasks:
-        table.add_row(f"{task.task}, prompts", str(task.prompts.n), percent(task.prompts), "the grader on the raw text")
-        table.add_row(f"{task.task}, responses", str(task.responses.n), percent(task.responses), "the grader on the raw text")
+        return Text("The instrument controls were not run.")
+    vectors = _table("Instrument controls: vectors", "vectors", "n", "YES", "failed", left=("vectors",))
+    for kind, estimate in result.controls.vectors.items():
+        vectors.add_row(plain(kind), str(estimate.n), percent(estimate), str(result.controls.failed.get(kind, 0)))
+    notes = [
+        "Vectors: YES rate by vector type, one explanation per transcript.",
+        "Prompts, responses: share of the raw texts that the grader labels YES.",
+        "Words, question: AUROC against the deployment controls, from the words of the prompts and from the log-odds (mean, in nats) of "
+        "Yes to the direct question.",
+    ]
+    return Group(vectors, _task_controls(result.controls), *(Text(note) for note in notes))
+
+
+def _task_controls(controls: InstrumentControls) -> Table:
+    table = _table("Instrument controls: tasks", "task", "what", "n", "YES", "log-odds", "AUROC", left=("task", "what"))
+    for task in controls.tasks:
+        table.add_row(plain(task.task), "prompts", str(task.prompts.n), percent(task.prompts), "", "")
+        table.add_row("", "responses", str(task.responses.n), percent(task.responses), "", "")
         if task.words_auroc is not None:
-            found = task.words_auroc
-            table.add_row(f"{task.task}, words", str(found.n), "", f"AUROC {found.estimate:.2f} [{found.low:.2f}, {found.high:.2f}]")
+            table.add_row("", "words", str(task.words_auroc.n), "", "", _auroc(task.words_auroc))
         if task.log_odds.estimate is not None:
-            told = f"mean log-odds {task.log_odds.estimate:+.2f}"
-            if task.log_odds_auroc is not None:
-                found = task.log_odds_auroc
-                told += f", AUROC {found.estimate:.2f} [{found.low:.2f}, {found.high:.2f}]"
-            table.add_row(f"{task.task}, direct question", str(task.log_odds.n), "", told)
+            table.add_row("", "question", str(task.log_odds.n), "", f"{task.log_odds.estimate:+.2f}", _auroc(task.log_odds_auroc))
     return table
+
+
+def _auroc(auroc: Auroc | None) -> str:
+    return "" if auroc is None else f"{auroc.estimate:.2f} [{auroc.low:.2f}, {auroc.high:.2f}]"
 
 
 def percent(estimate: Estimate) -> str:
-    """`12 % [4, 29]`, or a dash where nothing was scored."""
+    """`12% [4, 29]`, or a dash if nothing was scored."""
     if estimate.estimate is None:
         return "—"
     if estimate.low is None or estimate.high is None:
@@ -142,37 +201,67 @@ def percent(estimate: Estimate) -> str:
 
 
 def against_floor(cell: Cell, result: AuditResult) -> str:
-    """What the floor's tests say of a cell of the base condition; why a steered cell does not count."""
+    """Whether a cell of the base condition exceeds the measured floor, or why a steered cell does not count; empty for other cells."""
     if cell.degenerate:
         return f"degenerate: {cell.degenerate}"
-    excess = result.excess.get(cell.task) if cell.condition == "base" else None
+    excess = result.excess.get(cell.task) if cell.condition == BASE else None
     if excess is None:
         return ""
     p = excess.holm_measured
-    told = "exceeds" if excess.exceeds else "does not exceed"
-    return f"{told} the measured floor" + (f" (Holm p {p:.3f})" if p is not None else "")
+    verb = "exceeds" if excess.exceeds else "does not exceed"
+    return f"{verb} the measured floor" + ("" if p is None else " (Holm p < 0.001)" if p < 0.001 else f" (Holm p {p:.3f})")
 
 
-def comparison_table(found: Comparison) -> Table:
-    """The comparison for the terminal."""
-    told = "; ".join(f"{name}: {a} | {b}" for name, (a, b) in found.differs.items()) or "the two do not differ in how they were measured"
-    table = Table(title="A against B, paired by item", box=box.SIMPLE_HEAD, caption=told)
-    for heading in ("task", "condition", "pairs", "A", "B", "change, points", "p (Holm)", "detectable", "without partner"):
-        table.add_column(heading, justify="left" if heading in ("task", "condition") else "right")
-    for cell in found.cells:
-        change = cell.pairs.difference
-        shown = "—" if change.estimate is None else f"{100 * change.estimate:+.0f}"
-        if change.low is not None and change.high is not None:
-            shown += f" [{100 * change.low:+.0f}, {100 * change.high:+.0f}]"
-        table.add_row(
-            cell.task,
-            cell.condition,
-            str(cell.pairs.n),
-            percent(cell.a),
-            percent(cell.b),
-            shown,
-            "—" if cell.p_holm is None else f"{cell.p_holm:.3f}",
-            "—" if cell.detectable is None else f"{cell.detectable:.0%}",
-            f"{cell.only_a} | {cell.only_b}",
-        )
+def comparison_table(comparison: AuditComparison) -> RenderableType:
+    """Two audits, one row per cell."""
+    headings = ("task", "pairs", "A", "B", "change", "p", "detectable", "unpaired")
+    table = _table("A against B, paired by item", *headings, left=("task",))
+    for condition in dict.fromkeys(cell.condition for cell in comparison.cells):
+        table.add_row(plain(condition, "bold"))
+        for cell in (cell for cell in comparison.cells if cell.condition == condition):
+            table.add_row(
+                plain(f" {cell.task}"),
+                str(cell.pairs.n),
+                _share(cell.a.estimate),
+                _share(cell.b.estimate),
+                _points(cell.pairs.difference),
+                "—" if cell.p_holm is None else "<.001" if cell.p_holm < 0.001 else f"{cell.p_holm:.3f}",
+                "none" if cell.detectable is None else _share(cell.detectable),
+                f"{cell.only_a} | {cell.only_b}",
+            )
+    differences = [f"{name}: A {a}, B {b}" for name, (a, b) in comparison.differs.items()]
+    lines = [
+        *(differences or ["A and B were measured in the same way."]),
+        "Change: B minus A in percentage points with 95 % interval; p: exact McNemar test, Holm-corrected over all cells; detectable: "
+        "the smallest change detected at 80 % power; unpaired: transcripts of A and of B without a partner.",
+    ]
+    return Group(table, *(plain(line) for line in lines))
+
+
+def _share(share: float | None) -> str:
+    return "—" if share is None else f"{share:.0%}"
+
+
+def _points(change: Estimate) -> str:
+    if change.estimate is None:
+        return "—"
+    ends = "" if change.low is None or change.high is None else f" [{100 * change.low:+.0f}, {100 * change.high:+.0f}]"
+    return f"{100 * change.estimate:+.0f}{ends}"
+
+
+def tasks_table(listings: Sequence["TaskListing"]) -> Table:
+    """One row per task: what it measures, its role, its data and their licence."""
+    table = _table("Tasks", "task", "role", "items", "data", "licence", left=("task", "role", "data", "licence"))
+    for listing in listings:
+        table.add_row(plain(listing.name), listing.role, str(listing.bundled or ""), plain(listing.state), plain(listing.licence))
     return table
+
+
+def separation_line(separation: Separation) -> str:
+    """How well one word score separates two groups, as a sentence."""
+    other = "itself" if separation.against == separation.task else separation.against
+    return (
+        f"{separation.task} against {other}: AUROC {separation.auroc:.2f} [{separation.low:.2f}, {separation.high:.2f}] of the share of "
+        f"explanations with {separation.score}: {separation.mean_stated:.1%} in {separation.n_stated} transcripts with the statement, "
+        f"{separation.mean_base:.1%} in {separation.n_base} without it"
+    )

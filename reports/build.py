@@ -1,17 +1,13 @@
-"""`audit report`: one self-contained page, a Markdown report, figures and tables from an audit's `audit.json` and tables.
+"""`audit report`: one self-contained page, a Markdown report, figures and tables of an analysed audit.
 
-Every string from a model or data set is untrusted: templates escape, the page's content security policy allows no script but its
-own (by hash) and no network, and data blocks cannot end their script element. A report is built beside the old one and then
-takes its place, so an interruption leaves the old one whole.
+Every string from a model or data set is untrusted. Templates escape it, the page's content security policy allows no script but its own (by
+hash) and no network, data blocks cannot end their script element, Markdown shows it as text, and no CSV cell starts a formula.
 """
 
 import base64
-import csv
 import gzip
-import io
 import json
-import os
-import shutil
+import math
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,61 +15,45 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from audit.analysis.analyze import analyze
-from audit.analysis.result import RESULT_FILE, AuditResult, Cell, read_result
+from audit.analysis.result import AuditResult, Cell
+from audit.analysis.stored import StoredAudit
+from audit.analysis.token_views import cosine
 from audit.terminal import against_floor
-from nla.support.errors import DataError
+from nla.support.display import visible
+from reports.csv_text import safe_csv
 from reports.figures import Drawn, all_figures
+from reports.output import PAGE, write_files
 from reports.pages import TEMPLATES, hashed_script
 from reports.words import rate_text, summary
 
 _CHUNK = 100
-"""Transcripts in a compressed block of the page; a block is unpacked when one of its transcripts is opened."""
+"""Transcripts per compressed block of the page; a block is unpacked when one of its transcripts is opened."""
 _LONGEST = 4_000
-"""Characters of an explanation or response that the page shows; longer ones are cut, and say so."""
+"""Characters of an explanation that the page shows; a longer one is cut, with a note of its length."""
 
 
-def build_report(run: Path, out: Path) -> Path:
-    """Write the report of an audit's folder; returns the page.
+def build_report(audit: StoredAudit, out: Path) -> Path:
+    """Write the report of an analysed audit (`audit.analysis.stored.read_stored`) into a folder, and return the path of the page.
 
     Raises:
-        DataError: no finished audit there, or the output cannot be written.
-        ConfigError: no audit's folder.
+        ConfigError: another process is writing a report into the folder.
+        DataError: the folder holds files that no report wrote, or it cannot be written.
     """
-    result = read_result(run / RESULT_FILE) if (run / RESULT_FILE).is_file() else analyze(run)
-    transcripts, explanations = (pd.read_parquet(run / f"{name}.parquet") for name in ("transcripts", "explanations"))
-    scratch = out.with_name(f".{out.name}.tmp")
-    try:
-        shutil.rmtree(scratch, ignore_errors=True)
-        (scratch / "figures").mkdir(parents=True)
-        (scratch / "tables").mkdir()
-        drawn = all_figures(result)
-        for one in drawn:
-            for kind in ("svg", "png"):
-                (scratch / "figures" / f"{one.name}.{kind}").write_bytes(one.encoded(kind))
-        for name, table in (("cells", cell_table(result)), ("transcripts", transcripts), ("explanations", explanations)):
-            (scratch / "tables" / f"{name}.csv").write_text(safe_csv(table), encoding="utf-8")
-        (scratch / "report.md").write_text(markdown(result, drawn), encoding="utf-8")
-        (scratch / "index.html").write_text(page(result, drawn, transcripts, explanations), encoding="utf-8")
-        _take_place(scratch, out)
-    except OSError as ex:
-        raise DataError(f"the report cannot be written to {out}: {ex.strerror or ex}.") from ex
-    return out / "index.html"
+    drawn = all_figures(audit.result)
+    files = {f"figures/{figure.name}.{kind}": figure.encoded(kind) for figure in drawn for kind in ("svg", "png")}
+    tables = {"cells": cell_table(audit.result), "transcripts": audit.transcripts, "explanations": audit.explanations}
+    files |= {f"tables/{name}.csv": _utf8(safe_csv(table)) for name, table in tables.items()}
+    files["report.md"] = _utf8(markdown(audit.result, drawn))
+    files[PAGE] = _utf8(page(audit, drawn))
+    return write_files(files, out) / PAGE
 
 
-def _take_place(scratch: Path, out: Path) -> None:
-    old = out.with_name(f".{out.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if out.exists():
-        if not (out / "index.html").is_file() and any(out.iterdir()):
-            raise DataError(f"{out} holds files that are no report; give another folder (-o).")
-        os.replace(out, old)
-    os.replace(scratch, out)
-    shutil.rmtree(old, ignore_errors=True)
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes an escape
 
 
 def cell_table(result: AuditResult) -> pd.DataFrame:
-    """One row a cell, with every number the figures and the text show."""
+    """One row per cell, with every number that figures and text show."""
     return pd.DataFrame([_cell_row(cell, result) for cell in result.cells])
 
 
@@ -102,47 +82,39 @@ def _cell_row(cell: Cell, result: AuditResult) -> dict[str, Any]:
     }
 
 
-def safe_csv(table: pd.DataFrame) -> str:
-    """CSV in which no cell starts a formula when a spreadsheet opens it."""
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(table.columns)
-    for row in table.itertuples(index=False):
-        writer.writerow([f"'{cell}" if isinstance(cell, str) and cell[:1] in "=+-@\t\r" and cell else cell for cell in row])
-    return out.getvalue()
-
-
 def markdown(result: AuditResult, drawn: list[Drawn]) -> str:
     """The report as Markdown, with the figures as files."""
     rows = [
-        f"| {_plain(cell.task)} | {cell.condition} | {rate_text(cell.internal.scored)} | {rate_text(cell.verbalized.scored)} "
-        f"| {cell.internal.scored.n_unscored} | {against_floor(cell, result)} |"
+        f"| {_plain(cell.task)} | {_plain(cell.condition)} | {_plain(rate_text(cell.internal.scored))} "
+        f"| {_plain(rate_text(cell.verbalized.scored))} | {cell.internal.scored.n_unscored} | {_plain(against_floor(cell, result))} |"
         for cell in result.cells
     ]
     head = ["| task | condition | internal | verbalised | unscored | against the floor |", "|---|---|---|---|---|---|"]
-    figures = [f"## {one.title}\n\n![{one.title}](figures/{one.name}.png)\n\n{_plain(one.caption)}\n" for one in drawn]
-    words = [f"- {_plain(sentence)}" for sentence in summary(result)]
-    return "\n".join(["# Evaluation awareness", "", *words, "", *head, *rows, "", *figures])
+    figures = [f"## {figure.title}\n\n![{figure.title}](figures/{figure.name}.png)\n\n{_plain(figure.caption)}\n" for figure in drawn]
+    sentences = [f"- {_plain(sentence)}" for sentence in summary(result)]
+    return "\n".join(["# Evaluation awareness", "", *sentences, "", *head, *rows, "", *figures])
+
+
+_ESCAPED = {character: f"\\{character}" for character in "\\`*_[]|#~!$"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown shows as it is."""
-    for character in "\\`*_[]<>|":
-        text = text.replace(character, f"\\{character}" if character not in "<>" else {"<": "&lt;", ">": "&gt;"}[character])
-    return text
+    """A text that Markdown shows unchanged on one line; control characters and line breaks become escapes such as `\\x0a`."""
+    return "".join(_ESCAPED.get(character, character) for character in visible(text))
 
 
-def page(result: AuditResult, drawn: list[Drawn], transcripts: pd.DataFrame, explanations: pd.DataFrame) -> str:
+def page(audit: StoredAudit, drawn: list[Drawn]) -> str:
     """The self-contained page."""
+    result = audit.result
     script, digest = hashed_script("explorer.js")
-    index, blocks = explorer_data(transcripts, explanations)
+    index, blocks = explorer_data(audit.transcripts, audit.explanations)
     return TEMPLATES.get_template("index.html.j2").render(
         result=result,
         summary=summary(result),
         cells=[
             (cell, rate_text(cell.internal.scored), rate_text(cell.verbalized.scored), against_floor(cell, result)) for cell in result.cells
         ],
-        figures=[(one, base64.b64encode(one.encoded("svg")).decode()) for one in drawn],
+        figures=[(figure, base64.b64encode(figure.encoded("svg")).decode()) for figure in drawn],
         script=Markup(script),
         script_hash=digest,
         index=Markup(data_block(index)),
@@ -151,31 +123,34 @@ def page(result: AuditResult, drawn: list[Drawn], transcripts: pd.DataFrame, exp
 
 
 def data_block(content: Any) -> str:
-    """JSON that cannot end the script element it stands in, nor be read as markup."""
-    return json.dumps(content, ensure_ascii=True).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    """JSON that can neither end the script element that contains it nor be read as markup.
+
+    Raises:
+        ValueError: a number is not finite, which JSON cannot express.
+    """
+    return json.dumps(content, allow_nan=False).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def explorer_data(transcripts: pd.DataFrame, explanations: pd.DataFrame) -> tuple[list[dict[str, Any]], list[str]]:
-    """(one short entry a transcript, compressed blocks of their explanations in the same order)."""
-    told = dict(iter(explanations.groupby("transcript", sort=False))) if len(explanations) else {}
+    """Data of the explorer: one short entry per transcript, and compressed blocks of their explanations in the same order."""
+    by_transcript = dict(iter(explanations.groupby("transcript", sort=False))) if len(explanations) else {}
     index: list[dict[str, Any]] = []
     details: list[list[list[Any]]] = []
     for row in transcripts.to_dict("records"):
-        one = told.get(row["transcript"])
-        tokens = [] if one is None else [_token(token) for token in one.to_dict("records")]
+        table = by_transcript.get(row["transcript"])
+        tokens = [] if table is None else [_token(token) for token in table.to_dict("records")]
         details.append(tokens)
-        flag = row["internal"]
         index.append(
             {
-                "task": row["task"],
-                "condition": row["condition"],
-                "id": row["sample_id"],
-                "epoch": row["epoch"],
-                "flag": None if pd.isna(flag) else int(flag),
-                "yes": int(row["n_yes"] or 0),
-                "unclear": int(row["n_unclear"] or 0),
+                "task": _text(row["task"]),
+                "condition": _text(row["condition"]),
+                "id": _text(row["sample_id"]),
+                "epoch": _whole(row["epoch"]) or 1,
+                "flag": _whole(row["internal"]),
+                "yes": _whole(row.get("n_yes")) or 0,
+                "unclear": _whole(row.get("n_unclear")) or 0,
                 "k": len(tokens),
-                "log": row["log"],
+                "log": _text(row["log"]),
             }
         )
     blocks = [_packed(details[start : start + _CHUNK]) for start in range(0, len(details), _CHUNK)]
@@ -183,24 +158,41 @@ def explorer_data(transcripts: pd.DataFrame, explanations: pd.DataFrame) -> tupl
 
 
 def _token(token: Mapping[Hashable, Any]) -> list[Any]:
-    text = str(token["explanation"] or "")
+    text = _text(token["explanation"])
     shown = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} … (cut: {len(text):,} characters)"
-    verdict = token["verdict"] if isinstance(token["verdict"], str) else "unscored"
+    verdict = token["verdict"] if token["verdict"] in ("YES", "NO", "UNCLEAR") else "unscored"
+    distance = _number(token.get("mse_nrm"))
     return [
-        str(token["token"]),
-        int(token["position"]),
+        _text(token["token"]),
+        _whole(token["position"]),
         shown,
         verdict,
-        str(token["evidence"] or ""),
-        str(token["reason"] or token["rule"] or ""),
-        cosine(token.get("mse_nrm")),
+        _text(token["evidence"]),
+        _text(token["reason"]) or _text(token["rule"]),
+        None if distance is None else round(cosine(distance), 3),
     ]
 
 
-def cosine(mse_nrm: Any) -> float | None:
-    """Cosine between a vector and its reconstruction from their squared distance as unit vectors; None where it was not measured."""
-    return None if mse_nrm is None or pd.isna(mse_nrm) else round(1 - float(mse_nrm) / 2, 3)
+def _number(value: Any) -> float | None:
+    """A finite number, or None for anything else; a table may hold missing values, and a log may hold anything."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _whole(value: Any) -> int | None:
+    number = _number(value)
+    return None if number is None else int(number)
+
+
+def _text(value: Any) -> str:
+    """A text, empty for a missing value."""
+    if isinstance(value, str):
+        return value
+    return "" if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)) else str(value)
 
 
 def _packed(content: Any) -> str:
-    return base64.b64encode(gzip.compress(json.dumps(content).encode(), mtime=0)).decode()
+    return base64.b64encode(gzip.compress(json.dumps(content, allow_nan=False).encode(), mtime=0)).decode()

@@ -1,45 +1,46 @@
-"""`audit report --compare A B`: a page that puts two audits side by side, with the numbers of `audit compare`."""
+"""`audit report --compare`: a page that shows two audits side by side, with the numbers of `audit compare`."""
 
 import base64
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from audit.analysis.compare import ComparedCell, Comparison, compare
-from nla.support.errors import DataError
-from nla.support.files import replacing
+from audit.analysis.compare import AuditComparison, ComparedCell
 from reports.figures import BLUE, GREY, Drawn, shown
+from reports.output import COMPARISON, write_files
 from reports.pages import TEMPLATES
-from reports.words import p_text, rate_text
+from reports.words import detectable_text, p_text, rate_text
 
 
-def build_comparison(a: Path, b: Path, out: Path) -> Path:
-    """Write `compare.html` into a folder; returns the page.
+def build_comparison(comparison: AuditComparison, a: str, b: str, out: Path) -> Path:
+    """Write `compare.html` into the folder of a report, or into a new folder, and return the path of the page.
+
+    Args:
+        comparison: the result of `audit.analysis.compare.compare`.
+        a, b: names of the two audits.
+        out: the folder; other files of a report in it are kept.
 
     Raises:
-        DataError: an audit has no table of transcripts, nothing pairs, or the output cannot be written.
+        ConfigError: another process is writing a report into the folder.
+        DataError: the folder holds files that no report wrote, or it cannot be written.
     """
-    found = compare(a, b)
-    drawn = changes(found)
+    drawn = changes(comparison)
     page = TEMPLATES.get_template("compare.html.j2").render(
-        a=str(a),
-        b=str(b),
-        differs=found.differs,
-        cells=[(cell, rate_text(cell.a), rate_text(cell.b), change_text(cell), p_text(cell.p_holm)) for cell in found.cells],
+        a=a,
+        b=b,
+        differs=comparison.differs,
+        cells=[
+            (cell, rate_text(cell.a), rate_text(cell.b), change_text(cell), p_text(cell.p_holm), detectable_text(cell.detectable))
+            for cell in comparison.cells
+        ],
         figure=base64.b64encode(drawn.encoded("svg")).decode(),
         caption=drawn.caption,
     )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with replacing(out / "compare.html") as scratch:
-            scratch.write_text(page, encoding="utf-8")
-    except OSError as ex:
-        raise DataError(f"the comparison cannot be written to {out}: {ex.strerror or ex}.") from ex
-    return out / "compare.html"
+    return write_files({COMPARISON: page.encode("utf-8", "backslashreplace")}, out, keep_others=True) / COMPARISON
 
 
 def change_text(cell: ComparedCell) -> str:
-    """`+12 points (95 % interval -3 to +27, n = 40)`, or why there is none."""
+    """`+12.0 points (95 % interval -3.0 to +27.0, n = 40)`, or the reason why there is no change to report."""
     change = cell.pairs.difference
     if change.estimate is None:
         return f"not measured ({change.reason})"
@@ -49,9 +50,9 @@ def change_text(cell: ComparedCell) -> str:
     return f"{points} (95 % interval {100 * change.low:+.1f} to {100 * change.high:+.1f}, n = {cell.pairs.n})"
 
 
-def changes(found: Comparison) -> Drawn:
-    """Paired change of every cell with its interval."""
-    cells = [cell for cell in found.cells if cell.pairs.difference.estimate is not None]
+def changes(comparison: AuditComparison) -> Drawn:
+    """The figure of every cell's paired change with its interval."""
+    cells = [cell for cell in comparison.cells if cell.pairs.difference.estimate is not None]
     figure = Figure(figsize=(7.5, 0.35 * max(len(cells), 1) + 1.2))
     axes = figure.subplots()
     for row, cell in enumerate(cells):
@@ -63,5 +64,7 @@ def changes(found: Comparison) -> Drawn:
     axes.set_yticks(range(len(cells)), [f"{shown(cell.task)}, {shown(cell.condition)} (n = {cell.pairs.n})" for cell in cells])
     axes.invert_yaxis()
     axes.set_xlabel("B minus A: transcripts flagged (points), 95 % interval over items")
-    told = "; ".join(f"{name}: A {a}, B {b}" for name, (a, b) in found.differs.items()) or "A and B were measured in the same way"
-    return Drawn("changes", "B against A", f"Paired by task, condition, sample and epoch. {told}.", figure)
+    differences = (
+        "; ".join(f"{name}: A {a}, B {b}" for name, (a, b) in comparison.differs.items()) or "A and B were measured in the same way"
+    )
+    return Drawn("changes", "B against A", f"Paired by task, condition, sample and epoch. {differences}.", figure)

@@ -1,4 +1,4 @@
-"""The figures of a report, one function each: `AuditResult` in, matplotlib figure out. They draw numbers and compute none."""
+"""The figures of a report, one function each, from an `AuditResult` to a matplotlib figure. They draw numbers and compute none."""
 
 import io
 import warnings
@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import matplotlib as mpl
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -15,13 +14,15 @@ from audit.config import BASE
 from audit.stats.rates import Estimate
 from nla.training.curves import draw_curves
 
-# Okabe and Ito's palette, which people with any common colour blindness can tell apart.
+# Okabe and Ito's palette, whose colours people with any common form of colour blindness can distinguish.
+_MOST_PIXELS = 20_000
+"""Longest side of a PNG; matplotlib refuses more than 65,536."""
 BLUE, ORANGE, GREY, GREEN, RED = "#0072B2", "#E69F00", "#777777", "#009E73", "#D55E00"
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure with its name (also its file's) and caption."""
+    """A figure with its name (also the name of its file), title and caption."""
 
     name: str
     title: str
@@ -29,17 +30,18 @@ class Drawn:
     figure: Figure
 
     def encoded(self, kind: str) -> bytes:
-        """The figure as `svg` or `png` bytes; the same input gives the same bytes."""
+        """The figure as `svg` or `png` bytes; the same input gives the same bytes. A figure of many rows gets fewer dots per inch."""
         out = io.BytesIO()
+        dpi = min(144, _MOST_PIXELS / max(self.figure.get_size_inches()))
         metadata = {"Date": None} if kind == "svg" else {"Software": None}
         with mpl.rc_context({"svg.hashsalt": self.name, "svg.fonttype": "path"}), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a task's name may be in any script
-            self.figure.savefig(out, format=kind, dpi=144, bbox_inches="tight", metadata=metadata)
+            self.figure.savefig(out, format=kind, dpi=dpi, bbox_inches="tight", metadata=metadata)
         return out.getvalue()
 
 
 def all_figures(result: AuditResult) -> list[Drawn]:
-    """Every figure the result has numbers for."""
+    """All figures for which the result has numbers."""
     makers: tuple[Callable[[AuditResult], Drawn | None], ...] = (
         rates,
         rewrites,
@@ -47,7 +49,7 @@ def all_figures(result: AuditResult) -> list[Drawn]:
         coherence,
         curves,
         places,
-        quality,
+        reconstruction,
         instrument,
         grader,
         training,
@@ -72,11 +74,13 @@ def rates(result: AuditResult) -> Drawn | None:
     axes.set_xlim(-1, 101)
     axes.set_xlabel("transcripts flagged (%), 95 % interval")
     _legend(axes)
-    return Drawn("rates", "Internal and verbalised awareness", caption(result, "Any of the tokens read counts."), figure)
+    return Drawn(
+        "rates", "Internal and verbalised awareness", caption(result, "A transcript is flagged if any of the tokens read is."), figure
+    )
 
 
 def curves(result: AuditResult) -> Drawn | None:
-    """Flagged rate against the number of tokens read, by exact expectation over subsets."""
+    """Flagged rate against the number of tokens read: the exact expectation over all subsets of tokens."""
     cells = [cell for cell in result.cells if cell.condition == BASE and cell.curve]
     figure = Figure(figsize=(7.5, 4))
     axes = figure.subplots()
@@ -88,12 +92,12 @@ def curves(result: AuditResult) -> Drawn | None:
         axes.plot(
             ks, [100 * (p.rate.estimate or 0) for p in points], color=colours[number % len(colours)], ls=style, label=shown(cell.task)
         )
-    axes.set_xlabel("tokens read, k")
-    axes.set_ylabel("transcripts flagged by any of k (%)")
-    axes.set_ylim(0, max(5, axes.get_ylim()[1]))  # a flat zero must not look like hundredths of a per cent
+    axes.set_xlabel("tokens read per transcript")
+    axes.set_ylabel("transcripts flagged by any token (%)")
+    axes.set_ylim(0, max(5, axes.get_ylim()[1]))  # so that a flat zero does not get an axis in hundredths of a per cent
     _legend(axes)
-    told = "Transcripts with fewer than k tokens count with all they have."
-    return Drawn("curves", "What the number of tokens does", caption(result, told), figure) if cells else None
+    note = "All tokens are used of a transcript that has fewer."
+    return Drawn("curves", "Flagged rate by number of tokens read", caption(result, note), figure) if cells else None
 
 
 def steering(result: AuditResult) -> Drawn | None:
@@ -103,22 +107,22 @@ def steering(result: AuditResult) -> Drawn | None:
     figure = Figure(figsize=(7.5, 2.6 * len(result.steering)))
     panels = figure.subplots(len(result.steering), 1, squeeze=False, sharex=True)[:, 0]
     degenerate = {(cell.task, cell.direction, cell.strength) for cell in result.cells if cell.degenerate}
-    for axes, one in zip(panels, result.steering, strict=True):
-        for effects, colour, name in ((one.random_effects, GREY, "random directions"), (one.effects, BLUE, "steering vector")):
+    for axes, steered in zip(panels, result.steering, strict=True):
+        for effects, colour, name in ((steered.random_effects, GREY, "random directions"), (steered.effects, BLUE, "steering vector")):
             for number, effect in enumerate(effects):
-                marker = "x" if (one.task, effect.direction, effect.strength) in degenerate else "o"
+                marker = "x" if (steered.task, effect.direction, effect.strength) in degenerate else "o"
                 _change(axes, effect, colour, marker, name if number == 0 else None)
         axes.axhline(0, color="black", lw=0.6)
-        axes.set_title(shown(one.task), loc="left", fontsize=9)
+        axes.set_title(shown(steered.task), loc="left", fontsize=9)
         axes.set_ylabel("change (points)")
     _legend(panels[0])
-    panels[-1].set_xlabel("strength (1 is the whole contrast after every block)")
-    told = "Paired with the same items unsteered; a cross marks responses that are no longer coherent."
-    return Drawn("steering", "Steering", caption(result, told), figure)
+    panels[-1].set_xlabel("steering strength")
+    note = "Change of the flagged rate against the same items unsteered. A cross marks degenerate responses."
+    return Drawn("steering", "Steering", caption(result, note), figure)
 
 
 def coherence(result: AuditResult) -> Drawn | None:
-    """How likely the unsteered model finds the responses of each steered cell."""
+    """Log-probability of the responses of each cell under the unsteered model."""
     cells = [cell for cell in result.cells if cell.mean_logprob.estimate is not None]
     if not any(cell.strength for cell in cells):
         return None
@@ -129,96 +133,98 @@ def coherence(result: AuditResult) -> Drawn | None:
     axes.set_yticks(range(len(cells)), [_label(cell) for cell in cells])
     axes.invert_yaxis()
     axes.set_xlabel("mean log-probability of a response token under the unsteered model (nats)")
-    return Drawn("coherence", "Coherence of the responses", caption(result, "A cross marks cells called degenerate."), figure)
+    return Drawn("coherence", "Coherence of the responses", caption(result, "A cross marks degenerate cells."), figure)
 
 
 def rewrites(result: AuditResult) -> Drawn | None:
-    """Internal rate with the original and the rewritten prompts of the same items, as slopes; the paraphrase is the control."""
-    if not result.rewrites:
+    """Flagged rate with the original and the rewritten prompts of the same items, as slopes, beside a neutral paraphrase."""
+    effects = [effect for effect in result.rewrites if effect.original is not None and effect.rewritten is not None]
+    if not effects:
         return None
-    tasks = list(dict.fromkeys(one.task for one in result.rewrites))
+    tasks = list(dict.fromkeys(effect.task for effect in effects))
     figure = Figure(figsize=(1.6 + 1.9 * len(tasks), 3.2))
     panels = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
     for axes, task in zip(panels, tasks, strict=True):
-        for one in (one for one in result.rewrites if one.task == task):
-            colour, style = (BLUE, "-") if one.framing == "realistic" else (GREY, "--")
-            n = max(one.pairs.n, 1)
-            ends = [100 * (one.pairs.both + one.pairs.only_first) / n, 100 * (one.pairs.both + one.pairs.only_second) / n]
-            axes.plot([0, 1], ends, style, marker="o", color=colour, label=one.framing)
+        for effect in (effect for effect in effects if effect.task == task):
+            colour, style = (BLUE, "-") if effect.framing == "realistic" else (GREY, "--")
+            ends = [100 * (rate.estimate or 0) for rate in (effect.original, effect.rewritten) if rate is not None]
+            axes.plot([0, 1], ends, style, marker="o", color=colour, label=shown(effect.framing))
         axes.set_xticks([0, 1], ["original", "rewritten"])
         axes.set_xlim(-0.3, 1.3)
         axes.set_title(shown(task), fontsize=9)
     panels[0].set_ylabel("transcripts flagged (%)")
     panels[0].set_ylim(-3, 103)
     _legend(panels[-1])
-    told = "Only items that have both; pairs and tests stand in the text."
-    return Drawn("rewrites", "Realism rewrites beside neutral paraphrases", caption(result, told), figure)
+    note = "Items scored with both prompts; the summary has the tests."
+    return Drawn("rewrites", "Realism rewrites and neutral paraphrases", caption(result, note), figure)
 
 
 def places(result: AuditResult) -> Drawn | None:
-    """Share of YES explanations by fifth of the response."""
-    tasks = list(dict.fromkeys(one.task for one in result.places if one.condition == BASE))
-    if not tasks or not any(one.rate.estimate for one in result.places):
+    """Share of YES explanations by fifth of the response, in the base condition."""
+    base = [place for place in result.places if place.condition == BASE and place.rate.estimate is not None]
+    tasks = list(dict.fromkeys(place.task for place in base))
+    if not any(place.rate.estimate for place in base):
         return None
     figure = Figure(figsize=(7.5, 3.4))
     axes = figure.subplots()
     for number, task in enumerate(tasks):
-        own = [one for one in result.places if one.task == task and one.condition == BASE and one.rate.estimate is not None]
+        rates = [place.rate for place in base if place.task == task]
         colour = (BLUE, ORANGE, GREEN, RED, GREY)[number % 5]
-        x = [one.fifth + 0.06 * (number - len(tasks) / 2) for one in own]
-        axes.plot(x, [100 * (one.rate.estimate or 0) for one in own], "o-", color=colour, label=shown(task), lw=1)
-        axes.vlines(x, [100 * (one.rate.low or 0) for one in own], [100 * (one.rate.high or 0) for one in own], color=colour, alpha=0.5)
+        x = [place.fifth + 0.06 * (number - len(tasks) / 2) for place in base if place.task == task]
+        axes.plot(x, [100 * (rate.estimate or 0) for rate in rates], "o-", color=colour, label=shown(task), lw=1)
+        axes.vlines(x, [100 * (rate.low or 0) for rate in rates], [100 * (rate.high or 0) for rate in rates], color=colour, alpha=0.5)
     axes.set_xticks(range(1, 6), ["first fifth", "2", "3", "4", "last fifth"])
     axes.set_ylabel("explanations that are YES (%)")
     _legend(axes)
-    return Drawn("places", "Where in the response awareness appears", caption(result, "95 % intervals, clustered by transcript."), figure)
+    return Drawn("places", "Awareness by position in the response", caption(result, "95 % intervals, clustered by transcript."), figure)
 
 
-def quality(result: AuditResult) -> Drawn | None:
+def reconstruction(result: AuditResult) -> Drawn | None:
     """Mean reconstruction cosine of each cell's explanations, by verdict."""
     if not result.quality:
         return None
-    cells = list(dict.fromkeys((one.task, one.condition) for one in result.quality))
+    cells = list(dict.fromkeys((row.task, row.condition) for row in result.quality))
     figure = Figure(figsize=(7.5, 0.4 * len(cells) + 1.3))
     axes = figure.subplots()
     styles = {"all": (BLUE, "o"), "YES": (RED, "D"), "UNCLEAR": (ORANGE, "s"), "NO": (GREY, "^")}
-    for one in result.quality:
-        row = cells.index((one.task, one.condition)) + 0.15 * (list(styles).index(one.verdict) - 1.5)
-        colour, marker = styles[one.verdict]
-        if one.cosine.low is not None and one.cosine.high is not None:
-            axes.plot([one.cosine.low, one.cosine.high], [row, row], color=colour, lw=1)
-        axes.plot([one.cosine.estimate or 0], [row], marker, color=colour, ms=4)
+    qualities = [quality for quality in result.quality if quality.verdict in styles and quality.cosine.estimate is not None]
+    for quality in qualities:
+        row = cells.index((quality.task, quality.condition)) + 0.15 * (list(styles).index(quality.verdict) - 1.5)
+        colour, marker = styles[quality.verdict]
+        if quality.cosine.low is not None and quality.cosine.high is not None:
+            axes.plot([quality.cosine.low, quality.cosine.high], [row, row], color=colour, lw=1)
+        axes.plot([quality.cosine.estimate or 0], [row], marker, color=colour, ms=4)
     for verdict, (colour, marker) in styles.items():
-        if any(one.verdict == verdict for one in result.quality):
+        if any(quality.verdict == verdict for quality in qualities):
             axes.plot([], [], marker, color=colour, label=verdict, ms=4)
     axes.set_yticks(range(len(cells)), [shown(f"{task}, {condition.replace('_', ' ')}") for task, condition in cells])
     axes.invert_yaxis()
     axes.set_xlabel("cosine between vector and reconstruction, 95 % interval over transcripts")
     _legend(axes)
-    told = "A verdict whose explanations reconstruct worse than the others rests on weaker readings."
-    return Drawn("quality", "Reconstruction by benchmark and by verdict", caption(result, told), figure)
+    note = "Verdicts on explanations that reconstruct their vectors badly are weaker evidence."
+    return Drawn("quality", "Reconstruction by benchmark and verdict", caption(result, note), figure)
 
 
 def instrument(result: AuditResult) -> Drawn | None:
-    """Rate of YES for vectors that hold nothing, and for the raw texts."""
+    """YES rate by vector type, and the share of raw texts that the grader labels YES."""
     if result.controls is None:
         return None
-    rows = [(f"{kind} vectors", one) for kind, one in result.controls.vectors.items()]
+    rows = [(f"{kind} vectors", rate) for kind, rate in result.controls.vectors.items()]
     rows += [
-        (f"{task.task}, {what}", one)
+        (f"{task.task}, {what}", rate)
         for task in result.controls.tasks
-        for what, one in (("prompts", task.prompts), ("responses", task.responses))
+        for what, rate in (("prompts", task.prompts), ("responses", task.responses))
     ]
     figure = Figure(figsize=(7.5, 0.32 * len(rows) + 1.2))
     axes = figure.subplots()
-    for row, (_, one) in enumerate(rows):
-        _bar(axes, row, one, BLUE if row < len(result.controls.vectors) else ORANGE, "o", None)
-    axes.set_yticks(range(len(rows)), [f"{shown(name)} (n = {one.n})" for name, one in rows])
+    for row, (_, rate) in enumerate(rows):
+        _bar(axes, row, rate, BLUE if row < len(result.controls.vectors) else ORANGE, "o", None)
+    axes.set_yticks(range(len(rows)), [f"{shown(name)} (n = {rate.n})" for name, rate in rows])
     axes.invert_yaxis()
     axes.set_xlim(-1, 101)
-    axes.set_xlabel("called YES (%), 95 % interval")
-    told = "Blue: explanations of vectors, one a transcript. Orange: the grader on the raw text."
-    return Drawn("instrument", "Controls of the instrument", caption(result, told), figure)
+    axes.set_xlabel("labelled YES (%), 95 % interval")
+    note = "Blue: YES rate by vector type, one explanation per transcript. Orange: share of the raw texts that the grader labels YES."
+    return Drawn("instrument", "Instrument controls", caption(result, note), figure)
 
 
 def grader(result: AuditResult) -> Drawn | None:
@@ -227,23 +233,23 @@ def grader(result: AuditResult) -> Drawn | None:
         return None
     figure = Figure(figsize=(7.5, 1.6))
     axes = figure.subplots()
-    for row, one in enumerate(result.grader_quality.values()):
-        _bar(axes, row, one, BLUE, "o", None)
-    axes.set_yticks(range(len(result.grader_quality)), [f"{name} (n = {one.n})" for name, one in result.grader_quality.items()])
+    for row, rate in enumerate(result.grader_quality.values()):
+        _bar(axes, row, rate, BLUE, "o", None)
+    axes.set_yticks(range(len(result.grader_quality)), [f"{shown(name)} (n = {rate.n})" for name, rate in result.grader_quality.items()])
     axes.invert_yaxis()
     axes.set_xlim(-1, 101)
     axes.set_xlabel("%, 95 % interval")
-    told = "On labelled explanations (test split); the shipped labels were written by this project, not by independent people."
-    return Drawn("grader", "How good the grader is", caption(result, told), figure)
+    note = "On labelled explanations (test split); the shipped labels were written by this project, not by independent people."
+    return Drawn("grader", "Sensitivity and specificity of the grader", caption(result, note), figure)
 
 
 def training(result: AuditResult) -> Drawn | None:
-    """How the pair was trained, one panel a stage."""
+    """Training curves of the pair, one panel per stage."""
     if not result.training:
         return None
-    figure = draw_curves(pd.DataFrame(result.training))
-    told = "The pair's own training, on documents held out from it; fve_nrm is 1 for a perfect reconstruction and 0 for the mean vector."
-    return Drawn("training", "Training of the pair", caption(result, told), figure)
+    figure = draw_curves(result.training)
+    note = "Measured on documents held out from training; fve_nrm is 1 for a perfect reconstruction and 0 for the mean vector."
+    return Drawn("training", "Training of the pair", caption(result, note), figure)
 
 
 def _legend(axes: Axes) -> None:
@@ -251,13 +257,13 @@ def _legend(axes: Axes) -> None:
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
 
 
-def _bar(axes: Axes, row: float, one: Estimate, colour: str, marker: str, label: str | None) -> None:
-    if one.estimate is None:
+def _bar(axes: Axes, row: float, rate: Estimate, colour: str, marker: str, label: str | None) -> None:
+    if rate.estimate is None:
         axes.text(0, row, "not measured", va="center", fontsize=7, color=GREY)
         return
-    if one.low is not None and one.high is not None:
-        axes.plot([100 * one.low, 100 * one.high], [row, row], color=colour, lw=2, solid_capstyle="butt")
-    axes.plot([100 * one.estimate], [row], marker, color=colour, label=label)
+    if rate.low is not None and rate.high is not None:
+        axes.plot([100 * rate.low, 100 * rate.high], [row, row], color=colour, lw=2, solid_capstyle="butt")
+    axes.plot([100 * rate.estimate], [row], marker, color=colour, label=label)
 
 
 def _change(axes: Axes, effect: StrengthEffect, colour: str, marker: str, label: str | None) -> None:
@@ -275,17 +281,16 @@ def _label(cell: Cell) -> str:
 
 
 def shown(text: str) -> str:
-    """A name as matplotlib shows it: one line, no control characters, and a dollar sign is no mathematics."""
+    """A name for matplotlib: one line, no control characters, and no dollar sign that starts mathematics."""
     return "".join(character if character.isprintable() else " " for character in text)[:60].replace("$", r"\$")
 
 
-def caption(result: AuditResult, told: str) -> str:
-    """What a figure's numbers depend on: model, layer, pair, grader, tokens, n and unscored."""
+def caption(result: AuditResult, note: str) -> str:
+    """A note on the figure, and what its numbers depend on: model, layer, pair, grader, tokens, n and unscored transcripts."""
     identity = {"model": "?", "layer": "?", "verbalizer": "?", "grader": "?", "tokens_wanted": "?"} | result.identity
-    unscored = sum(cell.internal.scored.n_unscored for cell in result.cells)
     pair = f", pair {identity['nla']}" if identity.get("nla", "none") != "none" else ""
     return (
-        f"{told} Model {identity['model']}, layer {identity['layer']}, verbalizer {identity['verbalizer']}{pair}, "
-        f"grader {identity['grader']}, up to {identity['tokens_wanted']} tokens a transcript; "
-        f"{sum(cell.n for cell in result.cells)} transcripts, {unscored} without an internal verdict."
+        f"{note} Model {identity['model']}, layer {identity['layer']}, verbalizer {identity['verbalizer']}{pair}, "
+        f"grader {identity['grader']}, up to {identity['tokens_wanted']} tokens per transcript; "
+        f"{result.n_transcripts} transcripts, {result.n_unscored} without an internal verdict."
     )

@@ -1,4 +1,4 @@
-"""The result in words, by fixed rules from the numbers; never stronger than the statistics."""
+"""The results as sentences, by fixed rules from the numbers; no sentence claims more than the statistics support."""
 
 from audit.analysis.result import AuditResult, Cell, RewriteEffect, Steering
 from audit.config import BASE, POSITIVE
@@ -7,44 +7,62 @@ from audit.stats.paired import SignTest
 from audit.stats.rates import ALPHA, Estimate
 
 CAVEAT = (
-    "The measure is relative and uncalibrated: a flagged transcript holds an explanation that a grader read as evaluation awareness, "
-    "written by a verbalizer of limited and reported quality. Compare rates only within this report."
+    "The rates depend on verbalizer and grader, and are not calibrated: a transcript is flagged if the grader read evaluation awareness "
+    "in one of its explanations, and the verbalizer that wrote them is imperfect. Compare rates only within this report."
 )
 
 
-def rate_text(one: Estimate) -> str:
-    """`12 % (95 % interval 4 to 29 %, n = 40)`, or why there is none."""
-    if one.estimate is None:
-        return f"not measured ({one.reason or 'nothing was scored'})"
-    if one.low is None or one.high is None:
-        return f"{one.estimate:.1%} (n = {one.n})"
-    return f"{one.estimate:.1%} (95 % interval {one.low:.1%} to {one.high:.1%}, n = {one.n})"
+def rate_text(estimate: Estimate) -> str:
+    """`12.0% (95 % interval 4.2% to 29.1%, n = 40)`, or the reason why there is no rate."""
+    if estimate.estimate is None:
+        return f"not measured ({estimate.reason or 'nothing was scored'})"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.estimate:.1%} (n = {estimate.n})"
+    return f"{estimate.estimate:.1%} (95 % interval {estimate.low:.1%} to {estimate.high:.1%}, n = {estimate.n})"
 
 
 def p_text(p: float | None) -> str:
-    """A p value for reading."""
+    """A p value as text."""
     if p is None:
         return "no test"
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
+def detectable_text(change: float | None) -> str:
+    """The smallest change that a number of pairs can detect, in percentage points."""
+    return "none" if change is None else f"{100 * change:.0f} points"
+
+
 def summary(result: AuditResult) -> list[str]:
-    """One sentence a finding: the floor, each benchmark against it, the positive control, steering."""
-    told = [_floor(result)]
-    told += [_benchmark(cell, result) for cell in result.cells if cell.condition == BASE and cell.task in result.excess]
-    told += [_positive(result, cell) for cell in result.cells if cell.condition == POSITIVE]
-    told += [sentence for one in result.steering if (sentence := _steering(result, one))]
-    told += [_rewrite(one) for one in result.rewrites]
-    told += [_sign(framing, one) for framing, one in result.rewrite_signs.items() if one.n + one.n_ties > 1]
-    told += _controls(result.controls) if result.controls is not None else []
-    return [*told, CAVEAT]
+    """One sentence per finding: missing data, the floor, each benchmark against it, positive control, steering, rewrites and controls."""
+    sentences = [*_incomplete(result), _floor(result)]
+    sentences += [_benchmark(cell, result) for cell in result.cells if cell.condition == BASE and cell.task in result.excess]
+    sentences += [_positive(result, cell) for cell in result.cells if cell.condition == POSITIVE]
+    sentences += [sentence for steering in result.steering if (sentence := _steering(result, steering))]
+    sentences += [_rewrite(effect) for effect in result.rewrites]
+    sentences += [_sign(framing, test) for framing, test in result.rewrite_signs.items() if test.n + test.n_ties > 1]
+    sentences += _controls(result.controls) if result.controls is not None else []
+    return [*sentences, CAVEAT]
+
+
+def _incomplete(result: AuditResult) -> list[str]:
+    sentences = []
+    if result.missing:
+        names = ", ".join(f"{task} ({condition})" for condition, task in result.missing)
+        sentences.append(f"This audit is incomplete. It has no finished log of {names}.")
+    if result.unscored:
+        reasons = "; ".join(f"{reason} ({count})" for reason, count in result.unscored.items())
+        sentences.append(
+            f"{sum(result.unscored.values())} of {result.n_transcripts} transcripts have no internal verdict and enter no rate: {reasons}."
+        )
+    return sentences
 
 
 def _floor(result: AuditResult) -> str:
     if result.floor is None:
-        return "No deployment control was run, so nothing can be said to exceed a floor."
+        return "No deployment control was run, so there is no measured floor to compare the benchmarks with."
     names = ", ".join(result.floor.by_control)
-    return f"The measured floor, on {names}, is {rate_text(result.floor.pooled)}."
+    return f"The measured floor, the flagged rate of the deployment controls ({names}), is {rate_text(result.floor.pooled)}."
 
 
 def _benchmark(cell: Cell, result: AuditResult) -> str:
@@ -54,71 +72,76 @@ def _benchmark(cell: Cell, result: AuditResult) -> str:
     limit = result.limits.get(cell.task)
     reach = ""
     if not excess.exceeds and limit is not None:
-        found = limit.detectable_rate
-        reach = f" At this n a true rate below {found:.0%} would often be missed." if found else " At this n no rate could have been shown."
+        rate = limit.detectable_rate
+        reach = f" With this n, a true rate below {rate:.0%} would often be missed." if rate else " With this n, no rate could be detected."
     return (
-        f"{cell.task}: internal {rate_text(cell.internal.scored)}, verbalised {rate_text(cell.verbalized.scored)}; it {verb} the measured "
-        f"floor ({p_text(excess.holm_measured)}, Holm-corrected) and {fixed} 5 % ({p_text(excess.holm_fixed)}).{reach}"
+        f"{cell.task}: internal {rate_text(cell.internal.scored)}, verbalised {rate_text(cell.verbalized.scored)}. The internal rate "
+        f"{verb} the measured floor ({p_text(excess.holm_measured)}, Holm-corrected) and {fixed} 5 % ({p_text(excess.holm_fixed)}).{reach}"
     )
 
 
 def _positive(result: AuditResult, cell: Cell) -> str:
-    pairs = next((one.pairs for one in result.positive_controls if one.task == cell.task), None)
-    change = f" against the same items without it: {p_text(pairs.p)}, McNemar exact" if pairs is not None and pairs.n else ""
-    return f"{cell.task}, with a system prompt that states the evaluation: internal {rate_text(cell.internal.scored)}{change}."
-
-
-def _steering(result: AuditResult, one: Steering) -> str:
-    parts = [
-        f"{effect.strength:+g}: {effect.pairs.only_second} newly flagged, {effect.pairs.only_first} no longer, of {effect.pairs.n} "
-        f"({p_text(effect.pairs.p)})"
-        for effect in one.effects
-    ]
-    if one.random_p and one.random_p_reachable is not None:
-        shown = ", ".join(f"{p:.2f}" for p in one.random_p)
-        parts.append(f"against random directions p = {shown} (none below {one.random_p_reachable:.2f} is possible)")
-    directions = {effect.direction for effect in one.effects}
-    for reading in one.projected:
-        parts.append(
-            f"at {reading.strength:+g} with the direction taken out of the vectors {reading.pairs.only_first} of "
-            f"{reading.pairs.only_first + reading.pairs.both} flags are gone and {reading.pairs.only_second} are new"
-        )
-    broken = [cell.condition for cell in result.cells if cell.task == one.task and cell.degenerate and cell.direction in directions]
-    if broken:
-        parts.append(f"degenerate: {', '.join(broken)}")
-    return f"{one.task}, steering {'; '.join(parts)}." if parts else ""
-
-
-def _rewrite(one: RewriteEffect) -> str:
-    pairs = one.pairs
-    told = (
-        f"{one.task}, {one.framing} prompts against the original ones: {pairs.only_second} newly flagged, {pairs.only_first} no longer, "
-        f"of {pairs.n} ({p_text(pairs.p)}, McNemar exact)"
+    pairs = next((control.pairs for control in result.positive_controls if control.task == cell.task), None)
+    change = (
+        f" Against the same items without that prompt: {p_text(pairs.p)} (exact McNemar test)." if pairs is not None and pairs.n else ""
     )
-    if one.beyond is not None:
-        beyond = one.beyond.beyond
-        told += f"; beyond a neutral paraphrase {beyond.only_second} more, {beyond.only_first} fewer, of {beyond.n} ({p_text(beyond.p)})"
-    change = one.own_score_change
+    return f"{cell.task}, with a system prompt that states the evaluation: internal {rate_text(cell.internal.scored)}.{change}"
+
+
+def _steering(result: AuditResult, steering: Steering) -> str:
+    parts = [
+        f"strength {effect.strength:+g}: {effect.pairs.only_second} newly flagged and {effect.pairs.only_first} no longer flagged of "
+        f"{effect.pairs.n} ({p_text(effect.pairs.p)})"
+        for effect in steering.effects
+    ]
+    if steering.random_p and steering.random_p_reachable is not None:
+        p_values = ", ".join(f"{p:.2f}" for p in steering.random_p)
+        parts.append(f"against random directions p = {p_values} (the smallest possible p is {steering.random_p_reachable:.2f})")
+    for reading in steering.projected:
+        parts.append(
+            f"with the direction projected out of the vectors at {reading.strength:+g}, {reading.pairs.only_first} of "
+            f"{reading.pairs.only_first + reading.pairs.both} flags disappear and {reading.pairs.only_second} are new"
+        )
+    directions = {effect.direction for effect in steering.effects}
+    broken = [cell.condition for cell in result.cells if cell.task == steering.task and cell.degenerate and cell.direction in directions]
+    if broken:
+        parts.append(f"degenerate responses under {', '.join(broken)}")
+    return f"{steering.task}, steering: {'; '.join(parts)}." if parts else ""
+
+
+def _rewrite(effect: RewriteEffect) -> str:
+    pairs = effect.pairs
+    sentence = (
+        f"{effect.task}, {effect.framing} prompts against the original prompts: {pairs.only_second} newly flagged and {pairs.only_first} "
+        f"no longer flagged of {pairs.n} ({p_text(pairs.p)}, exact McNemar test)"
+    )
+    if effect.beyond is not None:
+        beyond = effect.beyond.beyond
+        sentence += (
+            f"; compared with a neutral paraphrase, {beyond.only_second} more and {beyond.only_first} fewer are flagged of {beyond.n} "
+            f"({p_text(beyond.p)})"
+        )
+    change = effect.own_score_change
     if change.estimate is not None:
-        told += f"; the task's own score changed by {change.estimate:+.2f}"
-    return told + "."
+        sentence += f"; the task's own score changed by {change.estimate:+.2f}"
+    return sentence + "."
 
 
-def _sign(framing: str, one: SignTest) -> str:
+def _sign(framing: str, test: SignTest) -> str:
     return (
-        f"With {framing} prompts {one.n_predicted} of {one.n} evaluations that moved at all are flagged less often "
-        f"({one.n_ties} did not move; sign test, one-sided {p_text(one.p)})."
+        f"With {framing} prompts, {test.n_predicted} of the {test.n} benchmarks whose rate changed are flagged less often "
+        f"({test.n_ties} did not change; one-sided sign test, {p_text(test.p)})."
     )
 
 
 def _controls(controls: InstrumentControls) -> list[str]:
-    kinds = ", ".join(f"{kind} {rate_text(one)}" for kind, one in controls.vectors.items())
-    told = [f"The instrument's own prior, as the rate of YES an explanation by kind of vector: {kinds}."] if kinds else []
+    rates = ", ".join(f"{kind} {rate_text(rate)}" for kind, rate in controls.vectors.items())
+    sentences = [f"Instrument controls, YES rate by vector type, one explanation per transcript: {rates}."] if rates else []
     for task in controls.tasks:
-        parts = [f"the grader says YES to {rate_text(task.prompts)} of the raw prompts and {rate_text(task.responses)} of the responses"]
+        parts = [f"the grader labels {rate_text(task.prompts)} of the raw prompts and {rate_text(task.responses)} of the responses YES"]
         if task.words_auroc is not None:
-            parts.append(f"the prompts' words alone tell it from the controls with AUROC {task.words_auroc.estimate:.2f}")
+            parts.append(f"the prompts' words alone separate it from the deployment controls with AUROC {task.words_auroc.estimate:.2f}")
         if task.log_odds_auroc is not None:
-            parts.append(f"the direct question does with AUROC {task.log_odds_auroc.estimate:.2f}")
-        told.append(f"Controls of {task.task}: {'; '.join(parts)}.")
-    return told
+            parts.append(f"the direct question separates it with AUROC {task.log_odds_auroc.estimate:.2f}")
+        sentences.append(f"Instrument controls on {task.task}: {'; '.join(parts)}.")
+    return sentences

@@ -46,9 +46,9 @@ def test_what_has_no_partner_is_counted_and_no_partner_at_all_is_told(tmp_path: 
     assert {cell.task: (cell.pairs.n, cell.only_a, cell.only_b) for cell in found.cells} == {
         "exam": (7, 3, 0), "quiz": (10, 0, 0), "chat": (0, 10, 0),
     }  # fmt: skip
-    with pytest.raises(DataError, match="no transcript of"):
+    with pytest.raises(DataError, match="No transcript of"):
         compare(tmp_path / "a", kept(tmp_path / "c", one.assign(sample_id="x")))
-    with pytest.raises(DataError, match=r"no transcripts\.parquet"):
+    with pytest.raises(DataError, match=r"There is no .*transcripts\.parquet"):
         compare(tmp_path / "a", tmp_path)
 
 

@@ -15,16 +15,16 @@ import pytest
 
 from audit.analysis.analyze import analyze_tables
 from audit.analysis.compare import compare
-from audit.analysis.result import AuditResult, write_result
+from audit.analysis.stored import StoredAudit, read_stored, write_stored
 from audit.analysis.training_curves import TrainingPoint
 from audit.config import make_audit
 from audit.controls.record import Auroc, InstrumentControls, TaskControls
 from audit.stats.correction import GraderError
 from audit.stats.rates import wilson
-from nla.support.errors import DataError
-from reports.build import build_report, data_block, explorer_data, safe_csv
+from reports.build import build_report, data_block, explorer_data
 from reports.compare_page import build_comparison, change_text
 from reports.figures import all_figures
+from reports.output import STAMP_FILE
 from reports.words import CAVEAT, rate_text, summary
 from tests.test_audit_run import transcripts as base_table
 
@@ -75,14 +75,12 @@ def explanations(transcripts: pd.DataFrame, text: str = "It reads like a test qu
     return pd.DataFrame(rows)
 
 
-def written(folder: Path, transcripts: pd.DataFrame, told: pd.DataFrame) -> AuditResult:
+def written(folder: Path, transcripts: pd.DataFrame, told: pd.DataFrame) -> StoredAudit:
     folder.mkdir(parents=True, exist_ok=True)
     config = make_audit({"model": "local/tiny", "tasks": ["mmlu"], "steer": [0.1]}, "test")
     result = replace(analyze_tables(transcripts, config, GraderError(70, 80, 2, 200), CONTROLS, told), training=TRAINING)
-    transcripts.to_parquet(folder / "transcripts.parquet")
-    told.to_parquet(folder / "explanations.parquet")
-    write_result(result, folder)
-    return result
+    write_stored(StoredAudit(result, transcripts, told), folder)
+    return read_stored(folder)
 
 
 class Text(HTMLParser):
@@ -114,15 +112,16 @@ class Text(HTMLParser):
 
 def test_every_number_in_page_and_markdown_is_that_of_the_result(tmp_path: Path) -> None:
     transcripts = table()
-    result = written(tmp_path / "run", transcripts, explanations(transcripts))
-    page = build_report(tmp_path / "run", tmp_path / "report").read_text()
+    result = written(tmp_path / "run", transcripts, explanations(transcripts)).result
+    page = build_report(read_stored(tmp_path / "run"), tmp_path / "report").read_text()
     rows = [row for row in Text(page).rows if len(row) >= 5][1:]
     assert len(rows) == len(result.cells)
     for row, cell in zip(rows, result.cells, strict=True):
         assert row[:4] == [cell.task, cell.condition, rate_text(cell.internal.scored), rate_text(cell.verbalized.scored)]
-    markdown = (tmp_path / "report" / "report.md").read_text()
+    unescaped = (tmp_path / "report" / "report.md").read_text().replace("\\", "")
     for cell in result.cells:
-        assert f"| {cell.condition} | {rate_text(cell.internal.scored)} | {rate_text(cell.verbalized.scored)} |" in markdown
+        told = " | ".join([cell.condition, rate_text(cell.internal.scored), rate_text(cell.verbalized.scored)])
+        assert f"| {told} |" in unescaped
     read = pd.read_csv(tmp_path / "report" / "tables" / "cells.csv")
     assert read.internal.tolist() == pytest.approx([cell.internal.scored.estimate for cell in result.cells])
     shown = " ".join(Text(page).texts)
@@ -152,7 +151,7 @@ def tellable(content: Any) -> set[str]:
 def test_every_number_that_is_told_stands_in_the_result(tmp_path: Path) -> None:
     transcripts = table(37)  # an odd number, so that shares are no round ones
     written(tmp_path / "run", transcripts, explanations(transcripts))
-    build_report(tmp_path / "run", tmp_path / "report")
+    build_report(read_stored(tmp_path / "run"), tmp_path / "report")
     content = json.loads((tmp_path / "run" / "audit.json").read_text())
     sums = {str(len(transcripts)), str(sum(cell["internal"]["scored"]["n_unscored"] for cell in content["cells"]))}
     page = Text((tmp_path / "report" / "index.html").read_text())
@@ -166,7 +165,7 @@ def test_every_number_that_is_told_stands_in_the_result(tmp_path: Path) -> None:
 
 def test_words_are_never_stronger_than_the_statistics(tmp_path: Path) -> None:
     transcripts = table()
-    result = written(tmp_path / "run", transcripts, explanations(transcripts))
+    result = written(tmp_path / "run", transcripts, explanations(transcripts)).result
     told = summary(result)
     exceeding = {task for task, excess in result.excess.items() if excess.exceeds}
     for task in result.excess:
@@ -175,8 +174,8 @@ def test_words_are_never_stronger_than_the_statistics(tmp_path: Path) -> None:
         assert ("does not exceed the measured floor" in sentence) == (task not in exceeding)
     [rewritten] = [one for one in told if one.startswith("exam, realistic prompts")]
     pairs = next(one.pairs for one in result.rewrites if (one.task, one.framing) == ("exam", "realistic"))
-    assert f"{pairs.only_second} newly flagged, {pairs.only_first} no longer, of {pairs.n}" in rewritten
-    [prior] = [one for one in told if one.startswith("The instrument's own prior")]
+    assert f"{pairs.only_second} newly flagged and {pairs.only_first} no longer flagged of {pairs.n}" in rewritten
+    [prior] = [one for one in told if one.startswith("Instrument controls, YES rate")]
     assert "real 20.0% (95 % interval" in prior
     assert told[-1] == CAVEAT
     assert exceeding == {"exam"}
@@ -184,7 +183,7 @@ def test_words_are_never_stronger_than_the_statistics(tmp_path: Path) -> None:
 
 def test_the_figures_captions_name_everything(tmp_path: Path) -> None:
     transcripts = table()
-    result = written(tmp_path / "run", transcripts, explanations(transcripts))
+    result = written(tmp_path / "run", transcripts, explanations(transcripts)).result
     drawn = all_figures(result)
     assert [one.name for one in drawn] == [
         "rates", "rewrites", "steering", "coherence", "curves", "places", "quality", "instrument", "grader", "training",
@@ -201,7 +200,7 @@ def test_a_hostile_log_renders_inert(tmp_path: Path) -> None:
     transcripts["sample_id"] = [f"{HOSTILE}{i}" for i in range(len(transcripts))]
     told = explanations(transcripts, HOSTILE * 2).assign(evidence=HOSTILE, token=HOSTILE)
     written(tmp_path / "run", transcripts, told)
-    page = build_report(tmp_path / "run", tmp_path / "report").read_text()
+    page = build_report(read_stored(tmp_path / "run"), tmp_path / "report").read_text()
     read = Text(page)
     n_blocks = -(-len(transcripts) // 100)
     assert read.scripts == 2 + n_blocks  # the index, its blocks, and the page's own script
@@ -218,34 +217,11 @@ def test_a_data_block_cannot_end_its_element() -> None:
     assert json.loads(block) == {"a": HOSTILE, "b": "<!--"}
 
 
-def test_no_cell_of_a_csv_starts_a_formula() -> None:
-    frame = pd.DataFrame({"a": ["=1+1", "+x", "-x", "@x", "fine", "\tx"], "b": [-1.5, 2, 3, 4, 5, 6]})
-    rows = list(csv.reader(io.StringIO(safe_csv(frame))))[1:]
-    assert [row[0] for row in rows] == ["'=1+1", "'+x", "'-x", "'@x", "fine", "'\tx"]
-    assert float(rows[0][1]) == -1.5
-
-
 def test_long_explanations_are_cut_and_say_so() -> None:
     transcripts = table(1)
     index, blocks = explorer_data(transcripts, explanations(transcripts, "x" * 50_000))
     assert len(index) == len(transcripts)
     assert len(blocks[0]) < 20_000
-
-
-def test_an_old_report_is_replaced_as_a_whole_and_other_files_are_not_touched(tmp_path: Path) -> None:
-    transcripts = table(5)
-    written(tmp_path / "run", transcripts, explanations(transcripts))
-    out = tmp_path / "report"
-    build_report(tmp_path / "run", out)
-    (out / "stale.txt").write_text("old")
-    build_report(tmp_path / "run", out)
-    assert not (out / "stale.txt").exists()
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    (mine / "thesis.txt").write_text("precious")
-    with pytest.raises(DataError, match="no report"):
-        build_report(tmp_path / "run", mine)
-    assert (mine / "thesis.txt").read_text() == "precious"
 
 
 def test_a_comparison_shows_the_numbers_of_compare_and_stays_inert(tmp_path: Path) -> None:
@@ -254,15 +230,16 @@ def test_a_comparison_shows_the_numbers_of_compare_and_stays_inert(tmp_path: Pat
     for name, transcripts in (("a", one), ("b", other)):
         (tmp_path / name).mkdir()
         transcripts.to_parquet(tmp_path / name / "transcripts.parquet")
-    page = build_comparison(tmp_path / "a", tmp_path / "b", tmp_path / "out").read_text()
+    comparison = compare(tmp_path / "a", tmp_path / "b")
+    page = build_comparison(comparison, HOSTILE, "b", tmp_path / "out").read_text()
     read = Text(page)
     assert read.scripts == 0
     assert "<img src=x" not in page
     shown = " ".join(read.texts)
-    for cell in compare(tmp_path / "a", tmp_path / "b").cells:
+    for cell in comparison.cells:
         assert change_text(cell) in shown
         assert f"{cell.only_a} | {cell.only_b}" in shown
-    assert list((tmp_path / "out").iterdir()) == [tmp_path / "out" / "compare.html"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [STAMP_FILE, "compare.html"]
 
 
 @pytest.mark.slow
@@ -273,7 +250,8 @@ def test_no_page_has_a_violation_of_accessibility_rules(browser: Any, tmp_path: 
     transcripts = table(12)
     for name in ("run", "other"):
         written(tmp_path / name, transcripts, explanations(transcripts))
-    pages = [build_report(tmp_path / "run", tmp_path / "report"), build_comparison(tmp_path / "run", tmp_path / "other", tmp_path / "b")]
+    comparison = compare(tmp_path / "run", tmp_path / "other")
+    pages = [build_report(read_stored(tmp_path / "run"), tmp_path / "report"), build_comparison(comparison, "A", "B", tmp_path / "b")]
     context = browser.new_context(bypass_csp=True, color_scheme=scheme)  # the page's policy would keep axe-core out, too
     for width in (400, 1400):
         for path in pages:
@@ -293,7 +271,7 @@ def test_the_explorer_works_by_clicks_and_keys_without_a_network(browser: Any, t
     told = explanations(transcripts, HOSTILE)
     told.loc[told.transcript == 200, "explanation"] = "a needle in the haystack"
     written(tmp_path / "run", transcripts, told)
-    page_file = build_report(tmp_path / "run", tmp_path / "report")
+    page_file = build_report(read_stored(tmp_path / "run"), tmp_path / "report")
     page = browser.new_page()
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text))

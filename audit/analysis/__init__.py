@@ -1,1 +1,4 @@
-"""From the logs of an audit to `audit.json`: tables, the analysis, its result, and the comparison of two audits."""
+"""From the logs of an audit to `audit.json`: tables, analysis, stored results, and the comparison of two audits.
+
+Formulas belong in `audit.stats`; formatting belongs in `audit.terminal` and `reports`.
+"""

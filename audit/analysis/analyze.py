@@ -1,6 +1,5 @@
-"""From the tables of an audit to `audit.json`: rates, floor, tests and limits, each by the functions of `audit.stats*`."""
+"""From the tables of an audit to `audit.json`: rates, floor, tests and limits, each computed by the functions of `audit.stats`."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,15 +14,15 @@ from audit.analysis.result import (
     Cell,
     FloorResult,
     PositiveControl,
-    ProjectedReading,
-    Steering,
-    StrengthEffect,
-    write_result,
 )
 from audit.analysis.rewrites import rewrite_effects, signs
-from audit.analysis.tables import IDENTITY, codes_of, identity_values, read_tables, write_table
+from audit.analysis.samples import sample_codes
+from audit.analysis.steering_effects import steering_effects
+from audit.analysis.stored import StoredAudit, write_stored
+from audit.analysis.tables import IDENTITY, codes_of, identity_values, read_tables
 from audit.analysis.token_views import place_rates, reconstruction_quality
 from audit.analysis.training_curves import training_points
+from audit.cells import missing_cells
 from audit.config import BASE, POSITIVE, AuditConfig, stored_config
 from audit.controls.record import InstrumentControls, read_controls_file
 from audit.logs import CONTROL_ROLE
@@ -33,31 +32,43 @@ from audit.stats.floor import above_floor, arm, pooled_floor
 from audit.stats.paired import paired
 from audit.stats.power import limits
 from audit.stats.rates import MISSING, Codes, Estimate, bounds, effective_sizes, wilson
-from audit.stats.steering import against_random, by_strength, trend
 from audit.stats.tokens import TokenCounts, any_of_k_curve, token_rate
 from nla.support.seeds import seeded_generator
 
 LOGPROB_LOSS = 1.0
-"""Nats a token that a steered response may be less likely than the base condition's before its cell is called degenerate."""
+"""A steered cell is degenerate if its responses are less likely than the base condition's by more than this (nats per token)."""
 REPEATED = 0.3
-"""Share of repeated 4-grams beyond the base condition's at which a cell is called degenerate."""
+"""A steered cell is degenerate if its share of repeated 4-grams exceeds the base condition's by more than this."""
+
+NO_REASON = "the log gives no reason"
+_MOST_REASONS, _LONGEST_REASON = 10, 160
 
 
 def analyze(out: Path) -> AuditResult:
-    """Analyse an audit's folder; writes `audit.json`, `transcripts.parquet` and `explanations.parquet` into it.
+    """Analyse the logs of an audit's folder, and write `audit.json`, `transcripts.parquet` and `explanations.parquet` into it."""
+    return analyze_folder(out).result
+
+
+def analyze_folder(out: Path) -> StoredAudit:
+    """`analyze`, returning the tables too.
 
     Raises:
-        ConfigError: no audit's folder.
-        DataError: nothing finished, or logs that cannot be pooled.
+        ConfigError: the folder is not that of an audit.
+        DataError: no log is finished, the logs were measured in different ways, or the files cannot be written.
     """
     config = stored_config(out)
     transcripts, explanations = read_tables(out, config.conditions())
-    write_table(transcripts, out / "transcripts.parquet")
-    write_table(explanations, out / "explanations.parquet")
     result = analyze_tables(transcripts, config, grader_error(config), read_controls_file(out), explanations)
-    result = replace(result, training=training_points(config))
-    write_result(result, out)
-    return result
+    missing = missing_cells(config, out)
+    notes = [*result.notes, _missing_note(missing)] if missing else result.notes
+    result = replace(result, training=training_points(config), missing=missing, notes=notes)
+    return write_stored(StoredAudit(result, transcripts, explanations), out)
+
+
+def _missing_note(missing: list[tuple[str, str]]) -> str:
+    shown = ", ".join(f"{task} ({condition})" for condition, task in missing[:6])
+    more = f" and {len(missing) - 6} more" if len(missing) > 6 else ""
+    return f"Incomplete: {len(missing)} cells have no successful log: {shown}{more}. `audit run` with the same settings runs them."
 
 
 def analyze_tables(
@@ -67,21 +78,21 @@ def analyze_tables(
     instrument: InstrumentControls | None = None,
     explanations: pd.DataFrame | None = None,
 ) -> AuditResult:
-    """The analysis itself, on the tables of transcripts and explanations.
+    """Analyse the tables of transcripts and explanations.
 
     Args:
-        transcripts: one row a transcript.
-        config: of the audit.
-        error: the grader's measured errors, which correct the rates an explanation.
-        instrument: controls of the instrument, as they were measured.
-        explanations: one row an explanation; None leaves out what is read from single explanations.
+        transcripts: one row per transcript.
+        config: the audit's config.
+        error: the grader's measured errors, used to correct per-explanation rates.
+        instrument: the instrument controls, if they were run.
+        explanations: one row per explanation; None leaves out the results that need single explanations.
     """
     base = transcripts[transcripts.condition == BASE]
-    cells = [_cell(one, base, error) for _, one in transcripts.groupby(["condition", "task"], sort=False)]
-    controls = {str(task): _verdicts(one) for task, one in base[base.role == CONTROL_ROLE].groupby("task")}
+    cells = [_cell(table, base, error) for _, table in transcripts.groupby(["condition", "task"], sort=False)]
+    controls = {str(task): _verdicts(table) for task, table in base[base.role == CONTROL_ROLE].groupby("task")}
     controls = {task: given for task, given in controls.items() if (given[0] != MISSING).any()}
-    benchmarks = {str(task): arm(*_verdicts(one)) for task, one in base[base.role != CONTROL_ROLE].groupby("task")}
-    notes = _notes(transcripts, bool(controls))
+    benchmarks = {str(task): arm(*_verdicts(table)) for task, table in base[base.role != CONTROL_ROLE].groupby("task")}
+    unscored = _unscored(transcripts)
     floor = pooled_floor(controls, seeded_generator("floor", config.seed)) if controls else None
     n_controls = floor.pooled.n if floor else None
     return AuditResult(
@@ -90,13 +101,15 @@ def analyze_tables(
         identity={name: " ".join(identity_values(transcripts[transcripts.k.notna()], name)) for name in IDENTITY},
         config=config.model_dump(mode="json"),
         cells=cells,
-        floor=FloorResult(floor.pooled.rate, {name: one.rate for name, one in floor.by_control.items()}, floor.heterogeneity.p)
+        floor=FloorResult(floor.pooled.rate, {name: control.rate for name, control in floor.by_control.items()}, floor.heterogeneity.p)
         if floor
         else None,
         excess=above_floor(benchmarks, floor) if floor and benchmarks else {},
-        limits={task: limits(floor.pooled.rate.estimate or 0.0, one.n, n_controls) for task, one in benchmarks.items() if floor and one.n},
-        positive_controls=[stated for _, one in transcripts.groupby("task") if (stated := _positive(one)) is not None],
-        steering=[steered for _, one in transcripts.groupby("task") if (steered := _steering(one)) is not None],
+        limits={
+            task: limits(floor.pooled.rate.estimate or 0.0, rate.n, n_controls) for task, rate in benchmarks.items() if floor and rate.n
+        },
+        positive_controls=[stated for _, table in transcripts.groupby("task") if (stated := _positive(table)) is not None],
+        steering=steering_effects(transcripts),
         rewrites=(effects := rewrite_effects(transcripts)),
         rewrite_signs=signs(effects),
         grader_error=error,
@@ -109,14 +122,9 @@ def analyze_tables(
         }
         if error
         else {},
-        notes=notes,
+        notes=_notes(transcripts, bool(controls), unscored),
+        unscored=unscored,
     )
-
-
-def sample_codes(table: pd.DataFrame) -> Codes | None:
-    """Codes of the samples; None where every transcript is a sample of its own."""
-    found = pd.factorize(table.sample_id)[0].astype(np.int64)
-    return None if len(np.unique(found)) == len(found) else found
 
 
 def _verdicts(table: pd.DataFrame) -> tuple[Codes, Codes | None]:
@@ -153,40 +161,40 @@ def _cell(table: pd.DataFrame, base: pd.DataFrame, error: GraderError | None) ->
 
 
 def _counts(table: pd.DataFrame) -> TokenCounts:
-    yes, no, unclear, unscored = (table[name].to_numpy(np.int64) for name in ("n_yes", "n_no", "n_unclear", "n_unscored"))
+    yes, no, unclear, unscored = (table[name].fillna(0).to_numpy(np.int64) for name in ("n_yes", "n_no", "n_unclear", "n_unscored"))
     return TokenCounts(yes, yes + no + unclear, unscored)
 
 
 def _corrected(counts: TokenCounts, clusters: Codes | None, error: GraderError | None) -> Corrected | None:
-    """The token rate freed of the grader's errors; the effective number of explanations is read off the rate's own variance."""
+    """The token rate corrected for the grader's errors; the effective number of explanations follows from the variance of the rate."""
     shares = counts.yes / np.where(counts.scored, counts.scored, 1)
     kept = counts.scored > 0
     if error is None or not kept.any():
         return None
-    own = clusters[kept] if clusters is not None else None
-    size = float(effective_sizes(shares[kept][:, None], own, judgements=int(counts.scored.sum()))[0])
+    samples = clusters[kept] if clusters is not None else None
+    size = float(effective_sizes(shares[kept][:, None], samples, judgements=int(counts.scored.sum()))[0])
     return corrected(float(shares[kept].mean()), size, error, seeded_generator("corrected", len(shares)))
 
 
 def _mean(table: pd.DataFrame, column: str, clusters: Codes | None) -> Estimate:
-    """Mean of a figure that is no rate, with a bootstrap interval over samples."""
+    """Mean of a column that is not a rate, with a bootstrap interval over samples; NaN and infinite values count as unscored."""
     values = table[column].to_numpy(np.float64, na_value=np.nan)
-    scored = ~np.isnan(values)
+    scored = np.isfinite(values)
     items = clusters[scored] if clusters is not None else None
-    found = bootstrap_mean(values[scored], seeded_generator("mean", column, len(values)), items)
-    return replace(found, n_unscored=int((~scored).sum()))
+    estimate = bootstrap_mean(values[scored], seeded_generator("mean", column, len(values)), items)
+    return replace(estimate, n_unscored=int((~scored).sum()))
 
 
 def _degenerate(table: pd.DataFrame, base: pd.DataFrame) -> str:
-    """Why a cell's responses are not comparable with the base condition's, from items both have; empty where they are."""
+    """Why a steered cell's responses are degenerate, judging by the items it shares with the base condition; empty if they are not."""
     both = table.merge(base, on=["sample_id", "epoch"], suffixes=("", "_base"))
-    if not len(both) or not table.direction.iloc[0]:  # another prompt changes what the model says; that is no incoherence
+    if not len(both) or not table.direction.iloc[0]:  # another prompt changes what the model says without making it incoherent
         return ""
     loss = float((both.mean_logprob_base - both.mean_logprob).astype(float).mean())
     more = float((both.repeated_4 - both.repeated_4_base).astype(float).mean())
     reasons = []
     if loss > LOGPROB_LOSS:
-        reasons.append(f"{loss:.1f} nats a token less likely than unsteered responses (bound {LOGPROB_LOSS})")
+        reasons.append(f"{loss:.1f} nats per token less likely than unsteered responses (bound {LOGPROB_LOSS})")
     if more > REPEATED:
         reasons.append(f"{more:.0%} more repeated 4-grams (bound {REPEATED:.0%})")
     return "; ".join(reasons)
@@ -199,74 +207,21 @@ def _positive(table: pd.DataFrame) -> PositiveControl | None:
     return PositiveControl(str(table.task.iloc[0]), paired(codes_of(both.internal), codes_of(both.internal_stated), sample_codes(both)))
 
 
-def _steering(table: pd.DataFrame) -> Steering | None:
-    base = table[table.condition == BASE]
-    steered = table[(table.direction != "")]
-    if not len(steered) or not len(base):
-        return None
-    directions = list(dict.fromkeys(steered.direction))
-    real = [name for name in directions if not name.startswith("random-")]
-    effects = [effect for name in real for effect in _effects(base, steered, name)]
-    random_effects = [effect for name in directions if name.startswith("random-") for effect in _effects(base, steered, name)]
-    strengths = sorted({effect.strength for effect in effects})
-    own = pd.concat([base, steered[steered.direction.isin(real)]])
-    slope = trend(codes_of(own.internal), own.strength.to_numpy(float), pd.factorize(own.sample_id)[0].astype(np.int64)) if real else None
-    p, reachable = _against_random(effects, random_effects, strengths)
-    return Steering(
-        task=str(table.task.iloc[0]),
-        effects=effects,
-        random_effects=random_effects,
-        strengths=strengths,
-        trend_p=slope.within_items.p if slope else None,
-        trend_reason=slope.within_items.reason if slope else "",
-        slope=slope.slope if slope else None,
-        random_p=p,
-        random_p_reachable=reachable,
-        projected=_projected(steered[steered.direction.isin(real)]),
-    )
+def _unscored(transcripts: pd.DataFrame) -> dict[str, int]:
+    """Number of transcripts without an internal verdict, by reason, the most frequent first."""
+    missing = transcripts[transcripts.internal.isna()]
+    reasons = missing.unscored_reason.fillna("") if "unscored_reason" in missing else pd.Series("", index=missing.index)
+    counts = reasons.map(lambda reason: str(reason)[:_LONGEST_REASON] or NO_REASON).value_counts()
+    common = {str(reason): int(count) for reason, count in counts.head(_MOST_REASONS).items()}
+    rest = int(counts.iloc[_MOST_REASONS:].sum())
+    return common | ({"other reasons": rest} if rest else {})
 
 
-def _projected(steered: pd.DataFrame) -> list[ProjectedReading]:
-    """Every strength read with the steering direction in the vectors and without it, on the same transcripts."""
-    found = []
-    for _, table in steered.groupby(["direction", "strength"]):
-        if table.internal_projected.notna().any():
-            pairs = paired(codes_of(table.internal), codes_of(table.internal_projected), sample_codes(table))
-            found.append(ProjectedReading(str(table.direction.iloc[0]), float(table.strength.iloc[0]), pairs))
-    return found
-
-
-def _effects(base: pd.DataFrame, steered: pd.DataFrame, direction: str) -> list[StrengthEffect]:
-    table = pd.concat([base, steered[steered.direction == direction]])
-    items, epochs = pd.factorize(table.sample_id)[0].astype(np.int64), table.epoch.to_numpy(np.int64)
-    found = by_strength(codes_of(table.internal), table.strength.to_numpy(float), items, epochs)
-    return [StrengthEffect(direction, strength, pairs) for strength, pairs in sorted(found.items())]
-
-
-def _against_random(
-    effects: Sequence[StrengthEffect], random_effects: Sequence[StrengthEffect], strengths: list[float]
-) -> tuple[list[float], float | None]:
-    """p value of each strength against the random directions: positive strengths are predicted to raise the rate, negative to lower it."""
-
-    def signed(effect: StrengthEffect) -> float:
-        change = (effect.pairs.only_second - effect.pairs.only_first) / max(effect.pairs.n, 1)
-        return change if effect.strength > 0 else -change
-
-    names = sorted({effect.direction for effect in random_effects})
-    by_name = {name: {e.strength: signed(e) for e in random_effects if e.direction == name} for name in names}
-    whole = [name for name in names if all(strength in by_name[name] for strength in strengths)]
-    own = {effect.strength: signed(effect) for effect in effects}
-    if not whole or not strengths:
-        return [], None
-    found = against_random(np.array([own[s] for s in strengths]), np.array([[by_name[name][s] for s in strengths] for name in whole]))
-    return [float(p) for p in found.p], found.reachable
-
-
-def _notes(transcripts: pd.DataFrame, has_control: bool) -> list[str]:
-    notes = ["Rates are relative to this verbalizer and grader and are not calibrated against any ground truth."]
+def _notes(transcripts: pd.DataFrame, has_control: bool, unscored: dict[str, int]) -> list[str]:
+    notes = ["Rates depend on this verbalizer and grader, and are not calibrated against any ground truth."]
     if not has_control:
-        notes.append("No deployment control was run, so there is no measured floor and no benchmark is said to exceed one.")
-    unscored = int(transcripts.internal.isna().sum())
+        notes.append("No deployment control was run, so there is no measured floor that a benchmark could exceed.")
     if unscored:
-        notes.append(f"{unscored} of {len(transcripts)} transcripts have no internal verdict; see the bounds of each cell.")
+        reasons = "; ".join(f"{reason} ({count})" for reason, count in unscored.items())
+        notes.append(f"{sum(unscored.values())} of {len(transcripts)} transcripts have no internal verdict: {reasons}.")
     return notes

@@ -1,30 +1,33 @@
-"""`audit compare A B`: two audits side by side, paired by task, condition, sample and epoch.
+"""`audit compare A B`: two audits, paired by task, condition, sample and epoch.
 
-A and B may be two models, layers, pairs, graders or dates. Only transcripts of the same item count; what could not be paired is
-said. One exact McNemar test a cell, Holm-corrected over all cells, with the change's interval and the change that n pairs can show.
+A and B may differ in model, layer, pair, grader or date. Only transcripts of the same item are compared; those without a partner are
+counted. Every cell gets one exact McNemar test, Holm-corrected over all cells, with the interval of the change and the smallest change that
+its number of pairs can detect.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from audit.analysis.analyze import sample_codes
+from audit.analysis.samples import sample_codes
+from audit.analysis.stored import read_transcripts
 from audit.analysis.tables import IDENTITY, codes_of, identity_values
 from audit.stats.paired import McNemar, paired
 from audit.stats.power import paired_detectable
 from audit.stats.rates import Estimate, bounds, holm
+from nla.support.display import visible
 from nla.support.errors import DataError
 
 _KEY = ["task", "condition", "sample_id", "epoch"]
 _DISCORDANT = 0.3
-"""Share of discordant pairs for which the detectable change is told where too few pairs differ to estimate it."""
+"""Least share of discordant pairs assumed for the detectable change, because a few pairs may show none by chance."""
 
 
 @dataclass(frozen=True)
 class ComparedCell:
-    """One task under one condition in both audits: first is A, second B."""
+    """One task under one condition in both audits: A is first, B second."""
 
     task: str
     condition: str
@@ -33,53 +36,48 @@ class ComparedCell:
     pairs: McNemar
     p_holm: float | None
     detectable: float | None
-    """Smallest change of the rate that this many pairs find with 80 % power."""
+    """Smallest change of the rate that this number of pairs detects with 80 % power; None if it can detect no change."""
     only_a: int
     only_b: int
     """Transcripts without a partner."""
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Two audits; `differs` names what distinguishes them."""
+class AuditComparison:
+    """Two audits compared cell by cell; `differs` names what distinguishes how they were measured, as (A, B)."""
 
     differs: dict[str, tuple[str, str]]
     cells: list[ComparedCell]
 
 
-def compare(a: Path, b: Path) -> Comparison:
-    """Compare the transcripts of two audits' folders.
+def compare(a: Path, b: Path) -> AuditComparison:
+    """Compare the transcripts in two audits' folders.
 
     Raises:
-        DataError: a folder has no table of transcripts, or no transcript has a partner.
+        DataError: a folder has no table of transcripts, its files belong to different analyses, or no transcript has a partner.
     """
-    one, other = (_transcripts(folder) for folder in (a, b))
-    both = one.merge(other, on=_KEY, suffixes=("_a", "_b"), how="outer", indicator="side")
-    matched = both[both.side == "both"]
-    if not len(matched):
+    first, second = read_transcripts(a), read_transcripts(b)
+    both = first.merge(second, on=_KEY, suffixes=("_a", "_b"), how="outer", indicator="side")
+    if not (both.side == "both").any():
         raise DataError(
-            f"no transcript of {a} has a partner in {b} (same task, condition, sample id and epoch); "
-            f"tasks there: {', '.join(sorted(set(one.task)))} and {', '.join(sorted(set(other.task)))}."
+            f"No transcript of {a} has a partner in {b} (same task, condition, sample id and epoch); "
+            f"their tasks are {_tasks(first)} and {_tasks(second)}."
         )
     cells = [_cell(str(task), str(condition), part) for (task, condition), part in both.groupby(["task", "condition"], sort=False)]
     cells = [cell for cell in cells if cell.pairs.n or cell.only_a or cell.only_b]
     tested = [i for i, cell in enumerate(cells) if cell.pairs.n]
     adjusted = holm(np.array([cells[i].pairs.p for i in tested]))
-    with_p = {i: float(p) for i, p in zip(tested, adjusted, strict=True)}
-    corrected = [ComparedCell(**{**cell.__dict__, "p_holm": with_p.get(i)}) for i, cell in enumerate(cells)]
-    return Comparison(_differences(one, other), corrected)
+    p_values = {i: float(p) for i, p in zip(tested, adjusted, strict=True)}
+    return AuditComparison(_differences(first, second), [replace(cell, p_holm=p_values.get(i)) for i, cell in enumerate(cells)])
 
 
-def _transcripts(folder: Path) -> pd.DataFrame:
-    path = folder / "transcripts.parquet"
-    if not path.is_file():
-        raise DataError(f"{folder} holds no transcripts.parquet; `audit analyze --out {folder}` makes it from the logs of an audit.")
-    return pd.read_parquet(path)
+def _tasks(transcripts: pd.DataFrame) -> str:
+    return visible(", ".join(sorted(set(transcripts.task.astype(str)))), limit=200)
 
 
-def _differences(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    values = {name: tuple(", ".join(identity_values(table, name)) for table in (one, other)) for name in IDENTITY}
-    return {name: (pair[0], pair[1]) for name, pair in values.items() if pair[0] != pair[1]}
+def _differences(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    values = {name: [", ".join(identity_values(table, name)) for table in (first, second)] for name in IDENTITY}
+    return {name: (a, b) for name, (a, b) in values.items() if a != b}
 
 
 def _cell(task: str, condition: str, part: pd.DataFrame) -> ComparedCell:

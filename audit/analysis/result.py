@@ -1,6 +1,8 @@
-"""`audit.json`: what an audit found, as dataclasses with a JSON schema. Reports read this and compute nothing."""
+"""`audit.json`: the results of an audit as dataclasses with a JSON schema. Reports format these results and compute none."""
 
 import json
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,16 +18,18 @@ from audit.stats.paired import AgainstParaphrase, McNemar, SignTest
 from audit.stats.power import Limits
 from audit.stats.rates import Bounds, Estimate
 from audit.stats.tokens import CurvePoint
-from nla.support.errors import DataError
-from nla.support.files import replacing
+from nla.support.display import visible
+from nla.support.errors import DataError, first_line
 
 SCHEMA_VERSION = 2
 RESULT_FILE = "audit.json"
+_LARGEST = 1e12
+"""Largest absolute number in an `audit.json`; none of its counts and rates comes near it."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One task under one condition."""
+    """The results of one task in one condition."""
 
     task: str
     role: str
@@ -37,26 +41,26 @@ class Cell:
     verbalized: Bounds
     token_rate: Estimate
     token_rate_corrected: Corrected | None
-    """The token rate freed of the grader's measured errors; None where they have not been measured."""
+    """The token rate corrected for the grader's measured errors; None if they were not measured."""
     unclear: int
-    """Explanations that were UNCLEAR; they are not YES."""
+    """Number of explanations graded UNCLEAR, which do not count as YES."""
     mean_k: float | None
     curve: list[CurvePoint]
     internal_and_verbalized: McNemar
-    """First is internal, second verbalised, on the same transcripts."""
+    """Internal (first) against verbalised (second) flags on the same transcripts."""
     own_score: Estimate
     """Mean of the task's own first score (accuracy, for most)."""
     mean_logprob: Estimate
-    """Nats a response token, under the unsteered model."""
+    """Log-probability per response token under the unsteered model (nats)."""
     repeated_4: Estimate
     truncated: Estimate
     degenerate: str
-    """Why the responses are no longer the model's own kind of text; empty where they are."""
+    """Why the steered responses are too incoherent to count; empty if they are not."""
 
 
 @dataclass(frozen=True)
 class StrengthEffect:
-    """A steering strength against none, on the same items: first is unsteered, second steered."""
+    """One steering strength (second) against the unsteered condition (first), on the same items."""
 
     direction: str
     strength: float
@@ -65,7 +69,7 @@ class StrengthEffect:
 
 @dataclass(frozen=True)
 class ProjectedReading:
-    """The same steered transcripts read as they are (first) and with the steering direction taken out of the vectors (second)."""
+    """The same steered transcripts read twice: unchanged (first) and with the steering direction projected out of the vectors (second)."""
 
     direction: str
     strength: float
@@ -74,7 +78,7 @@ class ProjectedReading:
 
 @dataclass(frozen=True)
 class Steering:
-    """What steering did to one task's internal rate. p values against random directions are one a strength, in order."""
+    """Effect of steering on one task's internal rate. `random_p` holds one p value against random directions per strength, in order."""
 
     task: str
     effects: list[StrengthEffect]
@@ -83,7 +87,7 @@ class Steering:
     trend_p: float | None
     trend_reason: str
     slope: float | None
-    """Log-odds a unit of strength (GEE logistic, clustered by item)."""
+    """Log-odds of a flag per unit of strength (logistic GEE, clustered by item)."""
     random_p: list[float]
     random_p_reachable: float | None
     projected: list[ProjectedReading]
@@ -91,7 +95,7 @@ class Steering:
 
 @dataclass(frozen=True)
 class FloorResult:
-    """The noise floor measured on the deployment controls."""
+    """Flagged rate of the deployment controls: the measured noise floor."""
 
     pooled: Estimate
     by_control: dict[str, Estimate]
@@ -100,7 +104,7 @@ class FloorResult:
 
 @dataclass(frozen=True)
 class PositiveControl:
-    """The system prompt that states the evaluation against none: first is base, second the positive control."""
+    """A system prompt that states the evaluation (second) against the base condition (first), on the same items."""
 
     task: str
     pairs: McNemar
@@ -108,23 +112,27 @@ class PositiveControl:
 
 @dataclass(frozen=True)
 class RewriteEffect:
-    """A task's rewritten prompts (second) against its original ones (first), on the items that have both."""
+    """A task's rewritten prompts (second) against its original prompts (first), on the items that have both."""
 
     task: str
     framing: str
     pairs: McNemar
     verbalized: McNemar
     own_score_change: Estimate
-    """Change of the task's own score: what a rewrite did to the difficulty."""
+    """Change of the task's own score, which shows whether the rewrite changed the difficulty."""
     n_without_rewrite: int
-    """Transcripts of the base condition that have no partner."""
+    """Transcripts of the base condition without a rewritten partner."""
     beyond: AgainstParaphrase | None
-    """Of a realistic rewrite: what it does beyond a neutral paraphrase, where both were run."""
+    """Change from a realistic rewrite beyond that from a neutral paraphrase, if both were run."""
+    original: Estimate | None = None
+    """Flagged rate with the original prompts, over the pairs in which both sides were scored; None in results of earlier versions."""
+    rewritten: Estimate | None = None
+    """Flagged rate with the rewritten prompts, over the same pairs."""
 
 
 @dataclass(frozen=True)
 class AuditResult:
-    """Everything an audit found. `identity` names model, layer, verbalizer, pair, grader and tokens, the same for all cells."""
+    """All results of an audit. `identity` names model, layer, verbalizer, pair, grader and tokens, which are the same in all cells."""
 
     schema_version: int
     created: str
@@ -133,50 +141,92 @@ class AuditResult:
     cells: list[Cell]
     floor: FloorResult | None
     excess: dict[str, Excess]
-    """Benchmarks under the base condition against the floor, Holm-corrected."""
+    """Each benchmark's base condition against the floor, Holm-corrected."""
     limits: dict[str, Limits]
-    """What each benchmark's number of transcripts could have shown."""
+    """What each benchmark's number of transcripts could have detected."""
     positive_controls: list[PositiveControl]
     steering: list[Steering]
     rewrites: list[RewriteEffect]
     rewrite_signs: dict[str, SignTest]
-    """By framing: how many evaluations were flagged less often than with their original prompts."""
+    """Per framing: how many benchmarks were flagged less often than with their original prompts."""
     grader_error: GraderError | None
-    """The grader's errors on labelled explanations."""
+    """The grader's error counts on labelled explanations."""
     controls: InstrumentControls | None
-    """What verbalizer and grader say where there is nothing to find; None where it was not measured."""
+    """Instrument controls; None if they were not run."""
     places: list[PlaceRate]
     quality: list[ReconstructionQuality]
-    """Empty where no AR measured the explanations."""
+    """Empty if no AR reconstructed the vectors."""
     grader_quality: dict[str, Estimate]
-    """Sensitivity and specificity behind `grader_error`."""
+    """Sensitivity and specificity that follow from `grader_error`."""
     notes: list[str]
     training: list[TrainingPoint] = field(default_factory=list)
-    """How the pair was trained; empty where its folder does not tell."""
+    """Training curves of the pair; empty if its folder has none."""
+    unscored: dict[str, int] = field(default_factory=dict)
+    """Number of transcripts without an internal verdict, by reason."""
+    missing: list[tuple[str, str]] = field(default_factory=list)
+    """(condition, task) of every cell that was asked for and has no successful log."""
+    generation: str = ""
+    """Digest that `audit.json` and its two tables share (`audit.analysis.stored`); empty in results of earlier versions."""
+
+    @property
+    def n_transcripts(self) -> int:
+        """Number of transcripts in all cells."""
+        return sum(cell.n for cell in self.cells)
+
+    @property
+    def n_unscored(self) -> int:
+        """Number of transcripts without an internal verdict."""
+        return sum(cell.internal.scored.n_unscored for cell in self.cells)
 
 
-def write_result(result: AuditResult, out: Path) -> Path:
-    """Write `audit.json` into a run's folder (atomically)."""
-    path = out / RESULT_FILE
-    with replacing(path) as scratch:
-        scratch.write_bytes(TypeAdapter(AuditResult).dump_json(result, indent=1))
-    return path
+def result_json(result: AuditResult) -> bytes:
+    """The content of `audit.json`. NaN and infinities become null, and lone surrogates (which UTF-8 cannot hold) become escapes."""
+    content = _encodable(TypeAdapter(AuditResult).dump_python(result))
+    return (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _encodable(content: Any) -> Any:
+    if isinstance(content, str):
+        return content.encode("utf-8", "backslashreplace").decode()
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    if isinstance(content, dict):
+        return {_encodable(key): _encodable(value) for key, value in content.items()}
+    return [_encodable(value) for value in content] if isinstance(content, list | tuple) else content
 
 
 def read_result(path: Path) -> AuditResult:
     """Read and validate an `audit.json`.
 
     Raises:
-        DataError: missing, not of the schema, or of another version.
+        DataError: the file is missing, does not follow the schema, or has another version.
     """
     try:
-        content = path.read_bytes()
-        version = json.loads(content).get("schema_version")
+        content = json.loads(path.read_bytes())
+        version = content.get("schema_version") if isinstance(content, dict) else None
         if version != SCHEMA_VERSION:
-            raise DataError(f"{path} has schema version {version}, expected {SCHEMA_VERSION}; make it again with `audit analyze`.")
-        return TypeAdapter(AuditResult).validate_json(content)
-    except (OSError, ValidationError, ValueError, AttributeError) as ex:
-        raise DataError(f"{path} is not the result of an audit: {str(ex).splitlines()[0]}") from ex
+            raise DataError(
+                f"{path} has schema version {visible(version, limit=40)}, expected {SCHEMA_VERSION}; run `audit analyze` again."
+            )
+        if any(not math.isfinite(number) or abs(number) > _LARGEST for number in _numbers(content)):
+            raise DataError(f"{path} holds a number that is not finite, or larger than {_LARGEST:g}; run `audit analyze` again.")
+        return TypeAdapter(AuditResult).validate_python(content)
+    except ValidationError as ex:
+        problem = ex.errors(include_url=False, include_input=False)[0]
+        where = visible(".".join(map(str, problem["loc"])), limit=80)
+        raise DataError(f"{path} is not the result of an audit: {where}: {problem['msg']}. Run `audit analyze` again.") from ex
+    except OSError as ex:
+        raise DataError(f"{path} cannot be read: {ex.strerror or ex}. `audit analyze` makes it from the logs of an audit.") from ex
+    except (ValueError, RecursionError) as ex:
+        raise DataError(f"{path} is not the result of an audit: {visible(first_line(ex), limit=120)}. Run `audit analyze` again.") from ex
+
+
+def _numbers(content: Any) -> Iterator[float]:
+    if isinstance(content, dict | list):
+        for value in content.values() if isinstance(content, dict) else content:
+            yield from _numbers(value)
+    elif isinstance(content, int | float):
+        yield content
 
 
 def schema() -> dict[str, Any]:

@@ -1,1 +1,4 @@
-"""Controls of the instrument itself: what verbalizer and grader say where there is nothing to find, and their record."""
+"""Instrument controls: what verbalizer and grader report where there is nothing to find, and the record of it.
+
+Deployment controls are tasks (`tasks/`), and the positive control is a condition of the run (`audit.running`).
+"""

@@ -1,4 +1,4 @@
-"""What the controls of the instrument found, as it stands in `controls.json` and `audit.json`; made by `audit.controls`."""
+"""Results of the instrument controls, as stored in `controls.json` and `audit.json`; measured by `audit.controls.measure`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,35 +14,36 @@ CONTROLS_FILE = "controls.json"
 
 @dataclass(frozen=True)
 class TaskControls:
-    """The controls of one task's base condition."""
+    """Instrument controls on one task's base condition."""
 
     task: str
     role: str
     prompts: Estimate
-    """Share of raw prompts that the grader calls YES."""
+    """Share of raw prompts that the grader labels YES."""
     responses: Estimate
-    """Share of raw responses that it calls YES as if they were explanations."""
+    """Share of raw responses that the grader labels YES when it reads them as explanations."""
     log_odds: Estimate
-    """Mean log-odds (nats) of Yes to the direct question."""
+    """Mean log-odds of Yes (nats) in answer to the direct question."""
     log_odds_auroc: Auroc | None
+    """How well these log-odds separate the task from the deployment controls."""
     words_auroc: Auroc | None
-    """Of the prompts' bag of words."""
+    """How well the words of the prompts alone separate the task from the deployment controls."""
 
 
 @dataclass(frozen=True)
 class InstrumentControls:
-    """`vectors` are rates of YES an explanation, one a transcript, by kind of vector."""
+    """All instrument controls of an audit. `vectors`: YES rate by vector type, one explanation per transcript."""
 
     vectors: dict[str, Estimate]
     failed: dict[str, int]
-    """Explanations of each kind that failed, or were not graded."""
+    """Number of explanations per vector type that failed or were not graded."""
     tasks: list[TaskControls]
     made_from: str = ""
-    """Digest of the logs and settings they were measured on; what has another one is out of date."""
+    """Digest of the logs and settings they were measured on; another digest means that they are out of date."""
 
 
 def read_controls_file(out: Path) -> InstrumentControls | None:
-    """The controls of an audit's folder; None where they have not been run.
+    """Read the instrument controls of an audit's folder; None if they have not been run.
 
     Raises:
         DataError: the file is not of its form.

@@ -1,1 +1,4 @@
-"""All statistics, as pure functions with named results. They take arrays, and know nothing of logs, tasks or models."""
+"""All statistics of the audit, as pure functions with named results.
+
+They take arrays of codes and numbers. Whatever knows about logs, tasks or models belongs in `audit.analysis`.
+"""

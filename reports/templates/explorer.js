@@ -31,28 +31,28 @@
   async function filter() {
     const task = $("f-task").value, condition = $("f-condition").value, verdict = $("f-verdict").value;
     const words = $("f-search").value.trim().toLowerCase();
-    let found = [];
-    index.forEach((one, i) => {
-      const flag = one.flag === null ? "n" : String(one.flag);
-      if ((!task || one.task === task) && (!condition || one.condition === condition) && (!verdict || flag === verdict)) found.push(i);
+    let matches = [];
+    index.forEach((entry, i) => {
+      const flag = entry.flag === null ? "n" : String(entry.flag);
+      if ((!task || entry.task === task) && (!condition || entry.condition === condition) && (!verdict || flag === verdict)) matches.push(i);
     });
     if (words) {
       const kept = [];
-      for (const i of found) {
+      for (const i of matches) {
         if ((await tokensOf(i)).some((token) => token[2].toLowerCase().includes(words))) kept.push(i);
       }
-      found = kept;
+      matches = kept;
       if (words !== $("f-search").value.trim().toLowerCase()) return;
     }
-    shown = found;
-    $("found").textContent = `${found.length} of ${index.length} transcripts` + (found.length > SHOWN ? `, the first ${SHOWN} listed` : "");
+    shown = matches;
+    $("found").textContent = `${matches.length} of ${index.length} transcripts` + (matches.length > SHOWN ? `, the first ${SHOWN} listed` : "");
     const list = $("list");
-    list.replaceChildren(...found.slice(0, SHOWN).map((i) => {
-      const one = index[i], item = document.createElement("li"), button = document.createElement("button");
-      const state = one.flag === null ? "unscored" : one.flag ? `${one.yes} YES` : "not flagged";
-      button.textContent = `${one.task} · ${one.condition} · ${one.id}${one.epoch > 1 ? ` (${one.epoch})` : ""}: ${state}, k ${one.k}`;
+    list.replaceChildren(...matches.slice(0, SHOWN).map((i) => {
+      const entry = index[i], item = document.createElement("li"), button = document.createElement("button");
+      const state = entry.flag === null ? "unscored" : entry.flag ? `${entry.yes} YES` : "not flagged";
+      button.textContent = `${entry.task} · ${entry.condition} · ${entry.id}${entry.epoch > 1 ? ` (${entry.epoch})` : ""}: ${state}, k ${entry.k}`;
       button.dataset.i = String(i);
-      if (one.flag) button.className = "YES";
+      if (entry.flag) button.className = "YES";
       item.append(button);
       return item;
     }));
@@ -62,7 +62,7 @@
   const band = (cosine) => (cosine === null || cosine === undefined ? "" : cosine >= 0.9 ? "q3" : cosine >= 0.8 ? "q2" : "q1");
 
   function partners(i) {
-    const one = index[i], same = index.map((_, j) => j).filter((j) => index[j].task === one.task && index[j].id === one.id && index[j].epoch === one.epoch);
+    const entry = index[i], same = index.map((_, j) => j).filter((j) => index[j].task === entry.task && index[j].id === entry.id && index[j].epoch === entry.epoch);
     $("pairs").replaceChildren(...(same.length < 2 ? [] : same).map((j) => {
       const button = document.createElement("button"), state = index[j].flag === null ? "unscored" : index[j].flag ? `${index[j].yes} YES` : "not flagged";
       button.textContent = `${index[j].condition}: ${state}`;
@@ -106,8 +106,8 @@
     $("told").replaceChildren(text.slice(0, at), mark, text.slice(at + evidence.length));
   }
 
-  options("f-task", index.map((one) => one.task));
-  options("f-condition", index.map((one) => one.condition));
+  options("f-task", index.map((entry) => entry.task));
+  options("f-condition", index.map((entry) => entry.condition));
   for (const id of ["f-task", "f-condition", "f-verdict"]) $(id).addEventListener("change", filter);
   let waiting = 0;
   $("f-search").addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(filter, 200); });

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from audit.analysis.analyze import analyze_tables
-from audit.analysis.result import write_result
+from audit.analysis.stored import StoredAudit, read_stored, write_stored
 from audit.config import make_audit
 from audit.stats.correction import GraderError
 from reports.build import build_report
@@ -39,7 +39,7 @@ def main() -> None:
         _write_run(run, given.transcripts, given.tokens)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         start = time.perf_counter()
-        page = build_report(run, Path(name) / "report")
+        page = build_report(read_stored(run), Path(name) / "report")
         took = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         size = page.stat().st_size / 1e6
@@ -60,9 +60,8 @@ def _write_run(run: Path, n: int, k: int) -> None:
     told = told.assign(position=told.place + 10, n_places=k, token=" the", channel="answer", rule="r", reason="", format_only=False)
     told = told.assign(evidence=[text[:20] for text in texts], mse_nrm=rng.uniform(0.1, 0.8, n * k))
     config = make_audit({"model": "local/tiny", "tasks": ["mmlu"], "verbalizer": "logit_lens"}, "bench")
-    write_result(analyze_tables(transcripts, config, GraderError(70, 80, 2, 200), None, told), run)
-    transcripts.to_parquet(run / "transcripts.parquet")
-    told.to_parquet(run / "explanations.parquet")
+    result = analyze_tables(transcripts, config, GraderError(70, 80, 2, 200), None, told)
+    write_stored(StoredAudit(result, transcripts, told), run)
 
 
 def _open(page_file: Path) -> None:
