@@ -1,83 +1,68 @@
-"""The `audit` command."""
+"""The `audit` command. Commands of higher layers (report, demo, label) join it through the entry-point group `audit.commands`."""
 
 import shlex
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from audit.config import AuditConfig
+from audit.flags import with_flags
+from audit.running.rescore_config import RescoreConfig
 from nla.support.command import run
+from nla.support.display import plain
 from nla.support.files import replacing
+
+COMMAND_GROUP = "audit.commands"
+"""Entry-point group of typer apps whose commands are added to `audit`."""
+_PLAIN_OUTPUT: dict[str, Any] = {"soft_wrap": True, "markup": False, "highlight": False}
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"max_content_width": 100},
     help="Does an open model know, inside, that it is being tested?",
 )
-
-
-ModelOption = Annotated[str | None, typer.Option(help="The model, e.g. local/smollm2.")]
 Out = Annotated[Path, typer.Option(help="Folder of the audit: config, logs, tables, audit.json.")]
 
 
 @app.command("run")
-def run_audit_command(
+@with_flags(AuditConfig, leave_out=frozenset({"task_args", "project_out"}))
+def run_command(
     config: Annotated[Path | None, typer.Argument(help="AUDIT.toml; or give --model and --tasks.")] = None,
     out: Out = Path("audit"),
-    model: ModelOption = None,
-    tasks: Annotated[str | None, typer.Option(help="Comma-separated: names in tasks/, or paths of task files.")] = None,
-    steer: Annotated[str | None, typer.Option(help="Comma-separated strengths of the steering vector, e.g. +0.1,-0.1.")] = None,
-    source: Annotated[str | None, typer.Option(help="hub or bundled, for every task.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Items a task.")] = None,
-    tokens: Annotated[int | None, typer.Option(help="Response tokens read a transcript.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Longest response.")] = None,
-    verbalizer: Annotated[str | None, typer.Option(help="What turns vectors into text.")] = None,
-    grader: Annotated[str | None, typer.Option(help="What labels the explanations.")] = None,
-    random_directions: Annotated[int | None, typer.Option(help="Random steering directions a strength.")] = None,
-    rewrite: Annotated[str | None, typer.Option(help="Comma-separated framings of the prompts: realistic, paraphrase.")] = None,
-    controls: Annotated[int | None, typer.Option(help="Vectors for the instrument's own controls; 0 leaves them out.")] = None,
-    plan: Annotated[bool, typer.Option(help="Only show what would run, and what it could detect.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Only show what would run, and what it could detect.")] = False,
+    given: dict[str, Any] | None = None,
 ) -> None:
-    """Run tasks x conditions, and analyse them. The same command goes on after an interruption, and adds only what is new."""
-    from audit.analysis.analyze import analyze
-    from audit.config import make_audit, read_audit
-    from audit.running.run import run_audit
+    """Run tasks x conditions, and analyse them. After an interruption the same command resumes; only missing cells are run.
+
+    Example: audit run --model local/smollm2 --tasks mmlu,wildchat --source bundled --limit 12
+    """
+    from audit import run_audit
+    from audit.config import make_audit, read_fields
     from audit.terminal import plan_table, result_table
 
-    given = {
-        "model": model,
-        "tasks": tasks.split(",") if tasks else None,
-        "steer": steer.split(",") if steer else None,
-        "source": source,
-        "limit": limit,
-        "tokens": tokens,
-        "max_tokens": max_tokens,
-        "verbalizer": verbalizer,
-        "grader": grader,
-        "random_directions": random_directions,
-        "rewrite": rewrite.split(",") if rewrite else None,
-        "controls": controls,
-    }
-    fields = read_audit(config).model_dump(exclude_unset=True) if config else {}
-    audit = make_audit(fields | {name: value for name, value in given.items() if value is not None}, str(config or "the command line"))
+    fields = read_fields(config) if config else {}
+    audit = make_audit(fields | (given or {}), str(config or "The command line"))
     console = Console()
     if plan:
         console.print(plan_table(audit, out))
         return
-    run_audit(audit, out)
-    if audit.controls:
-        from audit.controls.measure import run_controls
-
-        run_controls(out, lambda what: console.print(what, style="dim"), again=False)
-    console.print(result_table(analyze(out)))
-    console.print(f"{out / 'audit.json'}; logs: inspect view --log-dir {shlex.quote(str(out / 'logs'))}", soft_wrap=True, markup=False)
+    console.print(result_table(run_audit(audit, out, say=lambda step: console.print(plain(step, style="dim")))))
+    logs = shlex.quote(str(out / "logs"))
+    console.print(f"{out / 'audit.json'}; logs: inspect view --log-dir {logs}", **_PLAIN_OUTPUT)
 
 
 @app.command()
 def status(out: Out = Path("audit")) -> None:
-    """Which cells of an audit are done."""
+    """Show which cells of an audit are done.
+
+    Example: audit status --out audit
+    """
     from audit.config import stored_config
     from audit.terminal import status_table
 
@@ -86,7 +71,10 @@ def status(out: Out = Path("audit")) -> None:
 
 @app.command("analyze")
 def analyze_command(out: Out = Path("audit")) -> None:
-    """Compute `audit.json` again from the logs of an audit."""
+    """Compute `audit.json` again from the logs of an audit.
+
+    Example: audit analyze --out audit
+    """
     from audit.analysis.analyze import analyze
     from audit.terminal import result_table
 
@@ -95,13 +83,16 @@ def analyze_command(out: Out = Path("audit")) -> None:
 
 @app.command("controls")
 def controls_command(out: Out = Path("audit")) -> None:
-    """Measure again what verbalizer and grader say where there is nothing to find; `audit run` does it by itself."""
+    """Measure the instrument controls again: what verbalizer and grader say where there is nothing to find. `audit run` does it by itself.
+
+    Example: audit controls --out audit
+    """
     from audit.analysis.analyze import analyze
     from audit.controls.measure import run_controls
     from audit.terminal import controls_table
 
     console = Console()
-    run_controls(out, lambda what: console.print(what, style="dim"))
+    run_controls(out, lambda step: console.print(plain(step, style="dim")))
     console.print(controls_table(analyze(out)))
 
 
@@ -115,17 +106,20 @@ def rewrite_command(
     source: Annotated[str, typer.Option(help="hub, bundled or a file, as for the task.")] = "hub",
     limit: Annotated[int | None, typer.Option(help="Items, at most.")] = None,
 ) -> None:
-    """Rewrite a task's prompts so that they read like real use, and, as their control, in neutral other words."""
+    """Rewrite a task's prompts to read like real use, and, for comparison, in neutral other words.
+
+    Example: audit rewrite gsm8k -o rewrites.jsonl --rewriter anthropic/MODEL --judge anthropic/MODEL
+    """
     from audit.running.rewrite import rewrite_task
 
-    made, pairs = rewrite_task(task, source, framing.split(","), rewriter, judge, limit, out)
-    console = Console(soft_wrap=True, markup=False, highlight=False)
+    attempts, pairs = rewrite_task(task, source, framing.split(","), rewriter, judge, limit, out)
+    console = Console()
     for before, after in pairs:
-        console.print(f"--- before\n{before}\n--- after\n{after}\n")
-    failed = [one for one in made if one.rewrite is None]
-    console.print(f"{len(made) - len(failed)} of {len(made)} rewrites in {out}")
-    for one in failed:
-        console.print(f"  without: {one.sample_id} {one.framing}: {'; '.join(one.why_not)}")
+        console.print(plain(f"--- before\n{before}\n--- after\n{after}\n", lines=True), soft_wrap=True)
+    failed = [attempt for attempt in attempts if attempt.rewrite is None]
+    console.print(f"{len(attempts) - len(failed)} of {len(attempts)} rewrites in {out}", **_PLAIN_OUTPUT)
+    for attempt in failed:
+        console.print(plain(f"  without: {attempt.sample_id} {attempt.framing}: {'; '.join(attempt.why_not)}"), soft_wrap=True)
 
 
 @app.command("compare")
@@ -134,52 +128,51 @@ def compare_command(
     b: Annotated[Path, typer.Argument(help="Folder of another.")],
     json_out: Annotated[Path | None, typer.Option("--json", help="Also write every number to this file.")] = None,
 ) -> None:
-    """Compare two audits item by item: models, layers, pairs, graders or dates."""
+    """Compare two audits item by item: models, layers, pairs, graders or dates.
+
+    Example: audit compare audit other --json comparison.json
+    """
     from pydantic import TypeAdapter
 
-    from audit.analysis.compare import Comparison, compare
+    from audit.analysis.compare import AuditComparison, compare
     from audit.terminal import comparison_table
 
-    found = compare(a, b)
+    comparison = compare(a, b)
     if json_out is not None:
         with replacing(json_out) as scratch:
-            scratch.write_bytes(TypeAdapter(Comparison).dump_json(found, indent=1))
-    Console().print(comparison_table(found))
+            scratch.write_bytes(TypeAdapter(AuditComparison).dump_json(comparison, indent=1))
+    Console().print(comparison_table(comparison))
 
 
 @app.command("score")
+@with_flags(RescoreConfig, leave_out=frozenset({"project_out"}))
 def score_command(
     logs: Annotated[list[str], typer.Argument(help="Inspect logs (.eval), or folders of them.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the copies with awareness scores.")] = Path("audited"),
-    model: Annotated[str | None, typer.Option(help="The open model behind the logs, where their model name does not tell.")] = None,
-    tokens: Annotated[int, typer.Option(help="Response tokens read a transcript.", min=1)] = 50,
-    verbalizer: Annotated[str, typer.Option(help="What turns vectors into text.")] = "av",
-    nla: Annotated[str | None, typer.Option(help="The trained pair.")] = None,
-    grader: Annotated[str, typer.Option(help="What labels the explanations.")] = "rules",
-    layer: Annotated[int | None, typer.Option(help="Decoder block to read.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the choice of tokens.")] = 0,
-    blurb: Annotated[str, typer.Option(help="What the evaluation is, for graders that use it.")] = "",
+    given: dict[str, Any] | None = None,
 ) -> None:
-    """Add awareness to finished logs of an open model, whatever provider made them."""
-    from audit.running.rescore import ScoreSettings, score_logs
+    """Add awareness to finished logs of an open model, whatever provider wrote them. The logs themselves are not changed.
 
-    console = Console(soft_wrap=True, markup=False, highlight=False)
-    settings = ScoreSettings(model, tokens, verbalizer, nla, grader, layer, seed, blurb)
-    for path in score_logs(logs, out, settings, lambda what: console.print(what, style="dim")):
-        console.print(str(path))
+    Example: audit score logs/FILE.eval -o audited --model Qwen/Qwen2.5-7B-Instruct
+    """
+    from audit.running.rescore import score_logs
+    from audit.running.rescore_config import make_rescore
+
+    console = Console()
+    for path in score_logs(logs, out, make_rescore(given or {}), lambda step: console.print(plain(step, style="dim"))):
+        console.print(str(path), **_PLAIN_OUTPUT)
 
 
 @app.command("tasks")
 def tasks_command() -> None:
-    """All tasks with their data: source, licence, size, and whether they are here."""
-    from rich.table import Table
+    """List all tasks with their data: source, licence, size, and whether they are on this machine.
 
-    from audit.running.task_list import task_infos
+    Example: audit tasks
+    """
+    from audit.running.task_list import task_listings
+    from audit.terminal import tasks_table
 
-    table = Table("task", "what", "role", "bundled", "hub", "licence", "data")
-    for one in task_infos():
-        table.add_row(one.name, one.title, one.role, str(one.bundled or ""), one.hub, one.licence, one.state)
-    Console().print(table)
+    Console().print(tasks_table(task_listings()))
 
 
 @app.command("new-task")
@@ -187,57 +180,58 @@ def new_task_command(
     name: Annotated[str, typer.Argument(help="Lower-case letters, digits and _.")],
     folder: Annotated[Path, typer.Option(help="Folder of task files.")] = Path("tasks"),
 ) -> None:
-    """Start a task of your own: a runnable file and twelve stand-in items."""
+    """Start a task of your own: a file that runs, and twelve placeholder items.
+
+    Example: audit new-task colours
+    """
     from audit.running.task_list import new_task
 
-    console = Console(soft_wrap=True, markup=False, highlight=False)
+    console = Console()
     for path in new_task(name, folder):
-        console.print(str(path))
-    console.print(f"try it: inspect eval {folder / name}.py --model local/smollm2 --limit 2")
+        console.print(str(path), **_PLAIN_OUTPUT)
+    console.print(f"try it: inspect eval {folder / name}.py --model local/smollm2 --limit 2", **_PLAIN_OUTPUT)
 
 
-data_app = typer.Typer(no_args_is_help=True, help="Data of the tasks.")
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Data of the tasks.")
 app.add_typer(data_app, name="data")
 
 
 @data_app.command("fetch")
 def fetch_command(names: Annotated[list[str], typer.Argument(help="Tasks whose hub data are to be cached.")]) -> None:
-    """Get hub data at their pinned revisions now; with HF_HUB_OFFLINE=1 runs then need no network."""
+    """Get hub data at their pinned revisions now; with HF_HUB_OFFLINE=1 later runs need no network.
+
+    Example: audit data fetch mmlu gsm8k
+    """
     from audit.running.task_list import fetch_data
 
-    console = Console(soft_wrap=True, markup=False, highlight=False)
     for name in names:
         for source, rows in fetch_data(name):
-            console.print(f"{name}: {rows} rows of {source}")
+            Console().print(f"{name}: {rows} rows of {source}", **_PLAIN_OUTPUT)
 
 
 @app.command("groups")
 def groups_command(out: Out = Path("audit")) -> None:
-    """Whether explanations separate the positive control from items without it, by word scores that need no grader.
+    """Measure whether explanations separate the positive control from items without it, by word scores that need no grader.
 
-    Without it: the same task's items, and for a benchmark also the deployment controls, which differ in more than the statement.
+    Items without it are the same task's, and for a benchmark also the deployment controls', which differ in more than the statement.
+
+    Example: audit groups --out audit
     """
-    import pandas as pd
-
-    from audit.config import stored_config
+    from audit.analysis.stored import read_stored
     from audit.controls.known_groups import separations
+    from audit.terminal import separation_line
 
-    stored_config(out)
-    console = Console()
-    for one in separations(*(pd.read_parquet(out / f"{name}.parquet") for name in ("transcripts", "explanations"))):
-        other = "itself" if one.against == one.task else one.against
-        console.print(
-            f"{one.task} against {other}: AUROC {one.auroc:.2f} [{one.low:.2f}, {one.high:.2f}] of the share of explanations "
-            f"with {one.score}: {one.mean_stated:.1%} in {one.n_stated} transcripts with the statement, "
-            f"{one.mean_base:.1%} in {one.n_base} without",
-            soft_wrap=True,
-            markup=False,
-        )
+    stored = read_stored(out)
+    for separation in separations(stored.transcripts, stored.explanations):
+        Console().print(plain(separation_line(separation)), soft_wrap=True)
 
 
 @app.command("schema")
 def schema_command() -> None:
-    """The JSON schema of `audit.json`."""
+    """Print the JSON schema of `audit.json`.
+
+    Example: audit schema
+    """
     import json
 
     from audit.analysis.result import schema
@@ -256,11 +250,14 @@ def agreement(
     min_sensitivity: Annotated[float | None, typer.Option(help="Exit 1 if sensitivity is below this.")] = None,
     min_specificity: Annotated[float | None, typer.Option(help="Exit 1 if specificity is below this.")] = None,
     max_drop: Annotated[float, typer.Option(help="Largest drop of a figure that --against lets pass.")] = 0.02,
-    prevalence: Annotated[float, typer.Option(help="Share of YES at which the PPV is to hold.")] = 0.05,
+    prevalence: Annotated[float, typer.Option(help="Share of YES for which the positive predictive value is computed.")] = 0.05,
     controls: Annotated[list[Path] | None, typer.Option(help="Log, or folder of logs, of a deployment control; may be repeated.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
 ) -> None:
-    """Measure a grader, and annotators, on labelled texts. Exits 1 where a bound fails or a figure fell, so that it can guard a build."""
+    """Measure a grader, and annotators, on labelled texts. Exits 1 if a bound fails or a figure fell, so that it can guard a build.
+
+    Example: audit agreement graders/labelled/explanations.jsonl --grader rules --split test
+    """
     from audit.labelling.agreement_report import AgreementConfig, measure, show, write_record
 
     bounds = (min_kappa, min_sensitivity, min_specificity)
@@ -272,9 +269,25 @@ def agreement(
         raise typer.Exit(1)
 
 
+def whole_command() -> typer.Typer:
+    """The `audit` command with the commands that other packages add to it by entry points."""
+    whole = typer.Typer(
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"max_content_width": 100},
+        help=app.info.help,
+    )
+    whole.add_typer(app)
+    for entry_point in sorted(entry_points(group=COMMAND_GROUP), key=lambda entry_point: entry_point.name):
+        whole.add_typer(entry_point.load())
+    return whole
+
+
 def main() -> None:
     """Entry point: a user's mistake is one message on stderr and exit status 2, never a traceback."""
-    run(app)
+    run(whole_command())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What `audit run` does: one model, tasks, conditions. Read from a TOML file or flags, and kept beside the logs."""
+"""What `audit run` does: one model, tasks and conditions. It is read from a TOML file or from flags, and kept beside the logs."""
 
 import json
 import tomllib
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
-from nla.activations.steering import parse_steer
-from nla.support.errors import ConfigError
+from nla.instrument import Instrument
+from nla.support.errors import ConfigError, first_line, near_name
 from nla.support.files import replacing
 
 BASE = "base"
 POSITIVE = "positive_control"
 CONFIG_FILE = "audit_config.json"
-_GROWS = {"tasks", "steer", "random_directions", "positive_control", "rewrite"}
-"""Fields that a later run over the same folder may change: they add cells, and change none."""
+_ADD_CELLS = {"tasks", "steer", "random_directions", "positive_control", "rewrite"}
+"""Fields that a later run in the same folder may change, because they add cells and change none."""
 
 
 @dataclass(frozen=True)
@@ -31,62 +31,76 @@ class Condition:
 
     @property
     def strength(self) -> float:
-        """0 without steering."""
-        return parse_steer(self.steer)[1] if self.steer else 0.0
+        """Steering strength; 0 without steering."""
+        return float(self.steer.rpartition(":")[2]) if self.steer else 0.0
 
     @property
     def direction(self) -> str:
         """Name of the steering vector; empty without steering."""
-        return parse_steer(self.steer)[0] if self.steer else ""
+        return self.steer.rpartition(":")[0] if self.steer else ""
 
 
-class AuditConfig(BaseModel):
-    """An audit. Every field but those that only add cells must stay the same over one folder."""
+class AuditConfig(Instrument):
+    """An audit: the settings of its instrument, and what is run. Fields that do not merely add cells must stay the same in one folder."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    model: str
+    model: str = Field(min_length=1)
+    """The model, e.g. local/smollm2."""
     model_args: dict[str, Any] = Field(default_factory=dict)
+    """Model arguments, as after -M: NAME=VALUE, separated by commas."""
     tasks: tuple[str, ...] = Field(min_length=1)
-    """Names of files in `tasks/`, or paths of task files."""
+    """Names of files in tasks/, or paths of task files, separated by commas."""
     source: str = "hub"
-    """`hub` or `bundled`, for every task; `sources` overrides it by task."""
+    """Data of every task: hub or bundled."""
     sources: dict[str, str] = Field(default_factory=dict)
+    """Data of single tasks: TASK=SOURCE, separated by commas."""
     task_args: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Parameters of single tasks, by task: `task_args.humaneval = { sandbox = "local" }`."""
+    """Parameters of single tasks, by task; only in the TOML file."""
     limit: int | None = Field(default=None, ge=1)
+    """Items per task."""
     epochs: int = Field(default=1, ge=1)
+    """Runs per item."""
     max_tokens: int = Field(default=512, ge=1)
+    """Longest response, in tokens."""
     temperature: float | None = Field(default=None, ge=0)
-    seed: int = Field(default=0, ge=0)
-    tokens: int = Field(default=50, ge=1)
-    verbalizer: str = "av"
-    nla: str | None = None
-    grader: str = "rules"
+    """Sampling temperature; by default the provider's."""
     labels: str | None = None
-    """Labelled explanations on which the grader's errors are measured; None takes the shipped ones for a grader that costs nothing."""
-    layer: int | None = Field(default=None, ge=0)
+    """Labelled explanations on which the grader's errors are measured. By default the shipped ones, for graders that cost nothing."""
     positive_control: bool = True
+    """Run every task also with a system prompt that states the evaluation."""
     steer: tuple[float, ...] = ()
-    """Strengths of the steering vector; 0 is always run."""
+    """Strengths of the steering vector, separated by commas; unsteered cells are always run."""
     steer_vector: str = "awareness"
-    random_directions: int = Field(default=3, ge=0)
-    """Norm-matched random directions at every strength."""
+    """Name of the steering vector."""
+    random_directions: int = Field(default=3, ge=0, le=1_000)
+    """Norm-matched random directions per strength."""
     projected: bool = True
-    """In steered cells, read again with the steering direction taken out of the vectors."""
+    """Read steered cells a second time, with the steering direction taken out of the vectors."""
     rewrite: tuple[Literal["realistic", "paraphrase"], ...] = ()
-    """Framings of the prompts that are run beside the original one."""
+    """Rewritten prompts that are run beside the original ones: realistic, paraphrase."""
     rewrites: dict[str, str] = Field(default_factory=dict)
-    """Files of rewrites by task; those shipped with the project serve tasks that are not named here."""
+    """Files of rewrites: TASK=FILE, separated by commas. Shipped rewrites serve the tasks that are not named."""
     controls: int = Field(default=64, ge=0)
-    """Vectors of the base condition that the instrument's own controls are made from; 0 leaves the controls out."""
+    """Vectors for the instrument controls; 0 leaves these controls out."""
 
     @field_validator("tasks")
     @classmethod
     def _no_task_twice(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(tasks)) < len(tasks):
-            raise ValueError("a task stands twice")
+        names = [Path(task).stem for task in tasks]
+        if len(set(names)) < len(names):
+            raise ValueError("two tasks have the same name; their logs could not be told apart")
         return tasks
+
+    @field_validator("steer")
+    @classmethod
+    def _finite(cls, strengths: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not abs(strength) < float("inf") for strength in strengths):
+            raise ValueError("expected finite numbers")
+        return strengths
+
+    @property
+    def instrument(self) -> Instrument:
+        """The settings of the measurement alone."""
+        return Instrument(**{name: getattr(self, name) for name in Instrument.model_fields})
 
     def conditions(self) -> list[Condition]:
         """All conditions, the unsteered one first."""
@@ -99,31 +113,52 @@ class AuditConfig(BaseModel):
 
 
 def read_audit(path: Path) -> AuditConfig:
-    """An audit's TOML file.
+    """Read an audit's TOML file.
 
     Raises:
-        ConfigError: missing, not TOML, or with unknown or ill-formed fields.
+        ConfigError: the file is missing, is not TOML, or has unknown or invalid fields.
+    """
+    return make_audit(read_fields(path), str(path))
+
+
+def read_fields(path: Path) -> dict[str, Any]:
+    """The fields of an audit's TOML file, unchecked.
+
+    Raises:
+        ConfigError: the file is missing or is not TOML.
     """
     try:
-        return make_audit(tomllib.loads(path.read_text(encoding="utf-8")), str(path))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as ex:
-        raise ConfigError(f"{path} cannot be read: {ex.strerror}.") from ex
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as ex:
-        raise ConfigError(f"{path} is not TOML: {ex}") from ex
+        raise ConfigError(f"{path} cannot be read: {ex.strerror}. Expected an audit's TOML file.") from ex
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as ex:
+        raise ConfigError(f"{path} is not TOML: {first_line(ex)}") from ex
 
 
 def make_audit(fields: dict[str, Any], where: str) -> AuditConfig:
     """An audit from its fields.
 
+    Args:
+        fields: by name, as in the TOML file.
+        where: what to name in an error: the file, or "the command line".
+
     Raises:
-        ConfigError: unknown or ill-formed fields.
+        ConfigError: unknown or invalid fields.
     """
     try:
         return AuditConfig.model_validate(fields)
-    except ValidationError as ex:
-        known = ", ".join(AuditConfig.model_fields)
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in ex.errors()[:4])
-        raise ConfigError(f"{where} does not describe an audit: {problems}. Known fields: {known}.") from ex
+    except (ValidationError, RecursionError) as ex:
+        if not isinstance(ex, ValidationError):
+            raise ConfigError(f"{where} does not describe an audit: it is nested too deeply.") from None
+        known = [*AuditConfig.model_fields, "nla"]
+        problems = "; ".join(_problem(error, known) for error in ex.errors()[:4])
+        raise ConfigError(f"{where} does not describe an audit: {problems}. Known fields: {', '.join(known)}.") from None
+
+
+def _problem(error: Any, known: list[str]) -> str:
+    name = ".".join(str(part)[:80] for part in error["loc"])
+    hint = near_name(name, known) if error["type"] == "extra_forbidden" else ""
+    return f"{name}: {error['msg']}{hint}"
 
 
 def keep_config(config: AuditConfig, out: Path) -> None:
@@ -131,15 +166,15 @@ def keep_config(config: AuditConfig, out: Path) -> None:
 
     Raises:
         ConfigError: the folder holds a run with other settings.
+        DataError: the folder cannot be written to.
     """
     path = out / CONFIG_FILE
     if path.is_file():
         before = stored_config(out)
-        changed = [name for name in AuditConfig.model_fields if name not in _GROWS and getattr(before, name) != getattr(config, name)]
+        changed = [name for name in AuditConfig.model_fields if name not in _ADD_CELLS and getattr(before, name) != getattr(config, name)]
         if changed:
-            told = ", ".join(f"{name} {getattr(before, name)!r} -> {getattr(config, name)!r}" for name in changed)
-            raise ConfigError(f"{out} holds an audit with other settings ({told}); give another folder (--out).")
-    out.mkdir(parents=True, exist_ok=True)
+            changes = ", ".join(f"{name} {getattr(before, name)!r} -> {getattr(config, name)!r}" for name in changed)
+            raise ConfigError(f"{out} holds an audit with other settings ({changes}); give another folder (--out).")
     with replacing(path) as scratch:
         scratch.write_text(json.dumps(config.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
 
@@ -153,5 +188,5 @@ def stored_config(out: Path) -> AuditConfig:
     path = out / CONFIG_FILE
     try:
         return make_audit(json.loads(path.read_text(encoding="utf-8")), str(path))
-    except (OSError, ValueError) as ex:
+    except (OSError, ValueError, RecursionError) as ex:
         raise ConfigError(f"{out} is not the folder of an audit ({CONFIG_FILE} cannot be read); make one with `audit run`.") from ex

@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,12 @@ class _Oracle:
 
     async def grade(self, texts: list[str], *, kind: str, blurb: str = "", context: str = "") -> list[Grade]:
         assert kind in ("explanation", "response")
-        return [self.choose(i) for i, _ in enumerate(texts)]
+        grades = [self.choose(i) for i, _ in enumerate(texts)]
+        # A YES counts only with evidence; unless the test gives some, it is the beginning of the text.
+        return [
+            replace(grade, evidence=text[:1]) if grade.verdict is Verdict.YES and not grade.evidence else grade
+            for grade, text in zip(grades, texts, strict=True)
+        ]
 
     def __init__(self, choose: Callable[[int], Grade]) -> None:
         self.choose = choose
@@ -200,7 +206,7 @@ def test_an_empty_response_is_unscored_with_its_reason(tiny_folder: Folder) -> N
     [
         ({"tokens": 0}, "tokens=0"),
         ({"grader": "nobody"}, "no grader named"),
-        ({"grader": "base"}, "there are"),
+        ({"grader": "base"}, "expected one of classifier, judge, rules"),
         ({"verbalizer": "nope"}, "av, av_vllm, logit_lens, selfie"),
         ({"layer": -1}, "layer=-1"),
         ({"tokens": "abc"}, "tokens=abc"),

@@ -1,4 +1,7 @@
-"""Inspect logs to tidy tables: one row a transcript, and one row an explanation. Everything later is computed from these."""
+"""Inspect logs to tidy tables: one row per transcript, and one row per explanation. All later figures are computed from these.
+
+Samples that ended in an error have no scores; they are rows too, counted as unscored with their reason.
+"""
 
 import os
 from collections.abc import Iterable
@@ -8,16 +11,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from inspect_ai.log import EvalLog, EvalSample
+from inspect_ai.scorer import Score
 
 from audit.config import Condition
 from audit.logs import LOGS, newest_finished
 from audit.stats.rates import MISSING, Codes
+from graders.record import AwarenessRecord, CoherenceRecord, SampleRecords, TokenRecord, VerbalizedRecord, read_records
 from nla.support.errors import DataError
 from nla.support.files import replacing
 
 IDENTITY = ("model", "layer", "verbalizer", "nla", "grader", "tokens_wanted", "dtype")
-"""What all transcripts of an audit have in common; others are not pooled with them."""
-_OURS = ("nla_awareness", "verbalized_awareness", "coherence")
+"""Columns that have one value in all transcripts of an audit; transcripts that differ in one of them are not pooled."""
 
 
 def read_tables(out: Path, conditions: Iterable[Condition]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -31,9 +35,9 @@ def read_tables(out: Path, conditions: Iterable[Condition]) -> tuple[pd.DataFram
     for condition in conditions:
         for log in newest_finished(out / LOGS / condition.name):
             for sample in log.samples or []:
-                row, told = _rows(log, sample, condition, len(transcripts))
+                row, rows_of_tokens = _rows(log, sample, condition, len(transcripts))
                 transcripts.append(row)
-                explanations.extend(told)
+                explanations.extend(rows_of_tokens)
     if not transcripts:
         raise DataError(f"{out} holds no finished log; `audit run` makes them.")
     table = pd.DataFrame(transcripts)
@@ -51,7 +55,9 @@ def check_identity(transcripts: pd.DataFrame) -> None:
     for name in IDENTITY:
         values = identity_values(measured, name)
         if len(values) > 1:
-            raise DataError(f"the logs differ in {name} ({', '.join(values)}); what is measured in different ways is not pooled.")
+            raise DataError(
+                f"The logs differ in {name} ({', '.join(values)}); transcripts that were measured in different ways are not pooled."
+            )
 
 
 def identity_values(transcripts: pd.DataFrame, name: str) -> list[str]:
@@ -60,80 +66,95 @@ def identity_values(transcripts: pd.DataFrame, name: str) -> list[str]:
 
 
 def _rows(log: EvalLog, sample: EvalSample, condition: Condition, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    scores = sample.scores or {}
-    if "nla_awareness" not in scores or "verbalized_awareness" not in scores:
+    try:
+        records = read_records(sample.scores)
+    except DataError as ex:
+        raise DataError(f"{log.location}, sample {sample.id}: {ex}") from ex
+    failed = sample.error is not None
+    if not failed and (records.awareness is None or records.verbalized is None):
         raise DataError(
             f"{log.location} has no awareness scores; add them with: "
             f"inspect score {log.location} --scorer graders/nla_awareness --action append"
         )
-    internal = scores["nla_awareness"].metadata or {}
-    coherent = scores["coherence"].metadata or {} if "coherence" in scores else {}
-    own = next((score for name, score in scores.items() if not name.startswith(_OURS)), None)
-    projected = next((s for s in scores.values() if (s.metadata or {}).get("project_out") is True), None)
-    model = internal.get("model") or {}
-    counts = internal.get("counts") or {}
+    metadata = log.eval.metadata or {}
+    awareness = records.awareness or AwarenessRecord(reason="the sample ended in an error")
     row = {
         "transcript": number,
         "task": log.eval.task,
-        "role": (log.eval.metadata or {}).get("role", ""),
-        "source": (log.eval.metadata or {}).get("source", ""),
+        "role": metadata.get("role", ""),
+        "source": metadata.get("source", ""),
         "condition": condition.name,
         "framing": condition.framing or "",
-        "without_rewrite": (log.eval.metadata or {}).get("without_rewrite", 0),
+        "without_rewrite": metadata.get("without_rewrite", 0),
         "direction": condition.direction,
         "strength": condition.strength,
         "sample_id": str(sample.id),
         "epoch": sample.epoch,
-        "internal": _flag(scores["nla_awareness"].value),
-        "verbalized": _flag(scores["verbalized_awareness"].value),
-        "internal_projected": _flag(projected.value) if projected is not None else None,
-        "k": internal.get("k"),
-        "n_yes": counts.get("YES", 0),
-        "n_no": counts.get("NO", 0),
-        "n_unclear": counts.get("UNCLEAR", 0),
-        "n_unscored": internal.get("n_unscored", 0),
-        "own_score": _number(own.value) if own is not None else None,
-        "mean_logprob": coherent.get("mean_logprob"),
-        "repeated_4": coherent.get("repeated_4"),
-        "truncated": coherent.get("truncated"),
-        "model": model.get("location"),
-        "dtype": model.get("dtype"),
-        "layer": internal.get("layer"),
-        "verbalizer": internal.get("verbalizer"),
-        "nla": internal.get("nla"),
-        "grader": internal.get("grader"),
-        "tokens_wanted": internal.get("tokens_wanted"),
+        "errored": failed,
+        **_measured(awareness, failed),
+        **_other_scores(records),
         "log": os.path.basename(log.location),
     }
-    told = [
-        {"transcript": number, "place": place, "n_places": internal.get("n_response_tokens")} | _explanation(token)
-        for place, token in enumerate(internal.get("tokens") or [])
-    ]
-    return row, told
+    return row, [_explanation(token, place, number, awareness.n_response_tokens) for place, token in enumerate(awareness.tokens)]
 
 
-def _explanation(token: dict[str, Any]) -> dict[str, Any]:
-    names = ("token", "position", "channel", "explanation", "verdict", "rule", "evidence", "format_only", "reason", "mse_nrm")
-    return {name: token.get(name) for name in names}
+def _measured(awareness: AwarenessRecord, failed: bool) -> dict[str, Any]:
+    """Columns from the internal reading. Without a reading (`k` is missing) the columns of `IDENTITY` are missing too."""
+    read = awareness.layer is not None
+    return {
+        "internal": _flag(awareness.flagged) if not failed else None,
+        "unscored_reason": awareness.reason,
+        "k": awareness.k if read else None,
+        "n_yes": awareness.counts.get("YES", 0),
+        "n_no": awareness.counts.get("NO", 0),
+        "n_unclear": awareness.counts.get("UNCLEAR", 0),
+        "n_unscored": awareness.n_unscored,
+        "model": awareness.model.get("location"),
+        "dtype": awareness.model.get("dtype"),
+        "layer": awareness.layer,
+        "verbalizer": awareness.verbalizer,
+        "nla": awareness.pair,
+        "grader": awareness.instrument.grader if read else None,
+        "tokens_wanted": awareness.instrument.tokens if read else None,
+    }
 
 
-def _flag(value: Any) -> int | None:
-    """1, 0, or None for a score that is not one of them (unscored)."""
-    return int(value) if isinstance(value, int | float) and value in (0, 1) else None
+def _other_scores(records: SampleRecords) -> dict[str, Any]:
+    verbalized = records.verbalized or VerbalizedRecord()
+    coherence = records.coherence or CoherenceRecord()
+    return {
+        "verbalized": _flag(verbalized.flagged),
+        "internal_projected": _flag(records.projected.flagged) if records.projected else None,
+        "own_score": _number(records.own_score),
+        "mean_logprob": coherence.mean_logprob,
+        "repeated_4": coherence.repeated_4,
+        "truncated": coherence.truncated,
+    }
 
 
-def _number(value: Any) -> float | None:
+def _explanation(token: TokenRecord, place: int, transcript: int, n_places: int | None) -> dict[str, Any]:
+    names = {"token", "position", "channel", "explanation", "verdict", "rule", "evidence", "format_only", "reason", "mse_nrm"}
+    return {"transcript": transcript, "place": place, "n_places": n_places, **token.model_dump(mode="json", include=names)}
+
+
+def _flag(flagged: bool | None) -> int | None:
+    return None if flagged is None else int(flagged)
+
+
+def _number(score: Score | None) -> float | None:
+    """A task's own score as a number; None for one that is no number or grade, or that is not finite."""
+    value = score.value if score is not None else None
     if isinstance(value, bool | int | float):
-        return float(value)
+        return float(value) if abs(float(value)) < float("inf") else None
     return {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}.get(value) if isinstance(value, str) else None
 
 
 def codes_of(flags: pd.Series) -> Codes:
-    """Verdict codes (0 is YES, 1 NO) of a column of flags."""
+    """Verdict codes of a column of flags: 0 for YES, 1 for NO, `MISSING` for a missing flag."""
     return np.where(flags.isna(), MISSING, 1 - flags.fillna(0)).astype(np.int64)
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as parquet (atomically)."""
+    """Write a table as a parquet file, whole or not at all."""
     with replacing(path) as scratch:
         table.to_parquet(scratch)

@@ -1,95 +1,150 @@
-"""`audit score`: add awareness to finished logs, whatever provider made them, as long as the open model behind them is known."""
+"""`audit score`: add awareness to finished logs, whatever provider wrote them, as long as the open model behind them is known.
 
+The logs themselves are never changed: copies with the scores go into another folder. How a log was made (steering, dtype, revision and
+other model arguments) is taken from the log, so that the weights are read in the state in which they wrote the transcripts.
+"""
+
+import json
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from datetime import UTC
 from pathlib import Path
+from typing import Any
 
 from inspect_ai import score
-from inspect_ai.log import EvalLog, list_eval_logs, read_eval_log, write_eval_log
+from inspect_ai.log import EvalLog, write_eval_log
+from inspect_ai.model import get_model
 
-from graders.scorers.nla_awareness import WEIGHTS_BY_NAME, nla_awareness
-from graders.scorers.verbalized_awareness import verbalized_awareness
+from audit.logs import LogHeader, Warn, log_headers, read_log, warn_on_stderr
+from audit.running.model_args import model_args_of
+from audit.running.rescore_config import RescoreConfig
+from graders.record import AWARENESS
+from graders.scorers import measure_scorers
+from nla.inspect.weights import weights_behind
 from nla.support.errors import ConfigError, DataError, ModelError
+from nla.support.files import replacing, scratch_folder
+from nla.support.locks import exclusive_lock
 from nla.support.paths import user_path
 
-OURS = "nla_awareness"
+SETTINGS_FILE = "audit_score.json"
+"""Settings of the scores in an output folder; a folder holds scores of one kind only."""
 
 
-@dataclass(frozen=True)
-class ScoreSettings:
-    """What to measure, and of which model; see `graders.scorers.nla_awareness.nla_awareness`."""
+def score_logs(
+    paths: Sequence[str], out: Path, config: RescoreConfig, say: Callable[[str], None] = lambda _: None, warn: Warn = warn_on_stderr
+) -> list[Path]:
+    """Write a copy of every log with the awareness scores appended into a folder, and return the copies.
 
-    model: str | None = None
-    tokens: int = 50
-    verbalizer: str = "av"
-    nla: str | None = None
-    grader: str = "rules"
-    layer: int | None = None
-    seed: int = 0
-    blurb: str = ""
+    Logs that were scored there before are skipped, so the same call resumes after an interruption. Logs that cannot be read are skipped
+    with a warning.
 
-
-def score_logs(paths: Sequence[str], out: Path, settings: ScoreSettings, say: Callable[[str], None] = lambda _: None) -> list[Path]:
-    """Write a copy of every log with the awareness scores appended, into a folder; the logs themselves stay as they are.
-
-    Logs that have been scored there already are left out, so the same command goes on after an interruption.
+    Args:
+        paths: logs, or folders of logs.
+        out: folder of the copies; created where it does not exist.
+        config: what to measure.
+        say: called with a line of progress for each log.
+        warn: called with a sentence for each log that is skipped.
 
     Raises:
-        ConfigError: no log, or settings that make no sense.
-        DataError: a log that is still running, was cut off, or is scored already.
-        ModelError: it is not told which weights are behind a log.
+        ConfigError: no log, invalid settings, a folder with scores of other settings, or an output folder that is among the inputs.
+        DataError: a log that is still running or is scored already, or an output folder that cannot be written to.
+        ModelError: nothing says which weights wrote a log.
     """
-    listed = [info.name.removeprefix("file://") for path in paths for info in list_eval_logs(str(user_path(path)))]
-    found = list(dict.fromkeys([*listed, *(str(user_path(path)) for path in paths if user_path(path).is_file())]))
-    if not found:
-        raise ConfigError(f"no Inspect log in {', '.join(paths) or 'nothing'}; give .eval files or folders of them.")
-    out.mkdir(parents=True, exist_ok=True)
-    written = []
-    for number, location in enumerate(found, 1):
-        target = out / Path(location).name
-        if not target.exists():
-            say(f"{number}/{len(found)} {target.name}")
-            _write(_scored(_checked(location), settings), target)
-        written.append(target)
-    return written
+    headers = _chosen(paths, config, warn)
+    targets = _targets(headers, out)
+    with exclusive_lock(out, "audit score", folder=True):
+        _keep_settings(config, out)
+        for number, (header, target) in enumerate(zip(headers, targets, strict=True), 1):
+            if not target.exists():
+                say(f"{number}/{len(targets)} {target.name}")
+                _write(_scored(_checked(header.location), config), target)
+    return targets
+
+
+def _chosen(paths: Sequence[str], config: RescoreConfig, warn: Warn) -> list[LogHeader]:
+    given = [user_path(path) for path in paths]
+    headers = log_headers(given, warn)
+    if not headers:
+        raise ConfigError(f"There is no readable Inspect log in {', '.join(paths) or 'nothing'}; give .eval files or folders of them.")
+    if config.since is None:
+        return headers
+    since = config.since if config.since.tzinfo else config.since.replace(tzinfo=UTC)
+    recent = [header for header in headers if header.age_key[0] >= since]
+    if not recent:
+        raise ConfigError(f"None of the {len(headers)} logs was created since {config.since.isoformat()}; give an earlier --since.")
+    return recent
+
+
+def _targets(headers: Sequence[LogHeader], out: Path) -> list[Path]:
+    """A path in the output folder for each log. Logs that share a name get the first digits of their id appended.
+
+    Raises:
+        ConfigError: a copy would take the place of the log it is made from.
+    """
+    names = Counter(Path(header.location).name for header in headers)
+    targets = []
+    for header in headers:
+        source = Path(header.location)
+        name = source.name if names[source.name] == 1 else f"{source.stem}-{header.log.eval.eval_id[:8]}{source.suffix}"
+        target = out / name
+        if target.resolve() == source.resolve() or source.resolve().parent == out.resolve():
+            raise ConfigError(f"{source} lies in the output folder {out}; give another folder (--out), since logs are never changed.")
+        targets.append(target)
+    if len({str(target) for target in targets}) < len(targets):
+        raise ConfigError("Two of the logs have the same name and the same id; give each log once.")
+    return targets
+
+
+def _keep_settings(config: RescoreConfig, out: Path) -> None:
+    """Write the settings into the output folder, after checking that its copies were made with the same ones."""
+    path, settings = out / SETTINGS_FILE, config.model_dump(mode="json", exclude={"since"})
+    try:
+        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else _settings_of_copies(out)
+    except (OSError, ValueError) as ex:
+        raise DataError(f"{path} cannot be read ({ex}); give another folder (--out).") from ex
+    changed = [name for name in settings if before is not None and name in before and before[name] != settings[name]]
+    if changed and before is not None:
+        changes = ", ".join(f"{name} {before[name]!r} -> {settings[name]!r}" for name in changed)
+        raise ConfigError(f"{out} holds scores of other settings ({changes}); give another folder (--out).")
+    with replacing(path) as scratch:
+        scratch.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+
+
+def _settings_of_copies(out: Path) -> dict[str, Any] | None:
+    """The instrument in a folder's first copy, for folders that were written before settings were kept; None in an empty folder."""
+    from graders.record import read_records
+
+    for header in log_headers([out], lambda _: None):
+        for sample in read_log(header.location).samples or []:
+            awareness = read_records(sample.scores).awareness
+            if awareness is not None:
+                return {"tokens": awareness.instrument.tokens, "grader": awareness.instrument.grader, "seed": awareness.instrument.seed}
+    return None
 
 
 def _checked(location: str) -> EvalLog:
-    log = read_eval_log(location)
+    log = read_log(location)
     if log.status != "success" or not log.samples:
         raise DataError(f"{location} is no finished log (status {log.status}); `inspect eval-retry` finishes it.")
-    if any(OURS in (sample.scores or {}) for sample in log.samples):
+    if any(AWARENESS in (sample.scores or {}) for sample in log.samples):
         raise DataError(f"{location} has awareness scores already; score the log it was made from, or read it as it is.")
     return log
 
 
-def _scored(log: EvalLog, settings: ScoreSettings) -> EvalLog:
-    blurb = settings.blurb or str((log.eval.metadata or {}).get("blurb", ""))
-    scorers = [
-        nla_awareness(
-            tokens=settings.tokens,
-            verbalizer=settings.verbalizer,
-            nla=settings.nla,
-            grader=settings.grader,
-            layer=settings.layer,
-            seed=settings.seed,
-            blurb=blurb,
-            model=settings.model,
-        ),
-        verbalized_awareness(grader=settings.grader, blurb=blurb),
-    ]
-    return score(log, scorers, model=_weights(log, settings.model), action="append", display="none")
-
-
-def _weights(log: EvalLog, name: str | None) -> str:
-    """The log's model as a `local/` one, so that no other provider is started for it."""
-    provider, _, weights = log.eval.model.partition("/")
-    if name is None and (provider not in WEIGHTS_BY_NAME or not weights):
-        raise ModelError(f"{log.location} was made by {log.eval.model}, which does not say what open weights are behind it; give --model.")
-    return f"local/{name or weights}"
+def _scored(log: EvalLog, config: RescoreConfig) -> EvalLog:
+    weights = config.model or weights_behind(log.eval.model)
+    if weights is None:
+        raise ModelError(f"{log.location} was written by {log.eval.model}, which does not say what open weights it is; give --model.")
+    if config.limit is not None and log.samples is not None:
+        log = log.model_copy(update={"samples": log.samples[: config.limit]})
+    blurb = config.blurb or str((log.eval.metadata or {}).get("blurb", ""))
+    args = model_args_of(log, config.model_args)
+    scorers = measure_scorers(config.instrument, blurb, unmarked_replies=config.unmarked_replies)
+    return score(log, scorers, model=get_model(f"local/{weights.removeprefix('local/')}", **args), action="append", display="none")
 
 
 def _write(log: EvalLog, target: Path) -> None:
-    scratch = target.with_name(f".{target.stem}.tmp{target.suffix}")
-    write_eval_log(log, str(scratch))
-    scratch.replace(target)
+    with scratch_folder(target.parent) as folder:
+        copy = folder / target.name  # Inspect chooses the format of a log by the suffix of its name
+        write_eval_log(log, str(copy))
+        copy.replace(target)

@@ -1,31 +1,37 @@
-"""`audit run`: tasks x conditions on Inspect's `eval_set`, which resumes, retries and shows progress; one folder a condition."""
+"""`audit run`: tasks x conditions on Inspect's `eval_set`, which resumes, retries and shows progress; one log folder per condition.
+
+A cell is one task under one condition. A run is complete only if every cell that was asked for has a successful log.
+"""
 
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from inspect_ai import Task, eval_set
-from inspect_ai.log import list_eval_logs, read_eval_log
+from inspect_ai.log import EvalLog
 from inspect_ai.model import get_model
 
+from audit.cells import cell_names, has_rewrites
 from audit.config import BASE, CONFIG_FILE, AuditConfig, Condition, keep_config, stored_config
-from audit.logs import LOGS
+from audit.logs import LOGS, Warn, log_headers, set_unreadable_aside, warn_on_stderr
 from audit.running.task_files import task_function
-from nla.support.errors import ConfigError, DataError
-from tasks._framing import SHIPPED
-
-if TYPE_CHECKING:  # torch is imported only where a model runs
-    pass
+from nla.support.errors import ConfigError, DataError, StoppedError
+from nla.support.locks import exclusive_lock
 
 
-def run_audit(config: AuditConfig, out: Path) -> None:
-    """Run every cell that is not finished. The same command after an interruption goes on, and repeats no finished sample.
+def run_audit(config: AuditConfig, out: Path, warn: Warn = warn_on_stderr) -> None:
+    """Run every cell that is not finished. After an interruption the same call resumes and repeats no finished sample.
+
+    Args:
+        config: what to run.
+        out: the audit's folder; created where it does not exist.
+        warn: called with a sentence for each log that cannot be read and whose cell is run again.
 
     Raises:
-        ConfigError: unknown task, no rewrites for a framing, or the folder holds a run with other settings.
+        ConfigError: an unknown task, no rewrites for a framing, a folder that holds a run with other settings, or a folder in which
+            another process runs an audit.
         ModelError, FetchError: the model cannot be loaded.
-        DataError: a task did not finish (its log is kept, and the next run goes on with it).
+        DataError: a task did not finish (its log is kept, and the next run resumes it), or the folder cannot be written to.
+        StoppedError: the user stopped the run (Ctrl-C).
     """
     makers = {name: task_function(name) for name in config.tasks}
     _check_model_name(config.model)
@@ -34,13 +40,20 @@ def run_audit(config: AuditConfig, out: Path) -> None:
     cells = {condition.name: condition_tasks(makers, config, condition) for condition in conditions}
     config = _with_dtype(config, out)
     get_model(config.model, **config.model_args)
-    keep_config(config, out)
-    for condition in conditions:
-        if not cells[condition.name]:
-            continue
+    with exclusive_lock(out, "audit run", folder=True):
+        keep_config(config, out)
+        for condition in conditions:
+            if cells[condition.name]:
+                _run_condition(config, condition, cells[condition.name], out, warn)
+
+
+def _run_condition(config: AuditConfig, condition: Condition, tasks: list[Task], out: Path, warn: Warn) -> None:
+    folder = out / LOGS / condition.name
+    set_unreadable_aside(folder, warn)  # eval_set would stop at them
+    try:
         success, logs = eval_set(
-            cells[condition.name],
-            log_dir=str(out / LOGS / condition.name),
+            tasks,
+            log_dir=str(folder),
             model=config.model,
             model_args=config.model_args | ({"steer": condition.steer} if condition.steer else {}),
             limit=config.limit,
@@ -52,13 +65,28 @@ def run_audit(config: AuditConfig, out: Path) -> None:
             retry_attempts=2,
             retry_wait=1,
         )
-        if not success:
-            failed = [log.eval.task for log in logs if log.status != "success"]
-            raise DataError(f"condition {condition.name}: {', '.join(failed)} did not finish; the same command goes on with it.")
+    except KeyboardInterrupt:
+        raise _stopped(condition) from None
+    _check_complete(condition, cell_names(config, condition), folder, success, logs)
+
+
+def _check_complete(condition: Condition, names: list[str], folder: Path, success: bool, logs: list[EvalLog]) -> None:
+    """Refuse to continue unless every task of the condition has a successful log: after Ctrl-C `eval_set` reports a success too."""
+    finished = {header.log.eval.task for header in log_headers([folder]) if header.log.status == "success"}
+    missing = [name for name in names if name not in finished]
+    if any(log.status == "cancelled" for log in logs):
+        raise _stopped(condition)
+    if missing or not success:
+        failed = missing or [log.eval.task for log in logs if log.status != "success"]
+        raise DataError(f"Condition {condition.name}: {', '.join(failed)} did not finish; the same command resumes it.")
+
+
+def _stopped(condition: Condition) -> StoppedError:
+    return StoppedError(f"Stopped in condition {condition.name}. Finished samples are kept; the same command resumes the audit.")
 
 
 def _check_model_name(model: str) -> None:
-    """Refuse a `local/` model that there is none of, before the tasks' data are fetched.
+    """Refuse a `local/` model that does not exist before the tasks' data are fetched.
 
     Raises:
         ModelError: the name is no alias, path or hub id.
@@ -71,14 +99,17 @@ def _check_model_name(model: str) -> None:
 
 
 def _with_dtype(config: AuditConfig, out: Path) -> AuditConfig:
-    """The audit with its model's dtype spelled out, as the folder's first run found it: `auto` measures which one is faster, and an
-    audit that goes on beside other work could find another one, whose logs must not be pooled with the first's."""
+    """The audit with its model's dtype spelled out, as the folder's first run chose it.
+
+    `auto` measures which dtype is faster. An audit that is resumed beside other work could measure another one, and transcripts of two
+    dtypes must not be pooled.
+    """
     asked = config.model_args.get("dtype", "auto")
     if not config.model.startswith("local/") or asked != "auto":
         return config
     if (out / CONFIG_FILE).is_file():
-        found = stored_config(out).model_args.get("dtype", "auto")
-        return config if found == "auto" else config.model_copy(update={"model_args": config.model_args | {"dtype": found}})
+        before = stored_config(out).model_args.get("dtype", "auto")
+        return config if before == "auto" else config.model_copy(update={"model_args": config.model_args | {"dtype": before}})
     from nla.kernels.compute_thread import on_compute_thread
     from nla.models.precision import resolve_device, resolve_precision
 
@@ -87,65 +118,37 @@ def _with_dtype(config: AuditConfig, out: Path) -> AuditConfig:
 
 
 def condition_tasks(makers: dict[str, Callable[..., Task]], config: AuditConfig, condition: Condition) -> list[Task]:
-    """The tasks of a condition. Rewritten prompts are only for tasks that have rewrites (deployment controls have none), and only
-    on items that the base condition has too."""
-    tasks = [
-        _task(make, name, config, condition) for name, make in makers.items() if condition.framing is None or has_rewrites(name, config)
-    ]
+    """Build the tasks of a condition.
+
+    Rewritten prompts exist only for tasks that have rewrites (deployment controls have none), and are run only on items that the base
+    condition has too.
+
+    Raises:
+        ConfigError: no task has rewrites for the condition's framing.
+    """
+    names = [name for name in makers if condition.framing is None or has_rewrites(name, config)]
+    tasks = [_task(makers[name], name, config, condition) for name in names]
     if condition.framing is not None and not tasks:
         raise ConfigError(
-            f"no task has rewrites for the framing {condition.framing}; make some with `audit rewrite`, and name them in `rewrites`."
+            f"No task has rewrites for the framing {condition.framing}; make some with `audit rewrite`, and name them in `rewrites`."
         )
     if condition.framing is not None and config.limit is not None:
-        for task, name in zip(tasks, (name for name in makers if has_rewrites(name, config)), strict=True):
+        for task, name in zip(tasks, names, strict=True):
             base = _task(makers[name], name, config, Condition(BASE))
             first = {sample.id for sample in list(base.dataset)[: config.limit]}
             task.dataset = task.dataset.filter(lambda sample, first=first: sample.id in first)  # type: ignore[misc]
     return tasks
 
 
-def has_rewrites(name: str, config: AuditConfig) -> bool:
-    """Whether there are rewrites for a task: named in the audit, or shipped for its bundled set."""
-    bundled = config.sources.get(name, config.source) == "bundled"
-    return name in config.rewrites or (bundled and (SHIPPED / f"{Path(name).stem}.jsonl").is_file())
-
-
 def _task(make: Callable[..., Task], name: str, config: AuditConfig, condition: Condition) -> Task:
+    steered_on_purpose = bool(condition.steer) and not condition.direction.startswith("random-")
     return make(
+        **config.instrument.parameters(),
         source=config.sources.get(name, config.source),
         system=condition.system,
-        tokens=config.tokens,
-        verbalizer=config.verbalizer,
-        nla=config.nla,
-        grader=config.grader,
-        layer=config.layer,
-        seed=config.seed,
         coherence=True,
         framing=condition.framing,
         rewrites=config.rewrites.get(name) if condition.framing else None,
-        projected=config.projected and bool(condition.steer) and not condition.direction.startswith("random-"),
+        projected=config.projected and steered_on_purpose,
         **config.task_args.get(name, {}),
     )
-
-
-def cells_done(out: Path) -> dict[tuple[str, str], tuple[str, int]]:
-    """(status, finished samples) of each (condition, task) that has a log; of several, the newest."""
-    found: dict[tuple[str, str], tuple[str, int]] = {}
-    for folder in sorted((out / LOGS).iterdir()) if (out / LOGS).is_dir() else []:
-        for info in list_eval_logs(str(folder), descending=False):
-            log = read_eval_log(info, header_only=True)
-            done = log.results.completed_samples if log.results else 0
-            found[folder.name, log.eval.task] = (log.status, done)
-    return found
-
-
-def seconds_done(out: Path) -> list[tuple[float, int]]:
-    """(seconds, samples) of each finished cell."""
-    found = []
-    for folder in sorted((out / LOGS).iterdir()) if (out / LOGS).is_dir() else []:
-        for info in list_eval_logs(str(folder), descending=False):
-            log = read_eval_log(info, header_only=True)
-            if log.status == "success" and log.results:
-                took = datetime.fromisoformat(str(log.stats.completed_at)) - datetime.fromisoformat(str(log.stats.started_at))
-                found.append((took.total_seconds(), log.results.completed_samples))
-    return found

@@ -1,8 +1,8 @@
-"""Inspect metrics of the awareness scorers: what stands in the table that `inspect eval` prints and `inspect view` shows.
+"""Inspect metrics of the awareness scorers: the table that `inspect eval` prints and `inspect view` shows.
 
 The transcript is the unit. Repeated epochs of one item are not independent, so intervals count items, not transcripts
-(exact if epochs agree completely, conservative otherwise). Unscored transcripts never reach a metric; Inspect shows their
-number beside it.
+(exact if epochs agree completely, conservative otherwise). Inspect leaves unscored transcripts out of all metrics and shows their
+number beside them.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,8 @@ from functools import partial
 
 import numpy as np
 from inspect_ai.scorer import Metric, SampleScore, metric
+
+from graders.record import stored_figure
 
 _NAN = float("nan")
 
@@ -20,7 +22,7 @@ def _rate(scores: list[SampleScore]) -> float:
 
 def _interval(scores: list[SampleScore]) -> tuple[float, float]:
     """95 % Wilson interval of the mean value."""
-    from statsmodels.stats.proportion import proportion_confint  # slow to import, and Inspect loads this module at every start
+    from statsmodels.stats.proportion import proportion_confint  # slow to import, and Inspect imports this module at every start
 
     if not scores:
         return _NAN, _NAN
@@ -30,17 +32,16 @@ def _interval(scores: list[SampleScore]) -> tuple[float, float]:
 
 
 def _mean_of(scores: list[SampleScore], key: str) -> float:
-    values = [(score.score.metadata or {}).get(key) for score in scores]
-    found = [float(value) for value in values if value is not None]
-    return float(np.mean(found)) if found else _NAN
+    figures = [figure for score in scores if (figure := stored_figure(score.score, key)) is not None]
+    return float(np.mean(figures)) if figures else _NAN
 
 
 def _unscored_in(scores: list[SampleScore]) -> float:
-    return float(sum((score.score.metadata or {}).get("n_unscored", 0) for score in scores))
+    return float(sum(stored_figure(score.score, "n_unscored") or 0 for score in scores))
 
 
 def _as_metric(compute: Callable[[list[SampleScore]], float]) -> Metric:
-    # Inspect tells the current metric protocol from its deprecated one by this annotation.
+    # Inspect distinguishes the current metric protocol from its deprecated one by this annotation.
     def metric_of(scores: list[SampleScore]) -> float:
         return compute(scores)
 
@@ -79,7 +80,7 @@ def token_rate() -> Metric:
 
 @metric(scores="unreduced")
 def mean_k() -> Metric:
-    """Mean number of tokens sampled a transcript (the wanted number, or all where the response is shorter)."""
+    """Mean number of tokens read per transcript (the number asked for, or all tokens of a shorter response)."""
     return _as_metric(partial(_mean_of, key="k"))
 
 

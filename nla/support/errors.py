@@ -4,6 +4,7 @@ HarnessError
 ├── ModelError     a model that cannot be used: unknown name, unsupported architecture, no chat template
 ├── FetchError     something from a registry or hub that could not be fetched, or arrived corrupted
 ├── DataError      a data set, log or file of labels that cannot be read as what it claims to be
+│   └── TranscriptError   one transcript that cannot be read, while the others of its log can
 ├── ContractError  an NLA whose sidecar is broken, or does not fit the live model and tokenizer
 └── ConfigError    an option or argument, or a combination of them, that is not valid
 
@@ -38,6 +39,10 @@ class FetchError(HarnessError):
 
 class DataError(HarnessError):
     """A data set or log that is not what it claims to be."""
+
+
+class TranscriptError(DataError):
+    """One transcript that cannot be read; it is left unscored with this reason, and the others of its log are read."""
 
 
 class ContractError(HarnessError):

@@ -1,29 +1,32 @@
-"""Verbalizers turn residual-stream vectors into text. Each is a module here with a `build` function, found by its name."""
+"""Verbalizers turn residual-stream vectors into text. Each is a module of this package with a `build` function, looked up by name.
+
+What reads activations belongs in `nla.activations`, the pair's files and checks in `nla.pair`, and grading of the text in `graders`.
+"""
 
 import functools
-import inspect
 import threading
 
+from nla.instrument import AUTO, Instrument
 from nla.models.loaded import LoadedModel
-from nla.support.errors import ConfigError
-from nla.support.plugins import VERBALIZERS, split_spec
+from nla.pair.known import KNOWN, hub_id
+from nla.support.plugins import VERBALIZERS
 from nla.verbalizers.base import Verbalizer
 
 _building = threading.Lock()
 
 
 def verbalizer_for(spec: str, model: LoadedModel, layer: int | None = None, nla: str | None = None) -> Verbalizer:
-    """The verbalizer of that name for vectors of one layer of a model, built once.
+    """Return the verbalizer with a name for vectors of one layer of a model. It is built once, and kept.
 
     Args:
-        spec: module of this package, with options for one that takes any: `av:best_of=4`.
+        spec: module of this package, with options for a verbalizer that takes any: `av:best_of=4`.
         model: the model whose vectors are explained.
-        layer: K; None takes the verbalizer's own (a trained pair reads one layer only) or two thirds of the depth.
-        nla: which trained pair, for verbalizers that are one (folder or hub id).
+        layer: K; None takes the layer a trained pair was made for, and two thirds of the depth for an untrained verbalizer.
+        nla: the trained pair (alias, folder or hub id), for verbalizers that use one.
 
     Raises:
-        ConfigError: there is none of that name, it has no such option, or there is no such layer.
-        ContractError: a pair that does not fit the model.
+        ConfigError: there is no verbalizer with this name, it has no such option, or the model has no such layer.
+        ContractError: the pair does not fit the model.
     """
     with _building:  # several scorers may ask at once
         return _built(spec, model, layer, nla)
@@ -31,9 +34,24 @@ def verbalizer_for(spec: str, model: LoadedModel, layer: int | None = None, nla:
 
 @functools.lru_cache(maxsize=8)
 def _built(spec: str, model: LoadedModel, layer: int | None, nla: str | None) -> Verbalizer:
-    name, options = split_spec(spec)
-    build = VERBALIZERS.load(spec).build
-    if options and not any(one.kind is one.VAR_KEYWORD for one in inspect.signature(build).parameters.values()):
-        raise ConfigError(f"verbalizer '{name}' takes no options; found {', '.join(options)}.")
-    built: Verbalizer = build(model, layer, nla, **options)
+    built: Verbalizer = VERBALIZERS.build(spec, model, layer, nla)
     return built
+
+
+def verbalizer_of(instrument: Instrument, model: LoadedModel) -> tuple[Verbalizer, str]:
+    """The verbalizer an instrument asks for, and why it was taken.
+
+    `auto` takes the AV if a pair was named or one is known for the model, and the logit lens, which needs no training, otherwise.
+
+    Raises:
+        ConfigError, ContractError: see `verbalizer_for`.
+    """
+    name, reason = instrument.verbalizer, "named by the user"
+    if name == AUTO:
+        if instrument.pair is not None:
+            name, reason = "av", f"auto: the pair {instrument.pair} was named"
+        elif hub_id(model) in KNOWN:
+            name, reason = "av", f"auto: a trained pair is known for {hub_id(model)}"
+        else:
+            name, reason = "logit_lens", f"auto: no trained pair is known for {model.source.name}"
+    return verbalizer_for(name, model, instrument.layer, instrument.pair), reason

@@ -1,0 +1,40 @@
+"""Which open weights are behind an Inspect model, so that the transcripts of any provider can be read."""
+
+from inspect_ai.model import Model
+
+from nla.inspect.provider import LocalAPI
+from nla.models.loaded import LoadedModel, load_model
+from nla.support.errors import ModelError
+
+WEIGHTS_BY_NAME = frozenset({"local", "hf", "vllm", "vllm-completions", "vllm-lens", "sglang", "transformer_lens", "nnterp"})
+"""Providers whose model names are hub ids or folders, so that the weights behind a log can be found again."""
+
+
+def weights_behind(model: str) -> str | None:
+    """The hub id, folder or alias in a log's model name (`hf/Qwen/Qwen2.5-7B-Instruct`); None if the provider hides its weights."""
+    provider, _, weights = model.partition("/")
+    return weights if provider in WEIGHTS_BY_NAME and weights else None
+
+
+def model_to_read(logged_model: str, name: str | None, active: Model) -> LoadedModel:
+    """Load the open model whose residual stream is to be read.
+
+    Args:
+        logged_model: the model that wrote the transcript, as the log names it.
+        name: a model named by the user; it takes precedence.
+        active: Inspect's active model. A `local/` one is taken as it is loaded, with its dtype, device and steering.
+
+    Raises:
+        ModelError: nothing says which weights wrote the transcript.
+    """
+    if name is not None:
+        return load_model(name)
+    if isinstance(active.api, LocalAPI):
+        return active.api.model
+    weights = weights_behind(logged_model)
+    if weights is None:
+        raise ModelError(
+            f"The transcript's model is {logged_model}, which does not say what open weights wrote it; name them with "
+            "--model local/NAME (inspect score) or -S model=NAME."
+        )
+    return load_model(weights)
