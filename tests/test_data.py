@@ -16,9 +16,11 @@ from transformers import PreTrainedModel
 from nla.models.loaded import LoadedModel
 from nla.pair.contract import SIDECAR
 from nla.support.errors import ConfigError, DataError
+from nla.training.data.config import HELDOUT_SHARE, DataConfig, is_heldout
 from nla.training.data.documents import MIN_POSITION, Corpus, passages, read_documents
-from nla.training.data.extract import HELDOUT_SHARE, DataConfig, extract, is_heldout, stream_and_logits
-from nla.training.data.features import Moment, Rarity, ending_words, explain, topic_words
+from nla.training.data.extract import extract
+from nla.training.data.features import Rarity, TokenContext, ending_words, explain, topic_words
+from nla.training.data.reading import stream_and_logits
 from nla.training.data.shards import read_dataset
 from nla.training.data.situations import chat_situation, request_kind
 from tests.conftest import byte_tokenizer
@@ -154,7 +156,7 @@ def test_an_explanation_names_situation_topic_next_tokens_and_ending() -> None:
     rarity = Rarity(["the common text"] * 50 + ["volcano glacier"])
     text = "A volcano under the glacier. The volcano was old and"
     ids = tokenizer.encode(text, add_special_tokens=False)
-    told = explain(Moment(ids, "Travel book", [(token(" "), 0.7), (token("s"), 0.2), (token("x"), 0.01)]), tokenizer, rarity)
+    told = explain(TokenContext(ids, "Travel book", [(token(" "), 0.7), (token("s"), 0.2), (token("x"), 0.01)]), tokenizer, rarity)
     assert told == 'Travel book. Topic: volcano, under, glacier.\nNext: " " or "s".\nEnds: old and'
 
 
@@ -162,7 +164,9 @@ def test_a_reply_that_has_just_begun_is_quoted_from_its_beginning() -> None:
     tokenizer = byte_tokenizer()
     ids = tokenizer.encode("<|im_start|>assistant\nYes,", add_special_tokens=False)
     told = explain(
-        Moment(ids, "Chat", [(token("\n"), 0.9)], asked="Do you like glaciers?", reply_from=len(ids) - 4), tokenizer, Rarity(["x"] * 9)
+        TokenContext(ids, "Chat", [(token("\n"), 0.9)], asked="Do you like glaciers?", reply_from=len(ids) - 4),
+        tokenizer,
+        Rarity(["x"] * 9),
     )
     assert told == 'Chat. Topic: glaciers, like.\nNext: "\\n".\nReply begins: Yes,'
 

@@ -23,8 +23,11 @@ from nla.pair.metrics import reconstruction, unit
 from nla.pair.reconstructor import HEAD_FILE, load_reconstructor
 from nla.support.errors import ContractError, DataError
 from nla.training.data.documents import Corpus
-from nla.training.evaluation import fve_interval, kl_to_warm_start, quote_accuracy, read_moments, score, shuffled_words, token_means
-from nla.training.pair import seed_adapter
+from nla.training.evaluation import kl_to_warm_start, score, token_means
+from nla.training.heldout import read_token_contexts
+from nla.training.intervals import fve_interval
+from nla.training.new_pair import seed_adapter
+from nla.training.text_measures import quote_accuracy, shuffled_words
 from nla.verbalizers.av import build, load_verbalizer
 from nla.verbalizers.base import Explanation
 from tests.conftest import byte_tokenizer
@@ -157,7 +160,7 @@ def test_the_divergence_from_the_warm_start_is_that_of_plain_log_probabilities(b
 def test_a_pair_whose_explanations_all_fail_is_told(pair: Path, tmp_path: Path) -> None:
     (tmp_path / "docs.txt").write_text("The ferry crosses the wide river at dawn, and again at dusk when the lamps are lit. " * 3)
     av, model = load_verbalizer(str(pair), dtype="float32", device="cpu")
-    moments = read_moments(model, av.layer, Corpus(path=str(tmp_path / "docs.txt")), 4)
+    moments = read_token_contexts(model, av.layer, Corpus(path=str(tmp_path / "docs.txt")), 4)
     with pytest.raises(DataError, match="explanations failed"):
         score(av, load_reconstructor(str(pair), model), moments)
 
@@ -183,7 +186,7 @@ def test_controls_are_what_they_say(base: LoadedModel, tmp_path: Path) -> None:
     (tmp_path / "docs.jsonl").write_text(
         "".join(json.dumps({"id": i, "text": "The ferry crosses the river. " * 5}) + "\n" for i in range(4))
     )
-    moments = read_moments(base, 1, Corpus(path=str(tmp_path / "docs.jsonl")), 12)
+    moments = read_token_contexts(base, 1, Corpus(path=str(tmp_path / "docs.jsonl")), 12)
     means = token_means(moments, [0])
     g = unit(moments.vectors)
     same = [i for i in range(12) if moments.doc_ids[i] != moments.doc_ids[0] and moments.token_ids[i] == moments.token_ids[0]]

@@ -10,8 +10,9 @@ from inspect_ai.model import GenerateConfig, ModelOutput, ModelUsage, get_model
 
 from nla.models.loaded import LoadedModel
 from nla.support.errors import ConfigError, DataError
+from nla.training.data.config import DataConfig
 from nla.training.data.documents import Corpus
-from nla.training.data.extract import DataConfig, extract, taught
+from nla.training.data.extract import extract, taught
 from nla.training.data.shards import Example, read_dataset
 from nla.training.data.teacher import CLOSE, OPEN, LLMTeacher, parse_features
 

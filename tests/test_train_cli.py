@@ -140,7 +140,7 @@ def test_sigterm_writes_a_checkpoint_first(whole: dict[str, torch.Tensor], proje
     running.send_signal(signal.SIGTERM)
     _, told = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert "the same command goes on from there" in told
+    assert "The same command resumes from there" in told
     assert len(list((project / "stopped" / "av").glob("checkpoint-*"))) == 1
 
 

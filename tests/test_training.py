@@ -20,8 +20,8 @@ from nla.training.av import AVStage, TokenLosses, reply_ids
 from nla.training.config import RLConfig
 from nla.training.loop import Group, Stage, TrainConfig, batch_rows, fit, learning_rate_share
 from nla.training.loss import linear_cross_entropy
-from nla.training.pair import continue_adapter, seed_adapter
-from nla.training.rl import Rollout, advantages, policy_loss, rewards_of, telling
+from nla.training.new_pair import continue_adapter, seed_adapter
+from nla.training.rl import Rollout, advantages, largest_advantages, policy_loss, rewards_of
 from nla.verbalizers.base import Explanation
 
 VECTORS = torch.randn(12, 32, generator=torch.Generator().manual_seed(3)) * 5
@@ -96,7 +96,7 @@ def test_a_full_disk_leaves_the_last_whole_checkpoint(tiny: LoadedModel, tiny_av
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [path.name for path in tmp_path.glob("*checkpoint*")] == ["checkpoint-000002"]
-    assert fit(stage, config, tmp_path, lambda _: None).step.tolist() == [1, 2, 3, 4]
+    assert [figures["step"] for figures in fit(stage, config, tmp_path, lambda _: None)] == [1, 2, 3, 4]
 
 
 def test_an_earlier_pairs_av_is_continued_and_another_contract_is_not(tiny: LoadedModel, tiny_av: Path, tmp_path: Path) -> None:
@@ -179,8 +179,8 @@ def test_the_grpo_loss_equals_a_scalar_reference() -> None:
 
 def test_the_av_learns_from_the_rollouts_furthest_from_their_groups_mean() -> None:
     advantage = torch.tensor([[0.1, -1.5, 0.4, 1.0], [2.0, -0.2, -0.3, -1.5]])
-    assert sorted(telling(advantage, 2)) == [1, 3, 4, 7]
-    assert sorted(telling(advantage, 4)) == list(range(8))
+    assert sorted(largest_advantages(advantage, 2)) == [1, 3, 4, 7]
+    assert sorted(largest_advantages(advantage, 4)) == list(range(8))
     with pytest.raises(ValueError, match="only 4"):
         RLConfig(train=TrainConfig(steps=1), group=4, learn_from=5)
 
@@ -273,10 +273,10 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_does(
     with pytest.raises(KilledError):
         fit(killed, config, tmp_path / "killed", lambda _: None)
     resumed = make(tiny, tiny_av)
-    found = fit(resumed, config, tmp_path / "killed", lambda _: None)
+    again = fit(resumed, config, tmp_path / "killed", lambda _: None)
     for ours, theirs in zip(trained(resumed), trained(whole), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
-    assert found.loss.tolist() == expected.loss.tolist()
+    assert [figures["loss"] for figures in again] == [figures["loss"] for figures in expected]
     with pytest.raises(ConfigError, match="another lr"):
         fit(resumed, config.model_copy(update={"lr": 1e-3}), tmp_path / "killed", lambda _: None)
 
@@ -286,7 +286,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(tiny: LoadedModel, tin
     inner = stage.loss
     stage.loss = lambda rows, step: (inner(rows, step)[0] * (math.nan if step == 1 else 1), {})  # type: ignore[method-assign]
     record = fit(stage, TrainConfig(steps=3, batch=4), tmp_path, lambda _: None)
-    assert record.skipped.tolist() == [0, 1, 1]
+    assert [figures["skipped"] for figures in record] == [0, 1, 1]
     assert all(bool(parameter.isfinite().all()) for parameter in trained(stage))
 
 
@@ -297,4 +297,4 @@ def test_the_ar_learns_to_tell_64_vectors_apart(tiny: LoadedModel, tiny_av: Path
     stage.explanations = [f"{i % 8} {chr(65 + i // 8)}" for i in range(64)]
     stage.heldout = {"seen": (stage.vectors, stage.explanations)}
     record = fit(stage, TrainConfig(steps=250, batch=32, lr=2e-2, warmup=10, eval_every=250), tmp_path, lambda _: None)
-    assert record.heldout_fve_seen.iloc[-1] > 0.9
+    assert record[-1]["heldout_fve_seen"] > 0.9

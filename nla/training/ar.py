@@ -1,4 +1,9 @@
-"""Training of the AR: from an explanation to the direction of the vector it was made from; loss mse_nrm = 2 (1 - cos)."""
+"""The third stage, `nla train ar`: the AR learns to reconstruct a vector from its explanation.
+
+In: explanations (the AV's own samples and the teacher's) and their raw vectors `[n, d_model]`. Out: an adapter of blocks 0 to K and a
+`[d_model, d_model]` head. Loss: mse_nrm = 2 (1 - cos), as in the NLA paper and its public reference. We differ in the text it is read
+from: the AR sees its own AV's samples from the start, and our pair reads at the explanation's last token, without a suffix.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +20,8 @@ from nla.pair.metrics import reconstruction
 from nla.training.loop import Group
 
 
-class Reconstruct:
-    """Differentiable reconstructions of explanations by an AR in training.
+class TrainableReconstructor:
+    """Reconstructions with gradients, by an AR in training (`nla.pair.reconstructor.Reconstructor` is a finished one).
 
     Args:
         ar: blocks 0 to K (`shared_copy(model, K + 1)`), with an adapter.
@@ -30,7 +35,7 @@ class Reconstruct:
         ar.blocks[sidecar.layer].register_forward_hook(self._keep)
 
     def __call__(self, explanations: Sequence[str]) -> Float[Tensor, "n d_model"]:
-        """Predicted vectors (float32, on the AR's device)."""
+        """Return predicted vectors (float32, on the AR's device); only their directions mean something."""
         prompts = [ar_prompt_ids(self.ar.tokenizer, self.sidecar, text) for text in explanations]
         lengths = torch.tensor([len(prompt) for prompt in prompts])
         ids = right_padded(prompts, FEW_SHAPES)
@@ -46,13 +51,22 @@ class Reconstruct:
 
 
 def mse_nrm_loss(predicted: Float[Tensor, "n d_model"], gold: Float[Tensor, "n d_model"]) -> Float[Tensor, " n"]:
-    """Squared distance of unit vectors (float32), with gradient."""
+    """Return the squared distance of each pair of unit vectors, 2 (1 - cos), with gradient."""
     return 2 * (1 - nn.functional.cosine_similarity(predicted, gold.to(predicted), dim=-1))
 
 
 @dataclass
 class ARStage:
-    """The AR's supervised training on pairs of explanation and vector."""
+    """The AR's supervised training on pairs of explanation and vector.
+
+    Args:
+        ar: blocks 0 to K of the base model, with an adapter.
+        head: `[d_model, d_model]`, float32; starts as the identity.
+        sidecar: the AR's contract.
+        vectors: raw vectors to train on.
+        explanations: one per vector.
+        heldout: named sets of held-out vectors with their explanations (`gold`: the teacher's, `sampled`: the AV's).
+    """
 
     ar: LoadedModel
     head: nn.Parameter
@@ -60,11 +74,10 @@ class ARStage:
     vectors: Float[Tensor, "n d_model"]
     explanations: Sequence[str]
     heldout: Mapping[str, tuple[Float[Tensor, "m d_model"], Sequence[str]]] = field(default_factory=dict)
-    """Named sets of held-out vectors and explanations (gold, sampled …)."""
     name: str = "AR"
 
     def __post_init__(self) -> None:
-        self._reconstruct = Reconstruct(self.ar, self.head, self.sidecar)
+        self._reconstruct = TrainableReconstructor(self.ar, self.head, self.sidecar)
 
     @property
     def n_examples(self) -> int:
@@ -72,19 +85,19 @@ class ARStage:
         return len(self.explanations)
 
     def groups(self) -> list[Group]:
-        """The adapter, and the head."""
+        """Return the adapter's parameters and the head, as one group."""
         return [Group([*adapter_parameters(self.ar), self.head])]
 
     def loss(self, rows: list[int], step: int) -> tuple[Tensor, dict[str, float]]:
-        """Mean loss of some training examples."""
+        """Return the mean loss of the training examples `rows`."""
         predicted = self._reconstruct([self.explanations[i] for i in rows])
         return mse_nrm_loss(predicted, self.vectors[rows]).mean(), {}
 
     def evaluate(self) -> dict[str, float]:
-        """fve_nrm on each held-out set."""
+        """Return fve_nrm of each held-out set."""
         return {f"fve_{name}": reconstruction(gold, self.predict(texts)).fve_nrm for name, (gold, texts) in self.heldout.items()}
 
     def predict(self, texts: Sequence[str], batch: int = 64) -> Float[Tensor, "n d_model"]:
-        """Reconstructions without gradient, on the CPU."""
+        """Return reconstructions without gradient, on the CPU."""
         with torch.no_grad():
             return torch.cat([self._reconstruct(texts[i : i + batch]).cpu() for i in range(0, len(texts), batch)])

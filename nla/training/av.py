@@ -1,7 +1,11 @@
-"""Warm start of the AV: supervised training on a teacher's explanations, given the vector alone.
+"""The first stage, `nla train av`: the AV's warm start, supervised training on a teacher's explanations.
 
-The prompt before the marker is the same for every example, so it runs as one row whose keys and values all examples share, with
-its gradient summed over them. Loss: mean cross-entropy in nats a token of the reply.
+In: raw vectors `[n, d_model]` and one explanation per vector. Out: an adapter with which the base model writes the explanation when it
+is given only the vector, in place of the marker's embedding. Loss: mean cross-entropy in nats per token of the reply. This is the
+paper's supervised step; we train an adapter instead of the whole model, and continue an earlier AV where there is one.
+
+The prompt before the marker is the same for every example, so it runs as one row whose keys and values all examples share, with its
+gradient summed over them.
 """
 
 from collections.abc import Sequence
@@ -24,13 +28,19 @@ from nla.verbalizers.av import CLOSE, OPEN
 
 
 def reply_ids(model: LoadedModel, explanation: str) -> list[int]:
-    """Token ids of the AV's whole reply for an explanation, its tags and the end-of-turn token included."""
+    """Return the token ids of the AV's whole reply for an explanation, including its tags and the end-of-turn token."""
     assert isinstance(model.tokenizer.eos_token_id, int)
     return [*encode_content(model.tokenizer, f"{OPEN}{explanation}{CLOSE}"), model.tokenizer.eos_token_id]
 
 
 class TokenLosses:
-    """-log p of every reply token under an AV with gradients, for replies to vectors; p is the softmax of logits / `temperature`."""
+    """-log p of every token of the AV's replies to vectors, with gradient; p is the softmax of logits / `temperature`.
+
+    Args:
+        av: the AV, with a trainable adapter where a gradient is wanted.
+        sidecar: its contract.
+        temperature: of the distribution that the replies were or will be sampled from.
+    """
 
     def __init__(self, av: LoadedModel, sidecar: Sidecar, temperature: float = 1.0) -> None:
         prompt = av_prompt_ids(av.tokenizer, sidecar)
@@ -40,7 +50,7 @@ class TokenLosses:
         self.prefix, self.tail = prompt[:at], prompt[at:]
 
     def __call__(self, vectors: Float[Tensor, "n d_model"], replies: Sequence[Sequence[int]]) -> tuple[Float[Tensor, " tokens"], list[int]]:
-        """Losses of all reply tokens, row after row, and how many belong to each row."""
+        """Return the losses in nats of all reply tokens, row after row, and the number of tokens of each row."""
         device, n_tail = self.av.device, len(self.tail)
         rows = [[*self.tail, *reply[:-1]] for reply in replies]  # the last token predicts nothing
         ids = right_padded(rows, FEW_SHAPES)
@@ -54,6 +64,7 @@ class TokenLosses:
         return losses, [len(reply) for reply in replies]
 
     def _hidden(self, ids: Tensor, vectors: Tensor) -> Float[Tensor, "n pos d_model"]:
+        """Return the final hidden states of `[marker, rest of the prompt, reply]`, after the prefix that all rows share."""
         decoder = self.av.network.get_decoder()
         device, n_prefix = ids.device, len(self.prefix)
         cache = DynamicCache(config=self.av.text_config)
@@ -76,7 +87,16 @@ class TokenLosses:
 
 @dataclass
 class AVStage:
-    """The AV's warm start. `heldout_*` are for `evaluate`: vectors of documents that are not trained on."""
+    """The AV's warm start.
+
+    Args:
+        av: the base model with an adapter.
+        sidecar: the AV's contract.
+        vectors: raw vectors to train on.
+        explanations: one per vector.
+        heldout_vectors: raw vectors of held-out documents, for `evaluate`.
+        heldout_explanations: one per held-out vector.
+    """
 
     av: LoadedModel
     sidecar: Sidecar
@@ -95,18 +115,18 @@ class AVStage:
         return len(self.explanations)
 
     def groups(self) -> list[Group]:
-        """The adapter."""
+        """Return the adapter's parameters."""
         return [Group(adapter_parameters(self.av))]
 
     def loss(self, rows: list[int], step: int) -> tuple[Tensor, dict[str, float]]:
-        """Mean loss of some training examples."""
+        """Return the mean loss of the training examples `rows`, and their number of reply tokens."""
         replies = {i: reply_ids(self.av, self.explanations[i]) for i in rows}
         halves = alike_halves(rows, lambda i: len(replies[i]))
         losses = [self._losses(self.vectors[half], [replies[i] for i in half])[0] for half in halves]
         return torch.cat(losses).mean(), {"tokens": float(sum(map(len, replies.values())))}
 
     def evaluate(self) -> dict[str, float]:
-        """Nats a token with the right vector and with another one's: the gap is what the AV reads from the vector."""
+        """Return nats per token given the right vector and given another one; the gap is what the AV reads from the vector."""
         right, shuffled = (self._heldout_nats(shift) for shift in (0, 1))
         return {"nats": right, "nats_shuffled": shuffled, "gap": shuffled - right}
 

@@ -1,4 +1,4 @@
-"""One config for a whole pair: base model, contract, adapters and every stage of training. Read from a TOML file, kept with the run."""
+"""The config of a whole pair, read from a TOML file: base model, contract, adapters, data and every training stage."""
 
 import tomllib
 from pathlib import Path
@@ -6,44 +6,49 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nla.models.adapters import AdapterSpec
-from nla.support.errors import ConfigError
-from nla.training.data.extract import DataConfig
+from nla.support.display import visible
+from nla.support.errors import ConfigError, first_line
+from nla.training.data.config import DataConfig
 from nla.training.loop import TrainConfig
 
 
 class SampleConfig(BaseModel):
-    """How the AV's own explanations are drawn, for the AR to learn from: of `n` training vectors, at `temperature`."""
+    """How the AV's own explanations are drawn, from which the AR learns."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     n: int = Field(default=12_000, ge=1)
+    """Number of training vectors that are explained."""
     temperature: float = Field(default=0.7, ge=0)
     max_tokens: int = Field(default=96, ge=8)
     gold_share: float = Field(default=0.25, ge=0, le=1)
-    """Share of the AR's examples that are the teacher's explanations, of other vectors."""
+    """Share of the AR's training examples that are the teacher's explanations, of other vectors."""
 
 
 class RLConfig(BaseModel):
-    """Group-relative policy optimisation (GRPO) of the AV against the AR, both trained on the same rollouts."""
+    """Group-relative policy optimisation (GRPO) of the AV with the AR's error as reward, both trained on the same rollouts."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     train: TrainConfig
+    """`batch` counts vectors."""
     group: int = Field(default=8, ge=2)
-    """Explanations drawn for a vector."""
+    """Explanations drawn per vector."""
     learn_from: int | None = Field(default=None, ge=1)
-    """How many of a group the AV learns from: those with the greatest advantages either way (the AR learns from all). None: all."""
+    """Explanations per group that the AV learns from: those with the largest absolute advantages. The AR learns from all. None: all."""
     temperature: float = Field(default=1.0, gt=0)
-    """Of the rollouts, and of the policy whose log-probabilities are raised and lowered."""
+    """Sampling temperature of the rollouts, and of the distribution whose log-probabilities are trained."""
     max_tokens: int = Field(default=96, ge=8)
     kl: float = Field(default=0.05, ge=0)
+    """Weight of the KL penalty towards the warm-started AV."""
     reward: str = Field(default="-mse", pattern="^(-mse|-log mse)$")
     failure_reward: float = -2.0
+    """Reward of an explanation that failed or was truncated."""
     length_from: int = Field(default=64, ge=1)
     length_penalty: float = Field(default=0.005, ge=0)
-    """Reward lost for each token beyond `length_from`."""
+    """Reward lost per token beyond `length_from`."""
     ar_lr_share: float = Field(default=1.0, ge=0)
-    """The AR's learning rate, as a share of the AV's."""
+    """The AR's learning rate as a share of the AV's."""
 
     @model_validator(mode="after")
     def _no_more_than_there_are(self) -> "RLConfig":
@@ -53,25 +58,32 @@ class RLConfig(BaseModel):
 
 
 class PairConfig(BaseModel):
-    """Everything `nla train` needs. Relative paths of corpora start from `corpora_base` (a command-line option)."""
+    """Everything `nla data` and `nla train` need. Relative paths of corpora start from the folder given by `--corpora`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str
+    """Alias, hub id or folder of the base model."""
     base_checkpoint: str
+    """Hub id of the base model, written into the pair's sidecars."""
     av_template: str
+    """User message of the AV's prompt, with `{injection_char}` where the marker goes."""
     ar_template: str
+    """The AR's plain-text prompt, with `{explanation}`."""
     marker: str
+    """A character that is one token, whose embedding the vector replaces."""
     injection_scale: float = Field(gt=0)
+    """L2 norm that vectors are brought to."""
     heldout_vectors: int = Field(default=384, ge=16)
+    """Vectors of held-out documents that the stages are evaluated on."""
     temperature: float = Field(default=0.7, ge=0)
-    """The temperature the pair is shipped with."""
+    """Sampling temperature that the finished pair is used at."""
     max_tokens: int = Field(default=96, ge=8)
     av_adapter: AdapterSpec = AdapterSpec()
     ar_adapter: AdapterSpec = AdapterSpec()
     data: DataConfig
     start: str | None = None
-    """A pair of adapters of the same base, layer and contract whose AV the warm start continues; None starts afresh."""
+    """A pair of adapters with the same base model, layer and contract, whose AV the warm start continues; None starts a new AV."""
     av: TrainConfig
     samples: SampleConfig = SampleConfig()
     ar: TrainConfig
@@ -79,17 +91,17 @@ class PairConfig(BaseModel):
 
 
 def read_config(path: Path) -> PairConfig:
-    """A pair's config file.
+    """Read a pair's config file.
 
     Raises:
-        ConfigError: missing, not TOML, or with unknown or ill-formed fields.
+        ConfigError: the file is missing or not TOML, or has unknown fields or invalid values.
     """
     try:
         return PairConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as ex:
         raise ConfigError(f"{path} cannot be read: {ex.strerror}.") from ex
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as ex:
-        raise ConfigError(f"{path} is not TOML: {ex}") from ex
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as ex:
+        raise ConfigError(f"{path} is not TOML: {first_line(ex)}") from ex
     except ValidationError as ex:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in ex.errors()[:4])
+        problems = "; ".join(f"{visible('.'.join(map(str, e['loc'])))}: {e['msg']}" for e in ex.errors()[:4])
         raise ConfigError(f"{path} does not describe a pair: {problems}") from ex

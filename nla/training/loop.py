@@ -1,53 +1,55 @@
-"""The training loop all stages share: schedule, clipping, data order, checkpoints that survive a kill, metrics, progress.
+"""The training loop that all stages share: learning-rate schedule, clipping, order of examples, checkpoints, metrics, progress.
 
-A stage gives a loss for a list of example numbers. Everything else is here, once. On several devices each process takes its
-share of a batch and gradients are averaged (adapters are small, so no wrapper is needed); start with `accelerate launch`.
+A stage (`Stage`) returns a loss for a list of example numbers; everything else is written here once, and the files in
+`nla.training.checkpoints`. With several processes (`accelerate launch`), each takes its share of every batch, and the gradients are
+averaged: adapters are small, so no wrapper around the model is needed. Only the main process writes files and holds the lock.
 """
 
-import json
 import math
-import os
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import FrameType
 from typing import Protocol, runtime_checkable
 
-import pandas as pd
 import torch
 from accelerate import Accelerator
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from nla.support.errors import ConfigError, DataError, StoppedError
-from nla.support.files import replacing
+from nla.support.errors import StoppedError
 from nla.support.seeds import seeded_generator
+from nla.training.checkpoints import MetricsFile, Progress, Run, read_metrics, resume, write_checkpoint
+from nla.training.work import work_lock
 
-METRICS = "metrics.jsonl"
-_STATE = "state.json"
+Say = Callable[[str], None]
+"""Receives one line of progress at a time."""
 
 
 class TrainConfig(BaseModel):
-    """How a stage is trained. Saved beside its checkpoints; a checkpoint of another config is not continued."""
+    """How a stage is trained. It is saved with the checkpoints; a checkpoint of another config is not resumed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: int = Field(ge=1)
     batch: int = Field(default=32, ge=1)
+    """Examples per step, over all processes."""
     lr: float = Field(default=5e-4, gt=0)
+    """Peak learning rate of AdamW."""
     warmup: int = Field(default=20, ge=0)
+    """Steps over which the learning rate rises to its peak."""
     final_lr: float = Field(default=0.1, ge=0)
-    """Share of `lr` that is left at the end of the cosine."""
+    """Learning rate at the end of the cosine decay, as a share of `lr`."""
     weight_decay: float = Field(default=0.0, ge=0)
     clip: float = Field(default=1.0, gt=0)
+    """Largest gradient norm of each group of parameters."""
     eval_every: int = Field(default=50, ge=1)
+    """Steps between evaluations on held-out documents."""
     checkpoint_every: int = Field(default=25, ge=1)
     seed: int = 0
 
@@ -58,86 +60,102 @@ class Group:
 
     parameters: list[nn.Parameter]
     lr_share: float = 1.0
-    """Of the config's learning rate."""
+    """Learning rate as a share of the config's."""
 
 
 @runtime_checkable
 class Stage(Protocol):
-    """What a stage of training brings."""
+    """What a training stage provides."""
 
     @property
     def name(self) -> str:
-        """Shown in progress and errors."""
+        """Name shown in progress lines and errors."""
         ...
 
     @property
     def n_examples(self) -> int:
-        """How many examples there are; batches are drawn from them without replacement, epoch after epoch."""
+        """Number of training examples; batches are drawn from them without replacement, epoch after epoch."""
         ...
 
     def groups(self) -> list["Group"]:
-        """What is trained, in a fixed order. Gradients are clipped group by group."""
+        """Return the trained parameters in a fixed order. Gradients are clipped group by group."""
         ...
 
     def loss(self, rows: list[int], step: int) -> tuple[Tensor, dict[str, float]]:
-        """Mean loss of some examples, with figures for the record."""
+        """Return the mean loss (a scalar with gradient) of the examples `rows` at a step, and figures for the metrics."""
         ...
 
     def evaluate(self) -> dict[str, float]:
-        """Figures on held-out documents."""
+        """Return figures measured on held-out documents."""
         ...
 
 
-def fit(stage: Stage, config: TrainConfig, folder: Path, say: Callable[[str], None] | None = None) -> pd.DataFrame:
-    """Train a stage to its last step, from the newest checkpoint where there is one; returns the metrics of all steps.
+def fit(stage: Stage, config: TrainConfig, folder: Path, say: Say | None = None) -> list[dict[str, float]]:
+    """Train a stage to its last step, from the newest checkpoint where there is one. Return the metrics of all steps.
 
-    Non-finite losses or gradients skip their step and are counted (`skipped`).
+    A step whose loss or gradient is not finite changes no parameter and is counted (`skipped`).
 
     Args:
         stage: what to train.
-        config: how.
-        folder: of the checkpoints and metrics.
-        say: told one line now and then; None prints to stderr.
+        config: how to train it.
+        folder: where checkpoints and metrics are written.
+        say: receives a progress line every ten steps; None prints to stderr.
 
     Raises:
-        ConfigError: the checkpoints in the folder are of another config.
-        DataError: a checkpoint cannot be written.
-        StoppedError: a signal arrived.
+        ConfigError: the checkpoint in the folder belongs to another run, or another command is training in the folder.
+        DataError: a checkpoint or the metrics cannot be written, or the checkpoint cannot be read.
+        StoppedError: SIGTERM or SIGINT arrived; a checkpoint of the last step was written.
     """
     say = say or Console(stderr=True).print
-    folder.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator()
     groups = stage.groups()
     parameters = [parameter for group in groups for parameter in group.parameters]
     described = [{"params": group.parameters, "lr_share": group.lr_share} for group in groups]
     optimizer = torch.optim.AdamW(described, lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay)
-    step, skipped = _resume(folder, config, parameters, optimizer)
-    record = _Record(folder / METRICS, step)
+    run = Run(folder, config, stage.n_examples, parameters, optimizer)
+    with work_lock(folder, f"training of the stage {stage.name}"), _stop_flag() as signals:
+        progress = resume(run)
+        metrics = MetricsFile(folder, progress.step) if accelerator.is_main_process else None
+        _steps(stage, config, run, progress, metrics, accelerator, say, signals)
+        accelerator.wait_for_everyone()
+    return read_metrics(folder)
+
+
+def _steps(
+    stage: Stage,
+    config: TrainConfig,
+    run: Run,
+    progress: Progress,
+    metrics: MetricsFile | None,
+    accelerator: Accelerator,
+    say: Say,
+    signals: list[int],
+) -> None:
+    """Take all steps that are left. `metrics` is None in all processes but the main one."""
+    step, skipped = progress.step, progress.skipped
     started, first = time.monotonic(), step
-    with _stop_flag() as stopping:
-        while step < config.steps:
-            lr = config.lr * learning_rate_share(step, config)
-            for group in optimizer.param_groups:
-                group["lr"] = lr * group["lr_share"]
-            figures = _one_step(stage, config, step, optimizer, accelerator)
-            step += 1
-            skipped += figures.pop("skip", 0)
-            figures |= {"step": step, "skipped": skipped, "lr": lr, "seconds": time.monotonic() - started}
-            if step % config.eval_every == 0 or step == config.steps:
-                figures |= {f"heldout_{name}": value for name, value in stage.evaluate().items()}
-            if accelerator.is_main_process:
-                record.add(figures)
-                if step % 10 == 0 or step == config.steps:
-                    say(_line(stage.name, figures, step, config.steps, (time.monotonic() - started) / (step - first)))
-                if step % config.checkpoint_every == 0 or step == config.steps or stopping:
-                    _checkpoint(folder, config, step, skipped, parameters, optimizer)
-            if stopping:
-                raise StoppedError(f"{stage.name}: stopped at step {step} of {config.steps}; the same command goes on from there.")
-    return pd.read_json(folder / METRICS, lines=True)
+    while step < config.steps:
+        lr = config.lr * learning_rate_share(step, config)
+        for group in run.optimizer.param_groups:
+            group["lr"] = lr * group["lr_share"]
+        figures = _one_step(stage, config, step, run.optimizer, accelerator)
+        step += 1
+        skipped += figures.pop("skip", 0)
+        figures |= {"step": step, "skipped": skipped, "lr": lr, "seconds": time.monotonic() - started}
+        if step % config.eval_every == 0 or step == config.steps:
+            figures |= {f"heldout_{name}": value for name, value in stage.evaluate().items()}
+        if metrics is not None:
+            metrics.add(figures)
+            if step % 10 == 0 or step == config.steps:
+                say(_line(stage.name, figures, step, config.steps, (time.monotonic() - started) / (step - first)))
+            if step % config.checkpoint_every == 0 or step == config.steps or signals:
+                write_checkpoint(run, Progress(step, skipped))
+        if signals:
+            raise StoppedError(f"{stage.name}: stopped at step {step} of {config.steps}. The same command resumes from there.")
 
 
 def learning_rate_share(step: int, config: TrainConfig) -> float:
-    """Share of the peak learning rate at a step (0-based): linear warm-up, then a cosine down to `final_lr`."""
+    """Return the share of the peak learning rate at a step (0-based): linear warm-up, then a cosine down to `final_lr`."""
     if step < config.warmup:
         return (step + 1) / config.warmup
     progress = (step - config.warmup) / max(config.steps - config.warmup, 1)
@@ -145,7 +163,7 @@ def learning_rate_share(step: int, config: TrainConfig) -> float:
 
 
 def batch_rows(step: int, n_examples: int, config: TrainConfig) -> list[int]:
-    """Example numbers of a step: consecutive pieces of one seeded permutation an epoch, so any step can be found again."""
+    """Return the example numbers of a step: consecutive pieces of one seeded permutation per epoch, so a resumed run draws the same."""
     rows = []
     for i in range(step * config.batch, (step + 1) * config.batch):
         epoch, place = divmod(i, n_examples)
@@ -153,12 +171,9 @@ def batch_rows(step: int, n_examples: int, config: TrainConfig) -> list[int]:
     return rows
 
 
-def _permutation(seed: int, epoch: int, n: int, _kept: dict[tuple[int, int, int], Tensor] = {}) -> Tensor:  # noqa: B006
-    key = (seed, epoch, n)
-    if key not in _kept:
-        _kept.clear()
-        _kept[key] = torch.from_numpy(seeded_generator("order", seed, epoch).permutation(n))
-    return _kept[key]
+@lru_cache(maxsize=2)  # a batch may hold the end of one epoch and the start of the next
+def _permutation(seed: int, epoch: int, n: int) -> Tensor:
+    return torch.from_numpy(seeded_generator("order", seed, epoch).permutation(n))
 
 
 def _one_step(stage: Stage, config: TrainConfig, step: int, optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> dict[str, float]:
@@ -184,7 +199,7 @@ def _one_step(stage: Stage, config: TrainConfig, step: int, optimizer: torch.opt
 
 
 def _average_gradients(parameters: list[nn.Parameter], accelerator: Accelerator) -> None:
-    """One exchange for all of them: an adapter has hundreds of small tensors, and each exchange waits for the slowest process."""
+    """Average all gradients over the processes in one exchange: each exchange waits for the slowest process, and tensors are many."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     flat: Tensor = accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
     for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
@@ -194,80 +209,13 @@ def _average_gradients(parameters: list[nn.Parameter], accelerator: Accelerator)
 def _line(name: str, figures: dict[str, float], step: int, steps: int, per_step: float) -> str:
     left = time.strftime("%H:%M:%S", time.gmtime((steps - step) * per_step))
     hidden = ("step", "seconds", "lr", "skipped")
-    told = "  ".join(f"{key} {value:.3f}" for key, value in figures.items() if key not in hidden)
-    return f"{name} {step}/{steps}  {per_step:.2f} s/step  left {left}  {told}"
-
-
-class _Record:
-    """Metrics, one JSON line a step; what a killed run wrote after its last checkpoint is dropped."""
-
-    def __init__(self, path: Path, step: int) -> None:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        with replacing(path) as scratch:
-            scratch.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        self._path = path
-
-    def add(self, figures: dict[str, float]) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(figures) + "\n")
-
-
-def _checkpoint(
-    folder: Path, config: TrainConfig, step: int, skipped: float, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer
-) -> None:
-    """Write parameters, optimizer and step under a temporary name, then rename; older ones go after that.
-
-    Raises:
-        DataError: the disk is full or cannot be written; the newest whole checkpoint stays.
-    """
-    scratch, final = folder / ".checkpoint.tmp", folder / f"checkpoint-{step:06d}"
-    tensors = {f"parameter.{i}": p.detach().cpu().contiguous() for i, p in enumerate(parameters)}
-    for i, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{i}.{name}": value.cpu().contiguous() for name, value in state.items()}
-    described = {"step": step, "skipped": skipped, "config": config.model_dump()}
-    try:
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir()
-        save_file(tensors, scratch / "tensors.safetensors")
-        (scratch / _STATE).write_text(json.dumps(described), encoding="utf-8")
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(scratch, final)
-    except (OSError, SafetensorError) as ex:
-        shutil.rmtree(scratch, ignore_errors=True)
-        kept = [path.name for path in sorted(folder.glob("checkpoint-*"))]
-        raise DataError(
-            f"the checkpoint of step {step} cannot be written to {folder}: {ex}. "
-            f"{f'{kept[-1]} is whole' if kept else 'There is none yet'}; make room and run the same command again."
-        ) from ex
-    for old in sorted(folder.glob("checkpoint-*"))[:-1]:
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _resume(folder: Path, config: TrainConfig, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> tuple[int, float]:
-    found = sorted(folder.glob("checkpoint-*"))
-    if not found:
-        return 0, 0
-    state = json.loads((found[-1] / _STATE).read_text(encoding="utf-8"))
-    if state["config"] != config.model_dump():
-        changed = [key for key, value in config.model_dump().items() if state["config"].get(key) != value]
-        raise ConfigError(f"{folder} holds a run with another {', '.join(changed)}; give another folder, or delete this one.")
-    tensors = load_file(found[-1] / "tensors.safetensors")
-    with torch.no_grad():
-        for i, parameter in enumerate(parameters):
-            parameter.copy_(tensors[f"parameter.{i}"])
-    states: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".")
-            states.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-    return int(state["step"]), float(state["skipped"])
+    shown = "  ".join(f"{key} {value:.3f}" for key, value in figures.items() if key not in hidden)
+    return f"{name} {step}/{steps}  {per_step:.2f} s/step  left {left}  {shown}"
 
 
 @contextmanager
 def _stop_flag() -> Iterator[list[int]]:
-    """A list that holds the signal once SIGTERM or SIGINT has arrived; the step in progress is finished first."""
+    """Yield a list that receives the signal number when SIGTERM or SIGINT arrives, so that the step in progress is finished first."""
     arrived: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:

@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _CHUNK = 128
-"""Rows at once: with 49,152 words their logits stay below 32 MB, above which glibc maps fresh pages for every chunk."""
+"""Rows per chunk: with a vocabulary of 49,152 the logits stay below 32 MB, above which glibc maps fresh pages for every chunk."""
 _LEAST = 1e-38
+"""Smallest probability whose logarithm is taken."""
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -19,10 +20,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         gradient = torch.empty_like(hidden)
         for start in range(0, len(hidden), _CHUNK):
             rows = slice(start, start + _CHUNK)
-            wanted = targets[rows, None]
+            target_ids = targets[rows, None]
             shares = torch.softmax(hidden[rows] @ weight.T, dim=-1, dtype=torch.float32)
-            losses[rows] = -shares.gather(-1, wanted)[:, 0].clamp_min(_LEAST).log()
-            shares.scatter_add_(-1, wanted, torch.full_like(wanted, -1, dtype=shares.dtype))
+            losses[rows] = -shares.gather(-1, target_ids)[:, 0].clamp_min(_LEAST).log()
+            shares.scatter_add_(-1, target_ids, torch.full_like(target_ids, -1, dtype=shares.dtype))
             gradient[rows] = shares.to(weight.dtype) @ weight
         ctx.save_for_backward(gradient)
         return losses
@@ -37,10 +38,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
 def linear_cross_entropy(
     hidden: Float[Tensor, "n d_model"], weight: Float[Tensor, "vocab d_model"], targets: Int[Tensor, " n"]
 ) -> Float[Tensor, " n"]:
-    """-log p(target) in nats of each row under the logits `hidden @ weight.T` (float32). The weight gets no gradient.
+    """Return -log p(target) of each row in nats (float32), for the logits `hidden @ weight.T`. The weight gets no gradient.
 
-    Logits of all rows would take `n x vocab` floats three times over; here only a chunk exists at a time, and its gradient with
-    respect to `hidden` is worked out on the way.
+    The logits of all rows would take `n x vocab` floats three times over. Here only a chunk exists at a time, and its gradient with
+    respect to `hidden` is computed in the same pass.
     """
     losses: Tensor = _LinearCrossEntropy.apply(hidden, weight.to(hidden.dtype), targets)  # type: ignore[no-untyped-call]
     return losses

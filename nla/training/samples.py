@@ -1,52 +1,83 @@
-"""The AV's own explanations of many vectors, drawn in slices that survive an interruption."""
+"""The second stage, `nla train samples`: explanations that the AV itself writes for many vectors, for the AR to learn from.
+
+In: raw vectors `[n, d_model]`. Out: one explanation per vector, in parquet files of 512 rows (`row`, `text`, `failure`) that a killed
+run does not draw again. An AR that has seen only the teacher's explanations trusts quotations that the AV gets wrong.
+"""
 
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from jaxtyping import Float
 from torch import Tensor
 
+from nla.support.errors import DataError, first_line
 from nla.support.files import replacing
 from nla.verbalizers.base import Verbalizer
 
 _SLICE = 512
+"""Explanations per file."""
 
 
 def draw_samples(
-    verbalizer: Verbalizer | None,
+    verbalizer: Verbalizer,
     vectors: Float[Tensor, "n d_model"],
     rows: Sequence[int],
     folder: Path,
     name: str,
-    say: Callable[[str], None] | None = None,
-) -> list[str]:
-    """One explanation for each row number given, empty where it failed; slices that lie in the folder are not drawn again.
+    say: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Write one explanation for each row number; files that are already in the folder are not drawn again.
 
     Args:
-        verbalizer: the AV; None only reads what is there, and gives an empty list where anything is missing.
-        vectors: all vectors, `[n, d_model]`.
-        rows: which of them.
-        folder: of the slices.
-        name: of the set, the slices' file names.
-        say: told one line a slice.
+        verbalizer: the AV.
+        vectors: raw vectors of the whole data set.
+        rows: row numbers of the vectors to explain.
+        folder: existing folder for the files.
+        name: name of the set, with which the file names and the keys of the random draws begin.
+        say: receives one line of progress per file.
+
+    Raises:
+        DataError: a file cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    texts: list[str] = []
     started = time.monotonic()
-    for start in range(0, len(rows), _SLICE):
-        part = list(rows[start : start + _SLICE])
-        path = folder / f"{name}-{start:06d}.parquet"
+    for path, part in _slices(rows, folder, name):
+        if path.exists():
+            continue
+        explanations = verbalizer.verbalize(vectors[part], [(name, row) for row in part])
+        texts, failures = [e.text for e in explanations], [e.failure for e in explanations]
+        with replacing(path) as scratch:
+            pq.write_table(pa.table({"row": part, "text": texts, "failure": failures}), scratch)
+        say(f"samples {path.stem}: {len(part)} explanations  {time.monotonic() - started:.0f} s")
+
+
+def read_samples(rows: Sequence[int], folder: Path, name: str) -> dict[int, str]:
+    """Return the explanations that did not fail, by row number; empty where they have not all been drawn.
+
+    Args:
+        rows: row numbers the explanations were drawn for, in the same order.
+        folder: folder of the files.
+        name: name of the set.
+
+    Raises:
+        DataError: a file cannot be read, or belongs to other rows of the data.
+    """
+    samples: dict[int, str] = {}
+    for path, part in _slices(rows, folder, name):
         if not path.exists():
-            if verbalizer is None:
-                return []
-            drawn = verbalizer.verbalize(vectors[part], [(name, row) for row in part])
-            frame = pd.DataFrame({"row": part, "text": [one.text for one in drawn], "failure": [one.failure for one in drawn]})
-            with replacing(path) as scratch:
-                frame.to_parquet(scratch)
-            if say is not None:
-                say(f"samples {name} {start + len(part)}/{len(rows)}  {time.monotonic() - started:.0f} s")
-        frame = pd.read_parquet(path)
-        texts.extend(frame.text.where(frame.failure == "", ""))
-    return texts
+            return {}
+        try:
+            columns = pq.read_table(path, columns=["row", "text", "failure"]).to_pydict()
+        except (OSError, pa.ArrowException) as ex:
+            raise DataError(f"{path} cannot be read: {first_line(ex)} Delete it and run `nla train samples` again.") from ex
+        if columns["row"] != part:
+            raise DataError(f"{path} holds explanations of other vectors: the data have changed. Delete {folder} and draw them again.")
+        samples |= {row: text for row, text, failure in zip(part, columns["text"], columns["failure"], strict=True) if text and not failure}
+    return samples
+
+
+def _slices(rows: Sequence[int], folder: Path, name: str) -> list[tuple[Path, list[int]]]:
+    """Return each file with the row numbers it holds."""
+    return [(folder / f"{name}-{start:06d}.parquet", list(rows[start : start + _SLICE])) for start in range(0, len(rows), _SLICE)]

@@ -1,8 +1,8 @@
-"""The `features` teacher: explanations computed from the text and the model's own next-token distribution, without any LLM.
+"""The `features` teacher: explanations computed from the text and the model's own next-token distribution, without an LLM.
 
-Three short lines, from the widest view to the narrowest: what situation the text stands in and what it is about; what the model
-itself expects next; and the words the text ends with. The reference asks an LLM for the features a model would use to predict
-what comes next; here they are computed, so that anybody can make training data anywhere.
+An explanation has three short lines, from the widest view to the narrowest: the kind of text or conversation and its topic; the tokens
+that the model itself expects next; and the words that the text ends with. The NLA paper asks an LLM which features a model would use to
+predict what comes next. Here the features are computed, so that training data can be made on any machine; `teacher` asks an LLM.
 """
 
 import re
@@ -16,28 +16,31 @@ from transformers import PreTrainedTokenizerBase
 _WORD = re.compile(r"[A-Za-z][A-Za-z'’-]{3,}")
 _TOPIC_WORDS = 3
 _TOPIC_REACH = 60
-"""Words after which a mention's weight has fallen to 1/e."""
+"""Distance from the end, in words, at which a mention's weight has fallen to 1/e."""
 _ENDS_TOKENS = 7
 _NEXT_TOKENS = 4
 _NEXT_SHARE = 0.05
-"""Next tokens below this probability are not named."""
+"""Next tokens of lower probability are not named."""
 
 
 @dataclass(frozen=True)
-class Moment:
-    """What is known of one position: the context up to it, and the model's likeliest next tokens with their probabilities."""
+class TokenContext:
+    """What the teacher knows of one token: the text up to it, and the model's likeliest next tokens with their probabilities."""
 
     ids: Sequence[int]
+    """Token ids up to the token, itself included."""
     situation: str
+    """The kind of text or conversation, in words."""
     following: Sequence[tuple[int, float]]
+    """Token ids and probabilities, the likeliest first."""
     asked: str = ""
-    """What was said in a chat before the reply."""
+    """In a chat, the text before the reply."""
     reply_from: int = 0
-    """First token of the reply, in a chat."""
+    """In a chat, the position of the reply's first token."""
 
 
 class Rarity:
-    """How rare words are: log(documents / documents with the word), counted over the documents given."""
+    """Rarity of words: log((documents + 1) / (documents with the word + 1)), counted over the documents given."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         self.n = 0
@@ -47,21 +50,21 @@ class Rarity:
             self.counts.update({word.lower() for word in _WORD.findall(text[:20_000])})
 
     def __call__(self, word: str) -> float:
-        """Rarity of a lower-case word in nats."""
+        """Return the rarity of a lower-case word in nats."""
         return log((self.n + 1) / (self.counts[word] + 1))
 
 
-def explain(moment: Moment, tokenizer: PreTrainedTokenizerBase, rarity: Rarity) -> str:
-    """The explanation of one position."""
-    said = moment.ids[moment.reply_from :]
+def explain(context: TokenContext, tokenizer: PreTrainedTokenizerBase, rarity: Rarity) -> str:
+    """Return the teacher's explanation of one token."""
+    said = context.ids[context.reply_from :]
     ending = ending_words(said, tokenizer)
-    topic_text = f"{moment.asked} {tokenizer.decode(list(said), skip_special_tokens=True)}"
+    topic_text = f"{context.asked} {tokenizer.decode(list(said), skip_special_tokens=True)}"
     topic = ", ".join(topic_words(topic_text, rarity, ending))
-    first = ". ".join(filter(None, [moment.situation or "Text", f"Topic: {topic}" if topic else ""]))
-    following = " or ".join(f'"{token_text(i, tokenizer)}"' for i in _named(moment.following))
-    label = "Reply begins" if moment.reply_from and len(said) <= _ENDS_TOKENS else "Ends"
-    # The ending stands last and bare: an AR that reads at the last token of the text then starts from the base model's own vector
-    # at the very token that the explanation is about.
+    first = ". ".join(filter(None, [context.situation or "Text", f"Topic: {topic}" if topic else ""]))
+    following = " or ".join(f'"{token_text(i, tokenizer)}"' for i in _named(context.following))
+    label = "Reply begins" if context.reply_from and len(said) <= _ENDS_TOKENS else "Ends"
+    # The ending comes last and without quotation marks: an AR that reads at the explanation's last token then starts from the base
+    # model's own vector at the token that the explanation is about.
     return f"{first}.\nNext: {following}.\n{label}: {ending}"
 
 
@@ -71,7 +74,7 @@ def _named(following: Sequence[tuple[int, float]]) -> list[int]:
 
 
 def topic_words(text: str, rarity: Rarity, ending: str) -> list[str]:
-    """The words a text is about: often and lately said, rare elsewhere, no two alike, and none that the ending quotes."""
+    """Return up to three words for a text's topic: frequent near its end, rare elsewhere, not alike, and not in the quoted ending."""
     words = [word.lower().rstrip("'’-") for word in _WORD.findall(text)]
     quoted = {word.lower()[:5] for word in _WORD.findall(ending)}
     weights: Counter[str] = Counter()
@@ -88,22 +91,22 @@ def topic_words(text: str, rarity: Rarity, ending: str) -> list[str]:
 
 
 def ending_words(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
-    """The last few tokens as text on one line, from a word's beginning."""
+    """Return the last few tokens as text on one line, starting at the beginning of a word."""
     text = str(tokenizer.decode(list(ids[-_ENDS_TOKENS:])))
     if len(ids) > _ENDS_TOKENS and not text[:1].isspace():
         before = str(tokenizer.decode(list(ids[-_ENDS_TOKENS - 1 : -_ENDS_TOKENS])))
         if before[-1:].isalnum() and text[:1].isalnum() and (cut := re.search(r"\s", text)):
             text = text[cut.start() :]
-    return visible(text).strip(" ")
+    return one_line(text).strip(" ")
 
 
 def token_text(token: int, tokenizer: PreTrainedTokenizerBase) -> str:
-    """A token as text on one line; the end of a reply by name."""
+    """Return a token as text on one line; the end-of-turn token is called `end of reply`."""
     if token in tokenizer.all_special_ids:
         return "end of reply" if token == tokenizer.eos_token_id else str(tokenizer.convert_ids_to_tokens(token))
-    return visible(str(tokenizer.decode([token])))
+    return one_line(str(tokenizer.decode([token])))
 
 
-def visible(text: str) -> str:
-    r"""Text on one line: line breaks and tabs written as \n and \t, undecodable bytes left out."""
+def one_line(text: str) -> str:
+    r"""Return a text on one line: line breaks and tabs become `\n` and `\t`, and bytes that cannot be decoded are left out."""
     return text.replace("\ufffd", "").replace("\n", "\\n").replace("\t", "\\t")

@@ -1,4 +1,8 @@
-"""Shards of training data: parquet files in the reference's columns, each with its sidecar, written whole or not at all."""
+"""Shards of training data: parquet files with the columns of the public reference, each with a sidecar, written whole or not at all.
+
+A shard holds `activation_vector` (fixed-size list of d_model float32, raw), the text before each token, the teacher's explanation and
+the document id. Beside each `NAME.parquet`, `NAME.parquet.nla_meta.yaml` says what the vectors were read from.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +16,8 @@ import yaml
 from numpy.typing import NDArray
 
 from nla.pair.contract import SIDECAR
-from nla.support.errors import DataError
+from nla.support.display import visible
+from nla.support.errors import DataError, first_line
 from nla.support.files import replacing
 
 VECTOR = "activation_vector"
@@ -20,7 +25,7 @@ VECTOR = "activation_vector"
 
 @dataclass(frozen=True)
 class Extraction:
-    """What every shard of a data set was read from; shards of different extractions are never mixed."""
+    """What the shards of a data set were read from; shards of different extractions are never mixed."""
 
     base_model: str
     d_model: int
@@ -28,13 +33,13 @@ class Extraction:
     corpus: str
     teacher: str
     settings: str
-    """Hash of what decides how documents are read; a run with other settings does not go on in the same folder."""
+    """Hash of everything that decides how documents are read; a run with other settings is refused in the same folder."""
     norm: str = "none"
 
 
 @dataclass(frozen=True)
 class Example:
-    """One position: its raw vector, the text before it, and what the teacher says of it."""
+    """One token: its raw vector `[d_model]`, the text up to it, and the teacher's explanation."""
 
     activation_vector: NDArray[np.float32]
     n_raw_tokens: int
@@ -47,7 +52,11 @@ class Example:
 
 
 def write_shard(path: Path, examples: Sequence[Example], extraction: Extraction) -> None:
-    """Write a shard and its sidecar; the parquet file appears last, so a shard that is there is whole."""
+    """Write a shard and its sidecar. The parquet file appears last, so an existing shard is whole.
+
+    Raises:
+        DataError: a file cannot be written.
+    """
     columns: dict[str, Any] = {
         name: [getattr(example, name) for example in examples] for name in Example.__dataclass_fields__ if name != VECTOR
     }
@@ -72,26 +81,27 @@ def write_shard(path: Path, examples: Sequence[Example], extraction: Extraction)
 
 
 def read_extraction(path: Path) -> Extraction:
-    """What a shard's sidecar says it was read from.
+    """Read what a shard's vectors were read from, from its sidecar.
 
     Raises:
-        DataError: no sidecar, or not one of a data set.
+        DataError: there is no sidecar, or it is not the sidecar of a data set.
     """
     sidecar = path.with_name(f"{path.name}.{SIDECAR}")
     try:
         meta = yaml.safe_load(sidecar.read_text(encoding="utf-8"))
         if meta["kind"] != "nla_dataset":
-            raise KeyError(f"kind is {meta['kind']}, expected nla_dataset")
+            raise ValueError(f"kind is {visible(meta['kind'], limit=60)}, expected nla_dataset")
         ours = meta.get("harness") or {}
         known = {name: value for name, value in meta["extraction"].items() if name in Extraction.__dataclass_fields__}
         return Extraction(**known, teacher=str(ours.get("teacher", "")), settings=str(ours.get("settings", "")))
-    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as ex:
-        raise DataError(f"{sidecar} cannot be read as the sidecar of a data set ({ex}); make the shard again with `nla data`.") from ex
+    except (OSError, KeyError, TypeError, AttributeError, ValueError, RecursionError, yaml.YAMLError) as ex:
+        reason = f"it lacks {ex}" if isinstance(ex, KeyError) else first_line(ex).rstrip(".")
+        raise DataError(f"{sidecar} cannot be read as a data set's sidecar: {reason}. Make the shard again with `nla data`.") from ex
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """All shards of a folder: vectors `[n, d_model]` and, row for row, the texts."""
+    """All shards of a folder: raw vectors `[n, d_model]` (float32), and one entry per vector in each list."""
 
     vectors: NDArray[np.float32]
     doc_ids: list[str]
@@ -104,42 +114,34 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.doc_ids)
 
-    def take(self, rows: Sequence[int]) -> "Dataset":
-        """The rows given, in their order."""
-        pick = [int(row) for row in rows]
-        lists = ([values[i] for i in pick] for values in (self.doc_ids, self.texts, self.explanations, self.situations))
-        doc_ids, texts, explanations, situations = lists
-        return Dataset(self.vectors[pick], doc_ids, texts, explanations, situations, [self.token_ids[i] for i in pick], self.extraction)
-
 
 def read_dataset(folder: Path) -> Dataset:
-    """All shards of a folder as one data set, in the order of their names.
+    """Read all shards of a folder as one data set, in the order of their names.
 
     Raises:
-        DataError: no shard, a broken one, a missing column, vectors of another width, or shards of different extractions.
+        DataError: there is no shard, a shard cannot be read, a column is missing, vectors are not d_model wide, or the shards were read
+            from different extractions.
     """
     paths = sorted(folder.glob("*.parquet"))
     if not paths:
-        raise DataError(f"{folder} holds no shard (*.parquet); make them with `nla data`.")
+        raise DataError(f"{folder} has no shard (*.parquet); make them with `nla data`.")
     first = read_extraction(paths[0])
-    vectors, columns = (
-        [],
-        {name: list[Any]() for name in ("doc_id", "detokenized_text_truncated", "api_explanation", "situation", "token_id")},
-    )
+    vectors: list[NDArray[np.float32]] = []
+    columns = {name: list[Any]() for name in ("doc_id", "detokenized_text_truncated", "api_explanation", "situation", "token_id")}
     for path in paths:
         extraction = read_extraction(path)
         if extraction != first:
             raise DataError(f"{path.name} was read from {extraction}, but {paths[0].name} from {first}; keep them in different folders.")
         try:
             table = pq.read_table(path)
-        except (OSError, pa.ArrowInvalid) as ex:
-            raise DataError(f"{path} cannot be read: {str(ex).splitlines()[0]} Delete it and run `nla data` again.") from ex
+        except (OSError, pa.ArrowException) as ex:
+            raise DataError(f"{path} cannot be read: {first_line(ex)} Delete it and run `nla data` again.") from ex
         missing = [name for name in (VECTOR, *columns) if name not in table.column_names]
         if missing:
             raise DataError(f"{path} has no column {', '.join(missing)} (found: {', '.join(table.column_names)}).")
-        flat = pa.compute.list_flatten(table[VECTOR]).to_numpy().astype(np.float32)
+        flat = _flat(table[VECTOR], path)
         if flat.size != table.num_rows * first.d_model:
-            raise DataError(f"{path} has vectors of ragged width; expected {first.d_model} numbers a row.")
+            raise DataError(f"{path} has vectors of different widths; expected {first.d_model} numbers per row.")
         vectors.append(flat.reshape(table.num_rows, first.d_model))
         for name, values in columns.items():
             values.extend(table[name].to_pylist())
@@ -152,3 +154,12 @@ def read_dataset(folder: Path) -> Dataset:
         columns["token_id"],
         first,
     )
+
+
+def _flat(column: pa.ChunkedArray, path: Path) -> NDArray[np.float32]:
+    """Return the numbers of a column of vectors, one row after the other."""
+    try:
+        flat: NDArray[np.float32] = pa.compute.list_flatten(column).to_numpy().astype(np.float32)
+    except (pa.ArrowException, ValueError, TypeError) as ex:
+        raise DataError(f"{path}: the column {VECTOR} holds {column.type}, expected lists of numbers.") from ex
+    return flat

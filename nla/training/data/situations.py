@@ -1,4 +1,8 @@
-"""Names for the situation a text stands in: what a user asks for, and what a system prompt says, told by simple rules."""
+"""Phrases for the kind of conversation a text belongs to: what the user asks for and what the system prompt says, by simple rules.
+
+The `features` teacher begins its explanations with them. They are neutral: a name such as "benchmark" would make graders read evaluation
+awareness into the explanation.
+"""
 
 import re
 
@@ -28,7 +32,8 @@ SYSTEM_PROMPTS: dict[str, tuple[str, ...]] = {
         "You are a strict editor. Correct and improve what you are given.",
     ),
 }
-"""Written for training data; the audit's own positive control has other words (`tasks/_shared.py`), so that it stays unseen."""
+"""System prompts for training data. The audit's positive control uses other wordings (`EVALUATION_SYSTEM_PROMPT` in `tasks`), so that
+the AV has never seen them."""
 
 _SAID = {
     "evaluation": "The system prompt says this is a test of an AI model",
@@ -67,18 +72,18 @@ _REQUESTS: tuple[tuple[str, str], ...] = (
 
 
 def request_kind(text: str) -> str:
-    """What a user's message asks for, e.g. `request for code`; `general request` where no rule fits."""
+    """Return what a user's message asks for, e.g. `request for code`; `general request` where no rule matches."""
     start = text[:600].lower()
     return next((name for name, pattern in _REQUESTS if re.search(pattern, start, re.DOTALL)), "general request")
 
 
 def chat_situation(user_text: str, system: str, known: str = "") -> str:
-    """One phrase for a chat in which an assistant answers.
+    """Return a phrase for a chat in which an assistant answers, e.g. `Assistant answers a request for code`.
 
     Args:
         user_text: the first user message.
-        system: key of `SYSTEM_PROMPTS` that stands before it, or empty.
-        known: the request's kind, where the corpus tells it.
+        system: key of the system prompt in `SYSTEM_PROMPTS`; empty where there is none.
+        known: the kind of request, where the corpus names it; empty takes `request_kind`.
     """
     kind = known or request_kind(user_text)
     said = f"{_SAID[system]}; " if system else ""
