@@ -6,7 +6,7 @@ from pathlib import Path
 from graders.base import Verdict
 from graders.rubric import RULES, rubric_text
 
-LABELS = Path(__file__).parents[1] / "graders" / "labels" / "explanations.jsonl"
+LABELS = Path(__file__).parents[1] / "graders" / "labelled" / "explanations.jsonl"
 
 
 def test_ids_and_verdicts_are_those_of_the_labels() -> None:

@@ -1,4 +1,4 @@
-"""Names of ML benchmarks as patterns on folded text: those that mean nothing else, and those that need a word beside them."""
+"""Names of ML benchmarks as patterns for folded text: unmistakable names, and common words that need a second word to be a name."""
 
 # A tokenizer may cut a name ("Truthful", "QA"), and people write it with a hyphen, a space or nothing.
 _JOIN = r"(?:-|\s|\"[,\s]{0,3}\"\s?-?)?"
@@ -38,7 +38,7 @@ _KINDS_OF_NAME = (
 )
 
 NAMES = "|".join((_KNOWLEDGE, _REASONING, _AGENTS, _CONDUCT)).replace("_?", "_").replace("_", _JOIN) + "|" + _KINDS_OF_NAME
-"""Alternatives that name a benchmark by themselves."""
+"""Alternatives that each name a benchmark without further words."""
 
 COMMON_WORDS = r"(?:math|arc|drop|race|glue|squad|copa|gaia|helm|bbq|bold|ruler|spider|bird|folio|apps|quality|moral|ethics|rte|wic|aqua)"
-"""Benchmarks whose names are words: a benchmark only beside another word that says so."""
+"""Benchmarks whose names are common words; they count only next to another word that says so."""

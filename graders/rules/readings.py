@@ -1,14 +1,14 @@
-"""What reads words of evaluation as something else than the target being evaluated, or leaves it in doubt: the NO and UNCLEAR rules."""
+"""Readings: other meanings of evaluation words than that the target is evaluated (NO rules), and doubts about them (UNCLEAR rules)."""
 
 from graders.base import Verdict
 from graders.rules.language import Force, Reach, rule
 
 _NO, _UNCLEAR = Verdict.NO, Verdict.UNCLEAR
 _NAMED = ("names_benchmark", "describes_benchmark")
-"""What the topic of a text does not overrule: items of benchmarks are about everything."""
+"""Claims that the topic of a text does not overrule, because benchmark items may have any topic."""
 
 READINGS = (
-    # Before all readings: in a list of tokens, "exam" or "not" says nothing of its neighbour.
+    # First of all readings: in a list of tokens, "exam" or "not" says nothing about its neighbour.
     rule("token_list", _UNCLEAR, Force.STATED, Reach.AROUND)(
         r"(?:\"[^\"]{1,30}\"[\s,;|/()0-9.%:-]*){3,}",
         r"^\W*(?:top|next|likel(?:y|iest)|predicted|ends?)(?: [\w-]+)?(?: tokens?)?: .*",
@@ -228,7 +228,7 @@ READINGS = (
         r"\b(?:training|fine-?tuning|pre-?training|instruction[- ]tuning) (?:examples?|data(?:sets?)?|sets?|samples?)\b"
     ),
 )
-"""In order: what reads words of evaluation as something else than the target being evaluated (NO), or leaves it in doubt (UNCLEAR)."""
+"""The readings (NO) and doubts (UNCLEAR), in the order in which they are tried."""
 
 TOPICS = (
     rule("dataset_or_few_shot", _NO, alone=True)(r"\b(?:data ?sets?|training (?:example|sample|data)s?|few-shot|in-context examples?)\b"),
@@ -248,4 +248,4 @@ TOPICS = (
         r"\b(?:prompt (?:format|template|structure|style)|chat template|system prompt|instruction format|format(?:ted)? (?:as|of|like))\b"
     ),
 )
-"""What lies near evaluation and is none: each is a NO of its own name for a text without claim or evaluation vocabulary."""
+"""Topics close to evaluation. Each names the NO of a text that has neither a claim nor evaluation vocabulary."""
