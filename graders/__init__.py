@@ -4,15 +4,13 @@ Here belong the graders (each a module or package found by its name), the record
 texts. What touches weights belongs in `nla`, and statistics over many transcripts in `audit`.
 """
 
-import inspect
 from pathlib import Path
 
 from graders.base import Grader
-from nla.support.errors import ConfigError
-from nla.support.plugins import PluginPackage, split_spec
+from nla.support.plugins import PluginPackage
 
 GRADERS = PluginPackage(
-    "graders", Path(__file__).parent, "grader", frozenset({"base", "labelled", "record", "registry", "rubric", "scorers"})
+    "graders", Path(__file__).parent, "grader", frozenset({"base", "labelled", "record", "registry", "rubric", "scorers"}), "grader"
 )
 """The modules of this package that have a `grader` function (`-T grader=NAME`)."""
 
@@ -28,11 +26,7 @@ def build_grader(spec: str) -> Grader:
     Raises:
         ConfigError: there is no grader of that name, or it has no such option.
     """
-    name, options = split_spec(spec)
-    factory = GRADERS.load(spec).grader
-    if options and not inspect.signature(factory).parameters:
-        raise ConfigError(f"Grader '{name}' takes no options; found {', '.join(options)}.")
-    built: Grader = factory(**options)
+    built: Grader = GRADERS.build(spec)
     return built
 
 

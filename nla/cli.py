@@ -1,5 +1,6 @@
 """The `nla` command: models on this machine, and the autoencoder's data, training, scoring and export."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -9,27 +10,29 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from nla.support.command import run
+from nla.support.command import application, run
+from nla.support.display import plain
 
 if TYPE_CHECKING:
     from nla.models.loaded import LoadedModel
     from nla.pair.reconstructor import Reconstructor
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Natural language autoencoders and the models they read.",
+app = application(
+    """Natural language autoencoders and the models they read.
+
+    Example: nla explain smollm2 --text "The capital of France is"
+    """
 )
-models_app = typer.Typer(
-    invoke_without_command=True, help="List the model aliases and whether their files are here; `models fetch NAME` gets them."
-)
+models_app = typer.Typer()
 app.add_typer(models_app, name="models")
 
 
-@models_app.callback()
+@models_app.callback(invoke_without_command=True)
 def list_models(context: typer.Context) -> None:
-    """List the model aliases and whether their files are here."""
+    """List the model aliases; `fetch` gets their files.
+
+    Example: nla models
+    """
     if context.invoked_subcommand is not None:
         return
     from nla.models.sources import ALIASES, alias_state
@@ -38,19 +41,22 @@ def list_models(context: typer.Context) -> None:
     for name, alias in ALIASES.items():
         table.add_row(name, alias.hub_id, alias_state(alias))
     Console().print(table)
-    Console().print("Use one as --model local/ALIAS; any hub id, folder or .gguf file works too.", style="dim")
+    Console().print("Use an alias as --model local/ALIAS; any hub id, folder or .gguf file works too.", style="dim")
 
 
 @models_app.command("fetch")
 def fetch_model(name: Annotated[str, typer.Argument(help="An alias of `nla models`, or a hub id.")]) -> None:
-    """Fetch a model's files now, so that later runs need no network."""
+    """Fetch a model's files now, so that later runs need no network.
+
+    Example: nla models fetch smollm2
+    """
     from nla.models.sources import fetch_with_progress
 
-    Console().print(f"{name}: {fetch_with_progress(name)}", soft_wrap=True)
+    Console().print(plain(f"{name}: {fetch_with_progress(name)}"), soft_wrap=True)
 
 
 class TrainStage(StrEnum):
-    """What `nla train` can be asked for; `all` is every stage in order."""
+    """Stages of `nla train`; `all` runs every stage in order."""
 
     AV = "av"
     SAMPLES = "samples"
@@ -60,8 +66,10 @@ class TrainStage(StrEnum):
 
 
 ConfigPath = Annotated[Path, typer.Argument(help="The pair's config, a TOML file such as nla/pairs/smollm2.toml.")]
-CorporaBase = Annotated[Path | None, typer.Option("--corpora", help="Folder that the config's relative corpus paths start from.")]
-WorkFolder = Annotated[Path | None, typer.Option("--work", help="Working folder; default: the user's cache, by the config's name.")]
+CorporaBase = Annotated[Path | None, typer.Option("--corpora", help="Folder to which the config's corpus paths are relative.")]
+WorkFolder = Annotated[
+    Path | None, typer.Option("--work", help="Working folder; default: one in the user's cache, named after the config.")
+]
 Device = Annotated[str, typer.Option(help="auto or a torch device name.")]
 DType = Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")]
 
@@ -71,11 +79,16 @@ def make_data(
     config: ConfigPath,
     corpora: CorporaBase = None,
     work: WorkFolder = None,
-    teacher: Annotated[str | None, typer.Option(help="features (no LLM), or an Inspect model such as anthropic/MODEL.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Source of training explanations: features (no LLM), or an Inspect model such as anthropic/MODEL.")
+    ] = None,
     device: Device = "auto",
     dtype: DType = "auto",
 ) -> None:
-    """Read activations and write training data; an interrupted run goes on where it was."""
+    """Read activations and write training data. After an interruption, the same command resumes.
+
+    Example: nla data nla/pairs/smollm2.toml --corpora ../shared/data
+    """
     from nla.models.loaded import load_model
     from nla.training.config import read_config
     from nla.training.data.extract import extract
@@ -85,8 +98,8 @@ def make_data(
     console = Console(stderr=True)
     out = _work_folder(config, work) / "data"
     data = pair.data.model_copy(update={"teacher": teacher}) if teacher else pair.data
-    added = extract(model, data, out, corpora, lambda what, done, n: console.print(f"{done}/{n} {what}", style="dim"))
-    console.print(f"{added} vectors added to {out}")
+    added = extract(model, data, out, corpora, lambda what, done, n: console.print(plain(f"{done}/{n} {what}", "dim")))
+    console.print(plain(f"{added} vectors added to {out}"))
 
 
 @app.command("train")
@@ -95,63 +108,82 @@ def train(
     config: ConfigPath,
     corpora: CorporaBase = None,
     work: WorkFolder = None,
-    start: Annotated[str | None, typer.Option(help="A pair of adapters whose AV the warm start continues.")] = None,
+    start: Annotated[str | None, typer.Option(help="A pair of adapters; training starts from its AV.")] = None,
     device: Device = "auto",
     dtype: DType = "auto",
 ) -> None:
-    """Train a pair. Every stage writes checkpoints, survives a kill, and goes on when the same command is given again."""
+    """Train a pair. Every stage writes checkpoints, and resumes from them when the same command is given again.
+
+    Example: nla train all nla/pairs/smollm2.toml --corpora ../shared/data
+    """
     from nla.training.config import read_config
     from nla.training.curves import write_curves
     from nla.training.pair import PairTraining
 
     if stage is TrainStage.ALL:
         make_data(config, corpora, work, None, device, dtype)
-    given = read_config(config)
-    given = given.model_copy(update={"start": start}) if start else given
-    pair = PairTraining(given, _work_folder(config, work), dtype=dtype, device=device)
+    settings = read_config(config)
+    settings = settings.model_copy(update={"start": start}) if start else settings
+    pair = PairTraining(settings, _work_folder(config, work), dtype=dtype, device=device)
     say = Console(stderr=True, highlight=False, soft_wrap=True).print
     steps = {TrainStage.AV: pair.train_av, TrainStage.SAMPLES: pair.sample, TrainStage.AR: pair.train_ar, TrainStage.RL: pair.train_rl}
     for name, run_stage in steps.items():
         if stage in (name, TrainStage.ALL):
             run_stage(say)
-    write_curves(pair.work, pair.work / "pair")
+    write_curves(pair.work, pair.work / "pair", say)
 
 
 @app.command("score")
 def score_pair(
     pair: Annotated[str, typer.Argument(help="An alias (smollm2), a pair's folder with av/ and ar/, or an AV's hub id or folder.")],
     heldout: Annotated[Path, typer.Option(help="Documents the pair never saw: .parquet, .jsonl, .csv or .txt.")],
-    ar: Annotated[str | None, typer.Option(help="The AR's folder or hub id, where it is not beside the AV.")] = None,
+    ar: Annotated[str | None, typer.Option(help="The AR's folder or hub id, if it is not beside the AV.")] = None,
     limit: Annotated[int, typer.Option(help="Vectors to score.", min=2)] = 400,
     only: Annotated[str | None, typer.Option(help="COLUMN=VALUE: take only these rows, e.g. source=crawl_descriptions.")] = None,
     unseen: Annotated[bool, typer.Option(help="Take only documents that `nla data` keeps out of training.")] = False,
-    best_of: Annotated[int, typer.Option(help="Draw this many explanations a vector, and let the AR choose.", min=1)] = 1,
-    temperature: Annotated[float | None, typer.Option(help="Instead of the one the pair is shipped with.", min=0)] = None,
-    warm_start: Annotated[str | None, typer.Option(help="The AV that training by reward started from: adds the KL to it.")] = None,
+    best_of: Annotated[int, typer.Option(help="Explanations drawn per vector; the AR keeps the best.", min=1, max=1000)] = 1,
+    temperature: Annotated[float | None, typer.Option(help="Sampling temperature; default: the pair's.", min=0, max=100)] = None,
+    warm_start: Annotated[
+        str | None, typer.Option(help="The AV from which training by reward started; adds the KL divergence from it.")
+    ] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
     device: Device = "auto",
     dtype: DType = "auto",
 ) -> None:
-    """Score a pair on held-out documents: reconstruction, retrieval, text quality, controls; with intervals over documents."""
-    from nla.training.evaluation import corpus_of, read_moments, score, write_json
+    """Score a pair on held-out documents.
+
+    Measures reconstruction, retrieval, text quality and instrument controls, with intervals over documents.
+
+    Example: nla score smollm2 --heldout docs.parquet --limit 400 --json s.json
+    """
+    from nla.support.locks import exclusive_lock
+    from nla.training.evaluation import score, write_json
+    from nla.training.heldout import corpus_of, read_token_contexts
     from nla.verbalizers.av import load_verbalizer
 
     console = Console(stderr=True)
-    av, base = load_verbalizer(pair, device=device, dtype=dtype)
-    reconstructor = _reconstructor(ar or pair, base)
-    heat = av.temperature if temperature is None else temperature
-    av = replace(av, temperature=heat, best_of=best_of, reconstructor=reconstructor if best_of > 1 else None)
-    warm = load_verbalizer(warm_start, device=device, dtype=dtype)[0] if warm_start else None
-    moments = read_moments(base, av.layer, corpus_of(heldout, only), limit, unseen=unseen)
-    found = score(av, reconstructor, moments, lambda what: console.print(what, style="dim"), warm)
-    table = Table("measure", "estimate", "95 % interval", "note", title=f"{pair} on {heldout.name}")
-    for measure in found.measures:
-        interval = f"{measure.low:.3f} to {measure.high:.3f}" if measure.low is not None else ""
-        table.add_row(measure.name, f"{measure.estimate:.3f}", interval, measure.note)
-    Console().print(table)
-    Console().print(f"{found.n} vectors of {found.n_documents} documents, {found.n_failed} failed; {found.settings}", style="dim")
-    if json_out is not None:
-        write_json(json_out, found)
+    # Taken before the work is done, so that an output that cannot be written is known at once.
+    with exclusive_lock(json_out, "nla score") if json_out else nullcontext():
+        av, base = load_verbalizer(pair, device=device, dtype=dtype)
+        reconstructor = _reconstructor(ar or pair, base)
+        av = replace(
+            av,
+            temperature=av.temperature if temperature is None else temperature,
+            best_of=best_of,
+            reconstructor=reconstructor if best_of > 1 else None,
+        )
+        warm = load_verbalizer(warm_start, device=device, dtype=dtype)[0] if warm_start else None
+        contexts = read_token_contexts(base, av.layer, corpus_of(heldout, only), limit, unseen=unseen)
+        result = score(av, reconstructor, contexts, lambda step: console.print(plain(step, "dim")), warm)
+        table = Table("measure", "estimate", "95 % interval", "note", title=plain(f"{pair} on {heldout.name}"))
+        for measure in result.measures:
+            interval = f"{measure.low:.3f} to {measure.high:.3f}" if measure.low is not None else ""
+            table.add_row(plain(measure.name), f"{measure.estimate:.3f}", interval, plain(measure.note))
+        Console().print(table)
+        summary = f"{result.n} vectors of {result.n_documents} documents, {result.n_failed} failed; {result.settings}"
+        Console().print(plain(summary, "dim"))
+        if json_out is not None:
+            write_json(json_out, result)
 
 
 @app.command("explain")
@@ -159,30 +191,48 @@ def explain_text(
     pair: Annotated[str, typer.Argument(help="An alias, a pair's folder, or an AV's hub id or folder.")],
     text: Annotated[str, typer.Option(help="The text to read.")],
     token: Annotated[list[int] | None, typer.Option(help="Positions to explain (0-based, negative from the end); default: all.")] = None,
-    ar: Annotated[str | None, typer.Option(help="The AR's folder or hub id, where it is not beside the AV.")] = None,
+    ar: Annotated[str | None, typer.Option(help="The AR's folder or hub id, if it is not beside the AV.")] = None,
     device: Device = "auto",
     dtype: DType = "auto",
 ) -> None:
-    """Explain the tokens of a text, with how well each explanation reconstructs its vector."""
+    """Explain the tokens of a text.
+
+    Beside each explanation is the cosine between the vector and its reconstruction from the explanation.
+
+    Example: nla explain smollm2 --text "The capital of France is" --token -1
+    """
     from nla.activations.capture import residual_stream
-    from nla.models.chat_template import encode_content
-    from nla.support.errors import ConfigError
     from nla.verbalizers.av import load_verbalizer
 
     av, base = load_verbalizer(pair, device=device, dtype=dtype)
+    ids, positions = _positions(base, text, token or [])
+    vectors = residual_stream(base, ids, av.layer)[positions].cpu()
+    explanations = av.verbalize(vectors, [("explain", position) for position in positions])
+    errors = _reconstructor(ar or pair, base).score(vectors, [explanation.text or "-" for explanation in explanations])
+    table = Table("position", "token", "explanation", "cosine", show_lines=True)
+    for position, explanation, error in zip(positions, explanations, errors.tolist(), strict=True):
+        shown = plain(explanation.failure or explanation.text, lines=True)
+        table.add_row(str(position), plain(repr(base.tokenizer.decode(ids[position]))), shown, f"{1 - error / 2:.2f}")
+    Console().print(table)
+
+
+def _positions(base: "LoadedModel", text: str, chosen: list[int]) -> tuple[list[int], list[int]]:
+    """Return the token ids of a text and the chosen positions in it, counted from 0; all positions if none is chosen.
+
+    Raises:
+        ConfigError: the text is empty or not UTF-8, or a position is outside it.
+    """
+    from nla.models.chat_template import encode_content
+    from nla.support.errors import ConfigError
+
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ConfigError("the text holds bytes that are not UTF-8; give it in UTF-8 (--text).")
     ids = encode_content(base.tokenizer, text)
     if not ids:
-        raise ConfigError("the text is empty; give one with at least one token (--text).")
-    chosen = range(len(ids)) if not token else [position % len(ids) for position in token]
-    if any(not -len(ids) <= position < len(ids) for position in token or []):
+        raise ConfigError("the text is empty; give a text with at least one token (--text).")
+    if any(not -len(ids) <= position < len(ids) for position in chosen):
         raise ConfigError(f"the text has {len(ids)} tokens; give positions from {-len(ids)} to {len(ids) - 1}.")
-    vectors = residual_stream(base, ids, av.layer)[list(chosen)].cpu()
-    told = av.verbalize(vectors, [("explain", position) for position in chosen])
-    errors = _reconstructor(ar or pair, base).score(vectors, [one.text or "-" for one in told])
-    table = Table("position", "token", "explanation", "cosine", show_lines=True)
-    for position, one, error in zip(chosen, told, errors.tolist(), strict=True):
-        table.add_row(str(position), repr(base.tokenizer.decode(ids[position])), one.failure or one.text, f"{1 - error / 2:.2f}")
-    Console().print(table)
+    return ids, [position % len(ids) for position in chosen] or list(range(len(ids)))
 
 
 @app.command("export")
@@ -191,11 +241,16 @@ def export(
     out: Annotated[Path, typer.Argument(help="A new folder for the full checkpoints.")],
     dtype: DType = "auto",
 ) -> None:
-    """Write a pair as full checkpoints in the public reference's layout."""
+    """Write a pair as full checkpoints.
+
+    They have the layout of the public reference.
+
+    Example: nla export smollm2 exported/
+    """
     from nla.pair.export import export_pair
 
     for folder in export_pair(pair, out, dtype=dtype):
-        Console().print(str(folder), markup=False, soft_wrap=True)
+        Console().print(plain(folder), soft_wrap=True)
 
 
 def _reconstructor(where: str, base: "LoadedModel") -> "Reconstructor":
@@ -211,7 +266,7 @@ def _work_folder(config: Path, work: Path | None) -> Path:
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one message on stderr and exit status 2, never a traceback."""
+    """Run the `nla` command; a user's mistake is one message on stderr and exit status 2, never a traceback."""
     run(app)
 
 

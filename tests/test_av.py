@@ -44,22 +44,22 @@ def test_the_marker_is_replaced_by_the_scaled_vector(family: str, tmp_path: Path
 def test_draws_belong_to_the_vectors_key(tiny: LoadedModel, tiny_av: Path) -> None:
     av = build(tiny, None, str(tiny_av))
     vector = torch.ones(2, 32)
-    one, other = av.verbalize(vector, [("a",), ("b",)])
-    assert one.text != other.text
-    assert av.verbalize(vector, [("b",), ("a",)]) == [other, one]
+    first, second = av.verbalize(vector, [("a",), ("b",)])
+    assert first.text != second.text
+    assert av.verbalize(vector, [("b",), ("a",)]) == [second, first]
 
 
 @given(st.text(max_size=30).filter(lambda text: "<" not in text))
-def test_the_explanation_is_what_stands_between_the_tags(text: str) -> None:
-    told = parse_explanation(f"noise {OPEN}\n{text}\n{CLOSE} more")
-    assert told.text == text.strip()
-    assert told.failure == ("" if text.strip() else "empty explanation")
+def test_the_explanation_is_the_text_between_the_tags(text: str) -> None:
+    explanation = parse_explanation(f"noise {OPEN}\n{text}\n{CLOSE} more")
+    assert explanation.text == text.strip()
+    assert explanation.failure == ("" if text.strip() else "empty explanation")
 
 
 @pytest.mark.parametrize(
     ("raw", "failure"), [(f"{OPEN} cut off", "truncated"), ("no tags at all", "no explanation tag"), ("", "no explanation tag")]
 )
-def test_what_is_not_whole_is_a_failure(raw: str, failure: str) -> None:
+def test_an_incomplete_explanation_is_a_failure(raw: str, failure: str) -> None:
     assert parse_explanation(raw).failure == failure
 
 
@@ -70,7 +70,11 @@ def test_an_av_that_does_not_fit_is_refused(tiny: LoadedModel, tmp_path: Path, t
         build(tiny, None, None)
     folder = write_tiny_av(tmp_path)
     sidecar = read_sidecar(folder)
-    for change, said in (({"role": "ar"}, "is an AR"), ({"d_model": 64}, "width 64"), ({"layer": 9}, "block 9")):
+    for change, said in (
+        ({"role": "ar", "template": "{explanation}"}, "is an AR"),
+        ({"d_model": 64}, "width 64"),
+        ({"layer": 9}, "block 9"),
+    ):
         write_sidecar(folder, type(sidecar)(**{**vars(sidecar), **change}))
         with pytest.raises(ContractError, match=said):
             build(tiny, None, str(folder))

@@ -24,11 +24,11 @@ def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
 )
 def test_a_users_mistake_is_one_message_without_traceback(arguments: list[str], said: str, tmp_path: Path) -> None:
     done = run("inspect", "eval", "tasks/mmlu.py", "--limit", "1", "--log-dir", str(tmp_path), *arguments)
-    told = " ".join((done.stdout + done.stderr).split())
+    output = " ".join((done.stdout + done.stderr).split())
     assert done.returncode != 0
-    assert said in told
-    assert "Traceback" not in told
-    assert len(told) < 500
+    assert said in output
+    assert "Traceback" not in output
+    assert len(output) < 500
 
 
 def test_models_are_listed_with_their_state() -> None:
@@ -56,7 +56,7 @@ def test_the_demo_ends_in_a_report_and_keeps_its_logs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--limit", "0"], ["--tokens", "0"], ["--verbalizer", "nobody"]])
-def test_demo_options_that_make_no_sense_are_refused(arguments: list[str], tmp_path: Path) -> None:
+def test_invalid_demo_options_are_refused(arguments: list[str], tmp_path: Path) -> None:
     done = run("audit", "demo", *arguments, "--out", str(tmp_path / "out"))
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")

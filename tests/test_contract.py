@@ -20,10 +20,10 @@ from nla.pair.contract import (
     av_prompt_ids,
     check_sidecar,
     read_sidecar,
-    resolve_scale,
     scaled,
     write_sidecar,
 )
+from nla.pair.fields import resolve_scale
 from nla.pair.known import KNOWN
 from nla.support.errors import ContractError
 
@@ -103,11 +103,11 @@ def test_the_first_versions_spelling_is_read(tmp_path: Path) -> None:
         {"critic": None, "ar": {"num_hidden_layers": 7}},
     ],
 )
-def test_the_layer_is_found_wherever_it_stands(tmp_path: Path, where: dict[str, Any]) -> None:
+def test_every_spelling_of_the_layer_is_read(tmp_path: Path, where: dict[str, Any]) -> None:
     assert read_sidecar(v1(tmp_path, **where)).layer == 7
 
 
-def test_an_ars_layer_may_be_told_by_its_depth_alone(tmp_path: Path) -> None:
+def test_an_ar_without_a_layer_is_read_at_its_last_block(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"num_hidden_layers": 21}')
     assert read_sidecar(v1(tmp_path, role="ar", critic=None, prompt_templates={"ar": AR_TEMPLATE})).layer == 20
     with pytest.raises(ContractError, match="extraction_layer_index"):
@@ -162,8 +162,8 @@ def test_a_pair_that_fits_is_taken(tiny: LoadedModel, av: Sidecar, ar: Sidecar) 
     [
         ({"d_model": 64}, "width 64"),
         ({"layer": 3}, "blocks 0 to 2"),
-        ({"template": "no marker here"}, "stands 0 times"),
-        ({"template": TEMPLATE + TEMPLATE}, "stands 2 times"),
+        ({"template": "no marker here"}, "appears 0 times"),
+        ({"template": TEMPLATE + TEMPLATE}, "appears 2 times"),
         ({"template": "({injection_char})"}, "expected once, between"),
         ({"marker": Marker("@", 1, 2, 3)}, r"expected \[1\]"),
     ],
@@ -184,8 +184,8 @@ def test_other_base_and_other_suffix_are_refused(tiny: LoadedModel, ar: Sidecar)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.lists(st.integers(0, 3), max_size=12))
 def test_the_marker_counts_only_between_its_neighbours(ids: list[int]) -> None:
-    found = Marker("x", 1, 2, 3).positions(ids)
-    assert found == [i for i in range(len(ids)) if ids[max(i - 1, 0) : i + 2] == [2, 1, 3]]
+    positions = Marker("x", 1, 2, 3).positions(ids)
+    assert positions == [i for i in range(len(ids)) if ids[max(i - 1, 0) : i + 2] == [2, 1, 3]]
 
 
 def test_vectors_are_brought_to_the_norm_and_zero_stays_zero() -> None:

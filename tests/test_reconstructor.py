@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from nla.pair.contract import Sidecar, write_sidecar
-from nla.pair.metrics import mse_nrm, reconstruction, retrieval_top1
+from nla.pair.metrics import mse_nrm, reconstruction, retrieval_hits
 from nla.pair.reconstructor import load_reconstructor
 from nla.support.errors import ContractError, FetchError
 from tests.conftest import byte_tokenizer, write_tiny_model
@@ -23,7 +23,7 @@ TEXTS = ["short", "a rather longer explanation of what the vector holds", "ünï
 
 
 def write_ar(folder: Path, family: str = "qwen2", layer: int = 2) -> Path:
-    """A tiny AR as the released ones lie on disk: K + 1 blocks, head, sidecar."""
+    """A tiny AR in the layout of the released ones: K + 1 blocks, head, sidecar."""
     write_tiny_model(folder, family)
     head = torch.eye(32) + 0.1 * torch.randn(32, 32, generator=torch.Generator().manual_seed(1))
     save_file({"weight": head}, folder / "value_head.safetensors")
@@ -56,7 +56,7 @@ def test_the_batch_changes_nothing(tmp_path: Path) -> None:
     assert float(ar.score(ar.reconstruct(TEXTS), TEXTS).max()) < 1e-9
 
 
-def test_what_is_no_ar_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_ar_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_ar(tmp_path)
     save_file({"weight": torch.eye(16)}, folder / "value_head.safetensors")
     with pytest.raises(ContractError, match=r"head is \[16, 16\]"):
@@ -86,11 +86,11 @@ def test_measures_equal_their_formulas(seed: int) -> None:
     g, p = (a.numpy().astype(np.float64) for a in (gold, predicted))
     g, p = g / np.linalg.norm(g, axis=1, keepdims=True), p / np.linalg.norm(p, axis=1, keepdims=True)
     mean = g.mean(0)
-    found = reconstruction(gold, predicted)
+    measured = reconstruction(gold, predicted)
     error = ((p - g) ** 2).sum(1)
-    assert found.fve_nrm == pytest.approx(1 - error.mean() / ((g - mean) ** 2).sum(1).mean())
-    assert found.fve_nrm_meannorm == pytest.approx(1 - error.mean() / ((g - mean / np.linalg.norm(mean)) ** 2).sum(1).mean())
-    assert found.mse_nrm == pytest.approx(2 * (1 - found.cosine))
+    assert measured.fve_nrm == pytest.approx(1 - error.mean() / ((g - mean) ** 2).sum(1).mean())
+    assert measured.fve_nrm_meannorm == pytest.approx(1 - error.mean() / ((g - mean / np.linalg.norm(mean)) ** 2).sum(1).mean())
+    assert measured.mse_nrm == pytest.approx(2 * (1 - measured.cosine))
     np.testing.assert_allclose(mse_nrm(gold, predicted).numpy(), error, atol=1e-9)
 
 
@@ -105,9 +105,9 @@ def test_lengths_do_not_matter_and_order_does(seed: int, factor: float) -> None:
 def test_the_mean_vector_explains_nothing_and_less_than_nothing_when_normed() -> None:
     gold, _ = arrays(3, n=200)
     units = torch.nn.functional.normalize(gold, dim=-1)
-    found = reconstruction(gold, units.mean(0, keepdim=True).expand(200, -1))
-    assert found.fve_nrm_meannorm == pytest.approx(0, abs=1e-6)
-    assert found.fve_nrm < 0
+    measured = reconstruction(gold, units.mean(0, keepdim=True).expand(200, -1))
+    assert measured.fve_nrm_meannorm == pytest.approx(0, abs=1e-6)
+    assert measured.fve_nrm < 0
 
 
 @settings(max_examples=20)
@@ -115,12 +115,12 @@ def test_the_mean_vector_explains_nothing_and_less_than_nothing_when_normed() ->
 def test_retrieval_finds_perfect_reconstructions_and_guesses_on_noise(seed: int) -> None:
     gold, _ = arrays(seed, n=120, d=16)
     noise = torch.randn(120, 16, generator=torch.Generator().manual_seed(seed + 1))
-    assert retrieval_top1(gold, gold, 100, torch.Generator().manual_seed(0)) == 1
-    assert retrieval_top1(gold, noise, 100, torch.Generator().manual_seed(0)) < 0.2
+    assert retrieval_hits(gold, gold, 100, torch.Generator().manual_seed(0)).all()
+    assert retrieval_hits(gold, noise, 100, torch.Generator().manual_seed(0)).double().mean() < 0.2
     with pytest.raises(ValueError, match="found 120"):
-        retrieval_top1(gold, gold, 121, torch.Generator())
+        retrieval_hits(gold, gold, 121, torch.Generator())
 
 
-def test_no_variance_is_said() -> None:
+def test_vectors_without_variance_are_an_error() -> None:
     with pytest.raises(ValueError, match="no variance"):
         reconstruction(torch.ones(5, 3), torch.ones(5, 3))

@@ -104,7 +104,9 @@ def test_a_disk_that_fails_at_any_step_is_one_line_and_loses_nothing(
         patch.setattr(*target, fail)
         with pytest.raises(DataError) as caught, replacing(path) as scratch:
             scratch.write_text("new")
-    assert str(caught.value) == f"{path} cannot be written: {os.strerror(number)}."
+    advice = {errno.ENOSPC: "; free space, or give another path", errno.EROFS: "; give another path", errno.EIO: ""}
+    advice[errno.EDQUOT] = advice[errno.ENOSPC]
+    assert str(caught.value) == f"{path} cannot be written: {os.strerror(number)}{advice[number]}."
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a.json"]
 

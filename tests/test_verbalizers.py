@@ -29,27 +29,27 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_one_explanation_a_vector_whatever_the_batch(name: str, tiny: LoadedModel, tiny_av: Path) -> None:
+def test_one_explanation_per_vector_whatever_the_batch(name: str, tiny: LoadedModel, tiny_av: Path) -> None:
     verbalizer = verbalizer_for(name, tiny, 1, str(tiny_av))
     together = verbalizer.verbalize(vectors(), KEYS)
     alone = [verbalizer.verbalize(vectors()[i : i + 1], KEYS[i : i + 1])[0] for i in range(5)]
     assert verbalizer.name == name
     assert together == alone
-    assert len({one.text for one in together}) > 1  # the vectors are read
+    assert len({explanation.text for explanation in together}) > 1  # the vectors are read
     assert verbalizer.layer == 1
-    assert name == "av" or not any(one.failure for one in together)  # a random AV writes no tags
+    assert name == "av" or not any(explanation.failure for explanation in together)  # a random AV writes no tags
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_vector_that_is_no_vector_fails_alone(name: str, tiny: LoadedModel, tiny_av: Path) -> None:
+def test_an_unusable_vector_fails_alone(name: str, tiny: LoadedModel, tiny_av: Path) -> None:
     verbalizer = verbalizer_for(name, tiny, 1, str(tiny_av))
     broken = vectors()
     broken[1] = torch.nan
     broken[3] = 0
     broken[4, 0] = torch.inf
-    told = verbalizer.verbalize(broken, KEYS)
-    assert [one.failure == UNUSABLE.failure for one in told] == [False, True, False, True, True]
-    assert told[0] == verbalizer.verbalize(vectors(), KEYS)[0]
+    explanations = verbalizer.verbalize(broken, KEYS)
+    assert [explanation.failure == UNUSABLE.failure for explanation in explanations] == [False, True, False, True, True]
+    assert explanations[0] == verbalizer.verbalize(vectors(), KEYS)[0]
 
 
 def test_the_logit_lens_shows_the_tokens_of_an_independent_computation(
@@ -103,9 +103,17 @@ def test_other_families_verbalize_too(family: str, tiny_folder: Callable[[str], 
         ("av:speed=9", "speed"),
         ("av:best_of=2", "no AR beside it"),
         ("av:reconstruct=maybe", "reconstruct"),
-        ("avv", "there are: av"),
+        ("avv", "expected one of av, .*Did you mean 'av'"),
+        ("av:nla=1", "has no option nla"),
+        ("av:model=1:layer=2", "has no option model, layer"),
+        ("av:best_of=2:best_of=3", "more than once"),
+        ("av:temperature=nan", "temperature"),
+        ("av:temperature=inf", "temperature"),
+        ("av:best_of=²", "best_of"),
+        ("av:best_of=" + "9" * 5000, "best_of=9+…9+: "),
+        ("x" * 300, "no verbalizer named 'x+…x+'"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(spec: str, said: str, tiny: LoadedModel, tiny_av: Path) -> None:
+def test_invalid_options_are_refused(spec: str, said: str, tiny: LoadedModel, tiny_av: Path) -> None:
     with pytest.raises(ConfigError, match=said):
         verbalizer_for(spec, tiny, 1, str(tiny_av))

@@ -4,7 +4,8 @@ Compatible with the public reference (kitft/natural_language_autoencoders) in al
 scale, marker or template of a pair is typed anywhere else in the harness: they come from here.
 """
 
-import math
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +19,15 @@ from transformers import PreTrainedTokenizerBase
 
 from nla.models.chat_template import encode, render
 from nla.models.loaded import LoadedModel
+from nla.pair.fields import SQRT_D_MODEL, integer, number, resolve_scale, section, shown, text
 from nla.support.errors import ContractError
 from nla.support.files import replacing
+from nla.support.limited_yaml import read_yaml
 
 SIDECAR = "nla_meta.yaml"
 SCHEMA_VERSION = 2
-SQRT_D_MODEL = "sqrt_d_model"
+MAX_TOKENS = 300
+"""Longest explanation of an AV whose sidecar does not say, in tokens."""
 Role = Literal["av", "ar"]
 _ROLES: dict[str, Role] = {"av": "av", "actor": "av", "ar": "ar", "critic": "ar"}
 _LAYER_KEYS = (
@@ -32,6 +36,11 @@ _LAYER_KEYS = (
     ("ar", "extraction_layer_index"),
     ("ar", "num_hidden_layers"),
 )
+_PLACEHOLDERS: dict[Role, str] = {"av": "{injection_char}", "ar": "{explanation}"}
+_LONGEST_TEMPLATE, _LONGEST_NAME, _LONGEST_CHAR, _LONGEST_SUFFIX = 20_000, 500, 64, 256
+"""Characters of a template, a name and the marker; tokens of the AR's suffix."""
+_WIDEST, _DEEPEST, _LARGEST_ID = 1_000_000, 10_000, 2**31 - 1
+_MAX_CONFIG_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -44,14 +53,14 @@ class Marker:
     right_id: int
 
     def positions(self, ids: Sequence[int]) -> list[int]:
-        """Positions in a prompt at which a vector goes."""
+        """Return the positions in a prompt at which a vector is injected."""
         inner = range(1, len(ids) - 1)
         return [i for i in inner if (ids[i - 1], ids[i], ids[i + 1]) == (self.left_id, self.token_id, self.right_id)]
 
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What `nla_meta.yaml` of an AV or AR says.
+    """The content of the `nla_meta.yaml` of an AV or AR.
 
     `layer` is K (0-based block whose output is read). Scales are L2 norms; None means that vectors are used as they are.
     """
@@ -67,97 +76,128 @@ class Sidecar:
     suffix_ids: tuple[int, ...] = ()
     stage: str = ""
     harness: dict[str, Any] = field(default_factory=dict)
-    """Fields of ours, under one key of their own so that other readers ignore them."""
+    """Fields of this project, under one key so that other readers ignore them."""
+
+    @property
+    def temperature(self) -> float:
+        """The temperature at which the pair's AV is sampled by default; released AVs were trained to be sampled at 1."""
+        return number(self.harness.get("temperature", 1.0), "harness.temperature", 0, 100)
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest explanation, in tokens."""
+        return integer(self.harness.get("max_tokens", MAX_TOKENS), "harness.max_tokens", 1, 100_000)
 
 
 def read_sidecar(folder: Path) -> Sidecar:
-    """The sidecar of a checkpoint folder.
+    """Read the sidecar of a checkpoint folder.
 
     Raises:
-        ContractError: missing, unparsable, of another kind, or without a field it needs.
+        ContractError: it is missing or unparsable, is of another kind, lacks a field, or has a field that cannot be right.
     """
     path = folder / SIDECAR
     try:
-        meta = yaml.safe_load(path.read_text(encoding="utf-8"))
+        meta = read_yaml(path)
     except FileNotFoundError:
         raise ContractError(f"{folder} has no {SIDECAR}, so it is not a checkpoint of an NLA; give the AV's or AR's own folder.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as ex:
-        raise ContractError(f"{path} cannot be read: {str(ex).splitlines()[0]}") from ex
+    except ValueError as ex:
+        raise ContractError(f"{path} cannot be read: {ex}") from ex
     if not isinstance(meta, dict) or meta.get("kind") != "nla_model":
-        found = meta.get("kind") if isinstance(meta, dict) else type(meta).__name__
-        raise ContractError(f"{path} has kind {found!r}; expected 'nla_model'. A data set's sidecar is no checkpoint's.")
-    return _parse(meta, path)
-
-
-def _parse(meta: dict[str, Any], path: Path) -> Sidecar:
+        kind = shown(meta.get("kind")) if isinstance(meta, dict) else f"'{type(meta).__name__}'"
+        raise ContractError(f"{path} has kind {kind}; expected 'nla_model'. The sidecar of a data set does not describe a checkpoint.")
     try:
-        role = _ROLES[str(meta["role"])]
-        d_model = int(meta["d_model"])
-        templates = meta["prompt_templates"]
-        template = next(str(templates[name]) for name, meant in _ROLES.items() if meant == role and name in templates)
-        extraction = meta.get("extraction") or {}
-        tokens = meta.get("tokens") or {}
-        marker = _marker(tokens) if tokens.get("injection_token_id") is not None else None
-        if role == "av" and marker is None:
-            raise KeyError("tokens.injection_token_id")
-        if role == "av" and "injection_scale" not in extraction:
-            raise KeyError("extraction.injection_scale")
-        return Sidecar(
-            role=role,
-            d_model=d_model,
-            layer=_layer(meta, role, path.parent),
-            base_checkpoint=str(meta.get("base_checkpoint") or ""),
-            template=template,
-            marker=marker,
-            injection_scale=resolve_scale(extraction.get("injection_scale"), d_model),
-            mse_scale=resolve_scale(extraction.get("mse_scale", SQRT_D_MODEL), d_model),
-            suffix_ids=tuple(int(i) for i in tokens.get("critic_suffix_ids") or ()),
-            stage=str(meta.get("stage") or ""),
-            harness=dict(meta.get("harness") or {}),
-        )
-    except (KeyError, StopIteration) as ex:
-        missing = ex.args[0] if ex.args else "prompt_templates for its role"
-        raise ContractError(f"{path} lacks {missing}, without which the checkpoint cannot be fed as it was trained.") from None
-    except (TypeError, ValueError, AttributeError) as ex:
+        return _parse(meta, path.parent)
+    except KeyError as ex:
+        raise ContractError(f"{path} lacks {ex.args[0]}, without which the checkpoint cannot be fed as it was trained.") from None
+    except ValueError as ex:
         raise ContractError(f"{path} has a field of the wrong form: {ex}") from ex
 
 
+def _parse(meta: dict[str, Any], folder: Path) -> Sidecar:
+    role = _ROLES.get(text(meta["role"], "role", _LONGEST_NAME))
+    if role is None:
+        raise ValueError(f"role is {shown(meta['role'])}; expected one of {', '.join(_ROLES)}")
+    d_model = integer(meta["d_model"], "d_model", 1, _WIDEST)
+    extraction, tokens = section(meta, "extraction"), section(meta, "tokens")
+    marker = _marker(tokens) if tokens.get("injection_token_id") is not None else None
+    if role == "av" and marker is None:
+        raise KeyError("tokens.injection_token_id")
+    if role == "av" and "injection_scale" not in extraction:
+        raise KeyError("extraction.injection_scale")
+    sidecar = Sidecar(
+        role=role,
+        d_model=d_model,
+        layer=_layer(meta, role, folder),
+        base_checkpoint=text(meta.get("base_checkpoint") or "", "base_checkpoint", _LONGEST_NAME),
+        template=_template(section(meta, "prompt_templates"), role),
+        marker=marker,
+        injection_scale=resolve_scale(extraction.get("injection_scale"), d_model),
+        mse_scale=resolve_scale(extraction.get("mse_scale", SQRT_D_MODEL), d_model),
+        suffix_ids=_suffix(tokens.get("critic_suffix_ids")),
+        stage=text(meta.get("stage") or "", "stage", _LONGEST_NAME),
+        harness=section(meta, "harness"),
+    )
+    assert sidecar.temperature >= 0  # raises where the field cannot be right
+    assert sidecar.max_tokens > 0
+    return sidecar
+
+
+def _template(templates: dict[str, Any], role: Role) -> str:
+    """Return the template of a role; it holds no placeholder but the role's own, as nothing else could be filled in."""
+    name = next((name for name, meant in _ROLES.items() if meant == role and name in templates), None)
+    if name is None:
+        raise KeyError("prompt_templates for its role")
+    template = text(templates[name], f"prompt_templates.{name}", _LONGEST_TEMPLATE)
+    placeholder = _PLACEHOLDERS[role]
+    others = [other for other in re.findall(r"\{\{|\}\}|\{[^{}]*\}", template) if other not in ("{{", "}}", placeholder)]
+    if role == "av" and others:
+        raise ValueError(f"prompt_templates.{name} has the placeholder {shown(others[0])}; expected {placeholder} only")
+    if role == "ar" and placeholder not in template:
+        raise ValueError(f"prompt_templates.{name} has no {placeholder}, so every explanation would be read alike")
+    return template
+
+
+def _suffix(ids: object) -> tuple[int, ...]:
+    if ids is None:
+        return ()
+    if not isinstance(ids, list) or len(ids) > _LONGEST_SUFFIX:
+        raise ValueError(f"tokens.critic_suffix_ids is {shown(ids)}; expected a list of at most {_LONGEST_SUFFIX} token ids")
+    return tuple(integer(i, "tokens.critic_suffix_ids", 0, _LARGEST_ID) for i in ids)
+
+
 def _marker(tokens: dict[str, Any]) -> Marker:
+    char = text(tokens["injection_char"], "tokens.injection_char", _LONGEST_CHAR)
     names = ("injection_token_id", "injection_left_neighbor_id", "injection_right_neighbor_id")
-    return Marker(str(tokens["injection_char"]), *(int(tokens[name]) for name in names))
+    return Marker(char, *(integer(tokens[name], f"tokens.{name}", 0, _LARGEST_ID) for name in names))
 
 
 def _layer(meta: dict[str, Any], role: Role, folder: Path) -> int:
     if meta.get("extraction_layer_index") is not None:
-        return int(meta["extraction_layer_index"])
-    for section, key in _LAYER_KEYS:
-        value = (meta.get(section) or {}).get(key)
+        return integer(meta["extraction_layer_index"], "extraction_layer_index", 0, _DEEPEST)
+    for name, key in _LAYER_KEYS:
+        value = section(meta, name).get(key)
         if value is not None:
-            return int(value)  # num_hidden_layers holds K here, not K + 1
-    config = folder / "config.json"
-    if role == "ar" and config.is_file():
-        return int(yaml.safe_load(config.read_text())["num_hidden_layers"]) - 1
+            return integer(value, f"{name}.{key}", 0, _DEEPEST)  # num_hidden_layers holds K here, not K + 1
+    if role == "ar" and (folder / "config.json").is_file():
+        return integer(_depth(folder / "config.json"), "num_hidden_layers of config.json", 1, _DEEPEST) - 1
     raise KeyError("extraction_layer_index")
 
 
-def resolve_scale(value: object, d_model: int) -> float | None:
-    """A scale as a number: None, `raw` and `none` mean no scaling, `sqrt_d_model` is the root of the width.
-
-    Raises:
-        ValueError: it is none of these and no positive number.
-    """
-    if value is None or value in ("raw", "none"):
-        return None
-    if value == SQRT_D_MODEL:
-        return math.sqrt(d_model)
-    number = float(value)  # type: ignore[arg-type]
-    if not math.isfinite(number) or number <= 0:
-        raise ValueError(f"scale {value!r} is not a positive number")
-    return number
+def _depth(path: Path) -> object:
+    try:
+        with path.open(encoding="utf-8") as file:
+            config = json.loads(file.read(_MAX_CONFIG_BYTES))
+    except (OSError, ValueError, RecursionError) as ex:
+        raise ValueError(f"config.json cannot be read ({type(ex).__name__})") from ex
+    return config.get("num_hidden_layers") if isinstance(config, dict) else None
 
 
 def write_sidecar(folder: Path, sidecar: Sidecar) -> None:
-    """Write a sidecar of schema version 2, with the spellings `av` and `ar` (atomically)."""
+    """Write a sidecar of schema version 2, with the spellings `av` and `ar`; the file appears whole.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
     marker = sidecar.marker
     tokens = {
         "injection_char": marker.char if marker else None,
@@ -183,22 +223,31 @@ def write_sidecar(folder: Path, sidecar: Sidecar) -> None:
 
 
 def scaled(vectors: Float[Tensor, "n d_model"], scale: float | None) -> Float[Tensor, "n d_model"]:
-    """Vectors brought to L2 norm `scale` (norm and result in float32); unchanged where it is None. Zero vectors stay zero."""
+    """Return vectors brought to L2 norm `scale` (norm and result in float32), or unchanged where it is None. Zero vectors stay zero."""
     if scale is None:
         return vectors
     return torch.nn.functional.normalize(vectors.float(), dim=-1, eps=1e-12) * scale
 
 
 def av_prompt_ids(tokenizer: PreTrainedTokenizerBase, sidecar: Sidecar) -> list[int]:
-    """Token ids of the AV's prompt: one user message through the chat template, which writes any BOS itself."""
+    """Return the token ids of the AV's prompt: one user message through the chat template, which writes any BOS itself."""
     assert sidecar.marker is not None
-    content = sidecar.template.format(injection_char=sidecar.marker.char)
+    content = _filled(sidecar.template, sidecar.marker.char)
     return encode(tokenizer, render(tokenizer, [{"role": "user", "content": content}], [], add_generation_prompt=True))
 
 
+def _filled(template: str, char: str) -> str:
+    """Put the marker into a template. Doubled braces mean single ones, as in the reference, which uses `str.format`.
+
+    `str.format` itself is never used: a template of unknown origin could ask it for any attribute, or for a gigabyte of padding.
+    """
+    values = {"{{": "{", "}}": "}", _PLACEHOLDERS["av"]: char}
+    return re.sub("|".join(map(re.escape, values)), lambda match: values[match.group()], template)
+
+
 def ar_prompt_ids(tokenizer: PreTrainedTokenizerBase, sidecar: Sidecar, explanation: str) -> list[int]:
-    """Token ids of the AR's prompt for an explanation: plain text, with BOS where the tokenizer adds one."""
-    return list(tokenizer.encode(sidecar.template.replace("{explanation}", explanation)))
+    """Return the token ids of the AR's prompt for an explanation: plain text, with BOS where the tokenizer adds one."""
+    return list(tokenizer.encode(sidecar.template.replace(_PLACEHOLDERS["ar"], explanation)))
 
 
 def check_sidecar(sidecar: Sidecar, model: LoadedModel) -> None:
@@ -231,7 +280,7 @@ def _check_marker(sidecar: Sidecar, tokenizer: PreTrainedTokenizerBase, name: st
     ids = encode(tokenizer, marker.char)
     if ids[-1:] != [marker.token_id]:
         raise ContractError(
-            f"the marker {marker.char!r} is token {ids} in {name}'s tokenizer, expected [{marker.token_id}]; "
+            f"the marker {shown(marker.char)} is token {ids[:5]} in {name}'s tokenizer, expected [{marker.token_id}]; "
             "it is another tokenizer, or another version of it."
         )
     prompt = av_prompt_ids(tokenizer, sidecar)
@@ -239,6 +288,6 @@ def _check_marker(sidecar: Sidecar, tokenizer: PreTrainedTokenizerBase, name: st
         at = [i for i, token in enumerate(prompt) if token == marker.token_id]
         around = [(prompt[i - 1], prompt[i + 1]) for i in at if 0 < i < len(prompt) - 1]
         raise ContractError(
-            f"the marker stands {len(at)} times in the AV's prompt, with neighbours {around}; expected once, between "
+            f"the marker appears {len(at)} times in the AV's prompt, with neighbours {around[:5]}; expected once, between "
             f"{marker.left_id} and {marker.right_id}. The chat template or tokenizer of {name} is not the one the AV was trained with."
         )

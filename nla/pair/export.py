@@ -1,11 +1,10 @@
-"""`nla export`: a pair of adapters as full checkpoints in the public reference's layout, which its client can load.
+"""`nla export`: write a pair of adapters as full checkpoints in the public reference's layout, which the reference's client can load.
 
-Each role becomes a transformers folder with the adapter merged in (the sum is made in float32), the tokenizer and `nla_meta.yaml`;
-the AR holds only its first K + 1 blocks, and its head in `value_head.safetensors`.
+Each role becomes a transformers folder with the adapter merged in (the sum is computed in float32), the tokenizer and `nla_meta.yaml`.
+The AR holds only its first K + 1 blocks, and its head in `value_head.safetensors`.
 """
 
 import copy
-import shutil
 from pathlib import Path
 
 import torch
@@ -19,6 +18,8 @@ from nla.pair.contract import Role, check_sidecar, read_sidecar, write_sidecar
 from nla.pair.known import base_model, role_folder
 from nla.pair.reconstructor import HEAD_FILE, read_head
 from nla.support.errors import ContractError, DataError
+from nla.support.files import scratch_folder
+from nla.support.locks import exclusive_lock
 
 
 def export_pair(pair: str, out: Path, *, dtype: str = "auto", device: str = "cpu") -> list[Path]:
@@ -28,47 +29,46 @@ def export_pair(pair: str, out: Path, *, dtype: str = "auto", device: str = "cpu
         pair: alias or folder of a pair of adapters.
         out: folder that does not exist yet, or is empty.
         dtype: of the written weights.
-        device: where the sum is made.
+        device: where the adapters are merged.
 
     Raises:
-        ContractError: the pair is broken, is of another model, or is a full checkpoint already.
-        DataError: `out` is in use, or cannot be written.
+        ContractError: the pair is broken, belongs to another model, or is a full checkpoint already.
+        ConfigError: another process writes to `out`.
+        DataError: `out` is not empty, or cannot be written.
     """
-    if out.exists() and any(out.iterdir()):
-        raise DataError(f"{out} is not empty; give a new folder.")
-    scratch = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
-        roles: tuple[Role, ...] = ("av", "ar")
-        for role in roles:
-            _export_role(pair, role, scratch / role, dtype, device)
-        if out.exists():
-            out.rmdir()
-        scratch.replace(out)
-    except OSError as ex:
-        raise DataError(f"the pair cannot be written to {out}: {ex.strerror or ex}.") from ex
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with exclusive_lock(out, "nla export", folder=False):  # beside the folder, which a rename replaces
+        if out.is_file() or (out.is_dir() and any(out.iterdir())):
+            raise DataError(f"{out} is not empty; give a new folder.")
+        with scratch_folder(out.parent) as scratch:
+            roles: tuple[Role, ...] = ("av", "ar")
+            for role in roles:
+                _export_role(pair, role, scratch / "pair" / role, dtype, device)
+            if out.exists():
+                out.rmdir()
+            (scratch / "pair").replace(out)
     return [out / role for role in roles]
 
 
 def export_role(pair: str, role: Role, out: Path, dtype: str = "auto", device: str = "cpu") -> None:
-    """Write one role of a pair as a full checkpoint into a new folder, which appears whole.
+    """Write one role of a pair as a full checkpoint into a folder, which appears whole; nothing is done if the folder is there.
 
     Raises:
-        ContractError: the role is broken, is of another model, or is a full checkpoint already.
+        ContractError: the role is broken, belongs to another model, or is a full checkpoint already.
+        DataError: `out` cannot be written.
     """
-    scratch = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(scratch, ignore_errors=True)
-    _export_role(pair, role, scratch, dtype, device)
-    scratch.replace(out)
+    with exclusive_lock(out, "merging an adapter", folder=False, blocking=True):
+        if out.is_dir():
+            return
+        with scratch_folder(out.parent) as scratch:
+            _export_role(pair, role, scratch / role, dtype, device)
+            (scratch / role).replace(out)
 
 
 def _export_role(pair: str, role: Role, out: Path, dtype: str, device: str) -> None:
     folder = role_folder(pair, role)
     sidecar = read_sidecar(folder)
     if not (folder / CONFIG_FILE).is_file():
-        raise ContractError(f"{folder} holds no adapter ({CONFIG_FILE}): it is a full checkpoint already, or no checkpoint.")
+        raise ContractError(f"{folder} holds no adapter ({CONFIG_FILE}): it is a full checkpoint already, or not a checkpoint.")
     base = base_model(sidecar, dtype=dtype, device=device)
     check_sidecar(sidecar, base)
     view = shared_copy(base, sidecar.layer + 1 if role == "ar" else None)
@@ -92,7 +92,7 @@ def _merge(view: LoadedModel, plain: nn.Module) -> None:
             if isinstance(module, LoraLayer):
                 layer = targets[name]
                 assert isinstance(layer, nn.Linear)
-                a, b = (one["default"].weight for one in (module.lora_A, module.lora_B))
+                a, b = (factors["default"].weight for factors in (module.lora_A, module.lora_B))
                 assert isinstance(a, Tensor)
                 assert isinstance(b, Tensor)
                 delta = (b.float() @ a.float()) * module.scaling["default"]

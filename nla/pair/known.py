@@ -1,6 +1,7 @@
-"""Pairs of AV and AR that are known by their base model, and where their files are: the released ones, and our own shipped one."""
+"""Known pairs of AV and AR, by their base model, and the place of their files: the released pairs and the one shipped with the project."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,16 +12,17 @@ from nla.models.embedded import HUB_ID
 from nla.models.loaded import LoadedModel, load_model
 from nla.models.sources import ALIASES
 from nla.pair.contract import Role, Sidecar
-from nla.support.errors import ConfigError, FetchError
+from nla.support.display import visible
+from nla.support.errors import ConfigError, ContractError, FetchError, first_line, near_name
 from nla.support.paths import user_path
 
 SHIPPED = Path(__file__).parents[1] / "pairs"
-"""Where the weights of the pairs that ship with the project lie."""
+"""Folder with the weights of the pairs that ship with the project."""
 
 
 @dataclass(frozen=True)
 class KnownPair:
-    """A pair: K, the norm its AV expects, and hub ids or folders of AV and AR. The loaded sidecars decide; this is for look-up."""
+    """A pair: K, the norm its AV expects, and hub ids or folders of AV and AR. The loaded sidecars are what counts; this is for look-up."""
 
     layer: int
     injection_scale: float
@@ -36,41 +38,51 @@ KNOWN: dict[str, KnownPair] = {
     HUB_ID: KnownPair(20, 240, str(SHIPPED / "smollm2-135m-L20" / "av"), str(SHIPPED / "smollm2-135m-L20" / "ar")),
 }
 """By the base model's hub id."""
+_HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
+_FILES = ["*.json", "*.safetensors", "*.yaml", "*.jinja", "*.model", "*.txt"]
+"""What a checkpoint may consist of: never pickled weights."""
 
 
 def hub_id(model: LoadedModel) -> str:
-    """The hub id of a model that was given by alias or hub id; its location otherwise."""
+    """Return the hub id of a model that was given by alias or hub id; its location otherwise."""
     alias = ALIASES.get(model.source.name)
     return alias.hub_id if alias else model.source.location
 
 
 def default_pair(model: LoadedModel) -> KnownPair:
-    """The pair known for a model.
+    """Return the pair known for a model.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: no pair is known for it.
     """
-    found = KNOWN.get(hub_id(model))
-    if found is None:
+    pair = KNOWN.get(hub_id(model))
+    if pair is None:
         raise ConfigError(
             f"no NLA is known for {model.source.name} (known: {', '.join(KNOWN)}); "
             "give its folder or hub id with -T nla=…, or take an untrained baseline (-T verbalizer=logit_lens)."
         )
-    return found
+    return pair
 
 
 def known_pair(alias: str) -> KnownPair | None:
-    """The pair known for a model's alias; None where there is none, or where it is no alias."""
+    """Return the pair known for a model's alias; None if no pair is known, or if it is not an alias."""
     return KNOWN.get(ALIASES[alias].hub_id) if alias in ALIASES else None
 
 
 def role_folder(where: str, role: Role) -> Path:
-    """The local folder of an AV or AR: that folder, the `av` or `ar` inside a pair's folder, an alias' known pair, or the hub's copy.
+    """Return the local folder of an AV or AR, fetching it from the hub where needed.
+
+    Args:
+        where: the role's own folder, the pair's folder with `av` and `ar` inside, the alias of a model with a known pair, or a hub id.
+        role: which of the two.
 
     Raises:
-        ConfigError: an alias without a known pair.
-        FetchError: the hub could not give it.
+        ConfigError: it is none of these, or no pair is known for the alias.
+        FetchError: the hub could not provide it.
     """
+    if not isinstance(where, str | Path) or not str(where):
+        raise ConfigError(f"{visible(repr(where), limit=80)} does not name a pair; expected an alias, a folder or a hub id, as text.")
+    where = str(where)
     if where in ALIASES:
         known = known_pair(where)
         if known is None:
@@ -79,18 +91,24 @@ def role_folder(where: str, role: Role) -> Path:
     path = user_path(where)
     if path.is_dir():
         return path / role if (path / role).is_dir() else path
+    if not _HUB_ID.fullmatch(where):
+        aliases = [alias for alias in ALIASES if known_pair(alias)]
+        raise ConfigError(
+            f"no pair named '{visible(where, limit=80)}': it is neither an alias of a model with a pair ({', '.join(aliases)}), "
+            f"nor a folder, nor a hub id like {KNOWN['Qwen/Qwen2.5-7B-Instruct'].av}.{near_name(where, aliases)}"
+        )
     try:
-        return Path(snapshot_download(where, ignore_patterns=["original/*", "*.pth", "*.bin"]))
+        return Path(snapshot_download(where, allow_patterns=_FILES))
     except (OSError, ValueError) as ex:
         raise FetchError(
-            f"{where} is no folder, and the hub could not give it: {str(ex).splitlines()[0]} Give the checkpoint's folder."
+            f"{where} is no folder, and the hub could not provide it: {first_line(ex)} Give the checkpoint's folder instead."
         ) from ex
 
 
 def pair_label(av: str) -> str:
-    """The name of a known pair in logs and tables: its hub id, or its folder's name with the first digits of its AV's hash.
+    """Return the name of a known pair in logs and tables: its hub id, or its folder's name with the first digits of its AV's hash.
 
-    The shipped pair is trained on from time to time under the same name, and what two of them read must not be pooled.
+    The shipped pair is trained further from time to time under the same name, and readings of two versions must not be pooled.
     """
     weights = user_path(av) / WEIGHTS_FILE
     if not weights.is_file():
@@ -100,7 +118,7 @@ def pair_label(av: str) -> str:
 
 
 def local_folder(where: str) -> Path | None:
-    """The folder that holds a pair's two roles, for its alias, its own folder or its AV's; None where it is not on this machine."""
+    """Return the folder that holds both roles of a pair, given its alias, its folder or its AV's; None if it is not on this machine."""
     known = known_pair(where)
     path = user_path(known.av if known else where)
     if not path.is_dir():
@@ -109,28 +127,31 @@ def local_folder(where: str) -> Path | None:
 
 
 def ar_beside(av: str) -> str | None:
-    """Where the AR that belongs to an AV is, as far as folders tell: in the same pair's folder, or beside the AV's own.
+    """Return where the AR that belongs to an AV is, as far as folders show: inside the pair's folder, or beside the AV's folder.
 
-    None for a hub id, whose AR is a checkpoint of its own that has to be named.
+    None for a hub id: its AR is a separate checkpoint, which has to be named.
     """
     if av in ALIASES:
         known = known_pair(av)
         return known.ar if known else None
     path = user_path(av)
-    found = next((folder for folder in (path / "ar", path.parent / "ar") if folder.is_dir()), None)
-    return str(found) if found else None
+    beside = next((folder for folder in (path / "ar", path.parent / "ar") if folder.is_dir()), None)
+    return str(beside) if beside else None
 
 
 def is_adapter(where: str) -> bool:
-    """Whether a role's local folder holds an adapter of the base model, not a checkpoint of its own."""
+    """Return whether a role's local folder holds an adapter of the base model, and not a full checkpoint."""
     return (user_path(where) / CONFIG_FILE).is_file()
 
 
 def base_model(sidecar: Sidecar, *, dtype: str = "auto", device: str = "auto") -> LoadedModel:
-    """The base model a sidecar names, by its alias where it has one.
+    """Load the base model that a sidecar names, by its alias if it has one.
 
     Raises:
+        ContractError: the sidecar names none.
         ModelError, FetchError: see `load_model`.
     """
-    alias = next((name for name, one in ALIASES.items() if one.hub_id == sidecar.base_checkpoint), sidecar.base_checkpoint)
-    return load_model(alias, dtype=dtype, device=device)
+    if not sidecar.base_checkpoint:
+        raise ContractError(f"the sidecar of the {sidecar.role.upper()} names no base_checkpoint, so its base model cannot be loaded.")
+    name = next((alias for alias, model in ALIASES.items() if model.hub_id == sidecar.base_checkpoint), sidecar.base_checkpoint)
+    return load_model(name, dtype=dtype, device=device)

@@ -1,4 +1,4 @@
-"""How well vectors are reconstructed: the field's measures, on unit vectors.
+"""The field's measures of how well vectors are reconstructed, on unit vectors.
 
 With gold g and prediction p brought to unit length, mse_nrm = |p - g|^2 = 2 (1 - cos). The headline is
 fve_nrm = 1 - mean |p - g|^2 / mean |g - mean(g)|^2, on held-out documents with the held-out denominator. fve_nrm_meannorm divides
@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 
 @dataclass(frozen=True)
-class Reconstruction:
+class ReconstructionMetrics:
     """Measures over n reconstructed vectors."""
 
     fve_nrm: float
@@ -22,29 +22,29 @@ class Reconstruction:
     mse_nrm: float
     cosine: float
     centred_cosine: float
-    """Mean cosine after the gold vectors' mean is taken off both sides: what is left when the shared part is known."""
+    """Mean cosine after the mean of the gold vectors is subtracted from both sides: agreement beyond what all vectors share."""
     n: int
 
 
 def unit(vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
-    """Vectors of length 1, in float64."""
+    """Return vectors of length 1, in float64."""
     return normalize(vectors.double(), dim=-1)
 
 
 def mse_nrm(gold: Float[Tensor, "n d_model"], predicted: Float[Tensor, "n d_model"]) -> Float[Tensor, " n"]:
-    """Squared distance of each pair of unit vectors, from 0 (same direction) to 4 (opposite)."""
+    """Return the squared distance of each pair of unit vectors, from 0 (same direction) to 4 (opposite)."""
     return (unit(predicted) - unit(gold)).square().sum(dim=-1)
 
 
-def reconstruction(gold: Float[Tensor, "n d_model"], predicted: Float[Tensor, "n d_model"]) -> Reconstruction:
-    """All measures of a set of reconstructions.
+def reconstruction(gold: Float[Tensor, "n d_model"], predicted: Float[Tensor, "n d_model"]) -> ReconstructionMetrics:
+    """Return all measures of a set of reconstructions.
 
     Args:
         gold: raw vectors that were read.
-        predicted: what the AR made of their explanations; lengths do not matter.
+        predicted: the AR's reconstructions from their explanations; only directions count.
 
     Raises:
-        ValueError: fewer than two vectors, or gold vectors that are all alike (there is no variance to explain).
+        ValueError: fewer than two vectors, or gold vectors that are all equal (there is no variance to explain).
     """
     g, p = unit(gold), unit(predicted)
     mean = g.mean(dim=0, keepdim=True)
@@ -56,7 +56,7 @@ def reconstruction(gold: Float[Tensor, "n d_model"], predicted: Float[Tensor, "n
     error = (p - g).square().sum(dim=-1).mean()
     to_mean = (g - normalize(mean, dim=-1)).square().sum(dim=-1).mean()
     centred = torch.nn.functional.cosine_similarity(g - mean, p - mean, dim=-1).mean()
-    return Reconstruction(
+    return ReconstructionMetrics(
         fve_nrm=float(1 - error / variance),
         fve_nrm_meannorm=float(1 - error / to_mean),
         mse_nrm=float(error),
@@ -69,7 +69,7 @@ def reconstruction(gold: Float[Tensor, "n d_model"], predicted: Float[Tensor, "n
 def retrieval_hits(
     gold: Float[Tensor, "n d_model"], predicted: Float[Tensor, "n d_model"], among: int, generator: torch.Generator
 ) -> Bool[Tensor, " n"]:
-    """For each prediction, whether its own gold vector is the nearest (by cosine) of `among` drawn ones, itself included.
+    """Return for each prediction whether, of `among` gold vectors (its own and random others), its own is nearest by cosine.
 
     Raises:
         ValueError: fewer vectors than candidates.
@@ -84,10 +84,3 @@ def retrieval_hits(
         others = others + (others >= row)  # every index but the row's own
         hits.append(bool((similarity[row, others] < similarity[row, row]).all()))
     return torch.tensor(hits)
-
-
-def retrieval_top1(
-    gold: Float[Tensor, "n d_model"], predicted: Float[Tensor, "n d_model"], among: int, generator: torch.Generator
-) -> float:
-    """Share of `retrieval_hits`."""
-    return float(retrieval_hits(gold, predicted, among, generator).double().mean())

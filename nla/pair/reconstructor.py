@@ -1,4 +1,4 @@
-"""The activation reconstructor (AR): an explanation back to the vector it was made from.
+"""The activation reconstructor (AR): predicts the vector that an explanation was made from.
 
 Blocks 0 to K of the base model, no final norm and no unembedding, then a bias-free [d_model, d_model] head in float32, read at
 the last token of a plain-text prompt. Padding is on the right: attention is causal, so it is never seen.
@@ -22,11 +22,11 @@ from nla.models.loaded import LoadedModel, load_model
 from nla.pair.contract import Sidecar, ar_prompt_ids, check_sidecar, read_sidecar
 from nla.pair.known import base_model, role_folder
 from nla.pair.metrics import mse_nrm
-from nla.support.errors import ContractError
+from nla.support.errors import ContractError, first_line
 
 HEAD_FILE = "value_head.safetensors"
 _MIN_SHARED = 4
-"""Tokens that all prompts must begin with for running them once to be worth it."""
+"""Fewest leading tokens that all prompts must share before computing them only once saves time."""
 
 
 class Reconstructor:
@@ -46,21 +46,21 @@ class Reconstructor:
         self.head = head.float().to(model.device)
 
     def reconstruct(self, explanations: Sequence[str], batch: int = 64) -> Float[Tensor, "n d_model"]:
-        """Predicted vectors (float32, on the CPU), in the order of the explanations. Only their directions mean something."""
+        """Return predicted vectors (float32, on the CPU), in the order of the explanations. Only their directions carry meaning."""
         return self.model.run(partial(self._reconstruct, explanations, batch))
 
     @torch.no_grad()
     def _reconstruct(self, explanations: Sequence[str], batch: int) -> Float[Tensor, "n d_model"]:
         prompts = [ar_prompt_ids(self.model.tokenizer, self.sidecar, text) for text in explanations]
         out = torch.empty(len(prompts), self.sidecar.d_model)
-        by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # alike lengths together waste little padding
+        by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # similar lengths together need little padding
         for start in range(0, len(by_length), batch):
             rows = by_length[start : start + batch]
             out[rows] = self._forward([prompts[i] for i in rows]).cpu()
         return out
 
     def score(self, vectors: Float[Tensor, "n d_model"], explanations: Sequence[str]) -> Float[Tensor, " n"]:
-        """mse_nrm of each explanation against the vector it explains (lower is better)."""
+        """Return the mse_nrm of each explanation's prediction against the vector it explains (lower is better)."""
         return self.model.run(lambda: mse_nrm(vectors, self.reconstruct(explanations)))
 
     def _forward(self, prompts: list[list[int]]) -> Float[Tensor, "n d_model"]:
@@ -75,24 +75,24 @@ class Reconstructor:
 
 
 def _common_beginning(prompts: Sequence[Sequence[int]]) -> list[int]:
-    """What all prompts begin with; the last token of each is never part of it."""
+    """Return the leading tokens that all prompts share; the last token of a prompt is never among them."""
     shortest = min(map(len, prompts)) - 1
     same = itertools.takewhile(lambda tokens: len(set(tokens)) == 1, zip(*(prompt[:shortest] for prompt in prompts), strict=True))
     return [tokens[0] for tokens in same]
 
 
 def load_reconstructor(where: str, base: LoadedModel | None = None, *, dtype: str = "auto", device: str = "auto") -> Reconstructor:
-    """An AR: a transformers folder of K + 1 blocks in the released layout, or an adapter of the base model; with head and sidecar.
+    """Load an AR: a transformers folder of K + 1 blocks in the released layout, or an adapter of the base model; with head and sidecar.
 
     Args:
         where: folder (of the AR, or of a pair) or hub id.
-        base: the base model, which an adapter shares its weights with; None loads the one the sidecar names where it is needed.
-        dtype: of the blocks; the head is float32 always, since bf16 there was seen to give NaN.
+        base: the base model, whose weights an adapter shares; None loads the one that the sidecar names if it is needed.
+        dtype: of the blocks; the head is always float32, because bf16 heads gave NaN in practice.
         device: torch device name or `auto`.
 
     Raises:
         ContractError: no or broken sidecar, the role is not AR, head or adapter missing, corrupt or of the wrong shape.
-        FetchError: the hub could not give it.
+        FetchError: the hub could not provide it.
         ModelError: the weights cannot be read.
     """
     folder = role_folder(where, "ar")
@@ -109,7 +109,7 @@ def load_reconstructor(where: str, base: LoadedModel | None = None, *, dtype: st
 
 
 def read_head(folder: Path) -> Float[Tensor, "d_model d_model"]:
-    """The head of an AR's folder, in float32.
+    """Read the head from an AR's folder, in float32.
 
     Raises:
         ContractError: missing, corrupt, or not one matrix.
@@ -117,7 +117,7 @@ def read_head(folder: Path) -> Float[Tensor, "d_model d_model"]:
     try:
         tensors = load_file(folder / HEAD_FILE)
     except (OSError, SafetensorError) as ex:
-        raise ContractError(f"{folder / HEAD_FILE} cannot be read: {ex}") from ex
+        raise ContractError(f"{folder / HEAD_FILE} cannot be read: {first_line(ex)}") from ex
     if len(tensors) != 1:
         raise ContractError(
             f"{folder / HEAD_FILE} holds {len(tensors)} tensors ({', '.join(tensors)}); expected the one matrix of the head."

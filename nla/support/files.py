@@ -168,8 +168,8 @@ def _write_error(path: Path, ex: Exception, scratch: Path | None) -> DataError |
         ours = not names or scratch is None or any(name.startswith((str(scratch), str(path))) for name in names)
         return DataError(f"{path} cannot be written: {_reason(ex, path)}.") if ours else None
     with suppress(OSError):
-        if shutil.disk_usage(path.parent).free < _FULL_BYTES:
-            return DataError(f"{path} cannot be written: {os.strerror(errno.ENOSPC)}.")
+        if shutil.disk_usage(scratch.parent if scratch else path.parent).free < _FULL_BYTES:
+            return DataError(f"{path} cannot be written: {_reason(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), path)}.")
     return None
 
 
@@ -178,4 +178,7 @@ def _reason(ex: OSError, path: Path) -> str:
         return f"there is no folder {path.parent}; create it, or give another path"
     if isinstance(ex, IsADirectoryError):
         return "it is a folder; give the path of a file"
-    return ex.strerror or str(ex) or type(ex).__name__
+    reason = ex.strerror or str(ex) or type(ex).__name__
+    if ex.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{reason}; free space, or give another path"
+    return f"{reason}; give another path" if ex.errno in (errno.EROFS, errno.EACCES, errno.EPERM) else reason

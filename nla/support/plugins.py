@@ -1,17 +1,23 @@
-"""Plug-ins: modules of a package that are found by their names, such as verbalizers and graders.
+"""Plug-ins: modules of a package that are looked up by name, such as verbalizers and graders.
 
 A new plug-in is one new file; nothing else has to be edited. Names are listed without importing the modules, because some of them
 import torch.
 """
 
 import importlib
+import inspect
 import pkgutil
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+from nla.support.display import visible
 from nla.support.errors import ConfigError, near_name
+
+_SHOWN = 80
+"""Characters of a mistyped name or value that a message repeats."""
 
 
 @dataclass(frozen=True)
@@ -21,43 +27,74 @@ class PluginPackage:
     package: str
     """Dotted name of the package."""
     folder: Path
-    """Where its modules lie."""
+    """The folder that holds its modules."""
     kind: str
-    """What a plug-in is called in messages, e.g. `verbalizer`."""
+    """What messages call a plug-in, e.g. `verbalizer`."""
     others: frozenset[str]
-    """Modules of the package that are no plug-ins."""
+    """Modules of the package that are not plug-ins."""
+    factory: str = "build"
+    """The function of each module that makes the plug-in."""
 
     def names(self) -> list[str]:
-        """Names a user can give: the modules of the package, without those that start with an underscore."""
+        """Return the names a user can give: the modules of the package, without those that start with an underscore."""
         modules = (module.name for module in pkgutil.iter_modules([str(self.folder)]))
         return sorted(name for name in modules if name not in self.others and not name.startswith("_"))
 
     def check(self, spec: str) -> str:
-        """The plug-in's name in `spec` (`NAME` or `NAME:option=value`).
+        """Return the plug-in's name in `spec` (`NAME` or `NAME:option=value`).
 
         Raises:
-            ConfigError: there is no plug-in of that name.
+            ConfigError: there is no plug-in with this name, or an option is given twice.
         """
         name, _ = split_spec(spec)
-        if name not in self.names():
-            known = self.names()
-            raise ConfigError(f"There is no {self.kind} named '{name}'; expected one of {', '.join(known)}.{near_name(name, known)}")
+        known = self.names()
+        if name not in known:
+            shown = visible(name, limit=_SHOWN)
+            raise ConfigError(f"There is no {self.kind} named '{shown}'; expected one of {', '.join(known)}.{near_name(name, known)}")
         return name
 
     def load(self, spec: str) -> ModuleType:
-        """The module of the plug-in that `spec` names.
+        """Import and return the module of the plug-in that `spec` names.
 
         Raises:
-            ConfigError: there is no plug-in of that name.
+            ConfigError: there is no plug-in with this name.
         """
         return importlib.import_module(f"{self.package}.{self.check(spec)}")
 
+    def build(self, spec: str, *arguments: object) -> Any:
+        """Return the plug-in that `spec` names, made by its factory from these arguments and the options of `spec`.
+
+        Raises:
+            ConfigError: there is no plug-in with this name, or it has no such option.
+        """
+        name, options = split_spec(spec)
+        factory = getattr(self.load(spec), self.factory)
+        parameters = list(inspect.signature(factory).parameters.values())
+        given = {parameter.name for parameter in parameters[: len(arguments)]}
+        accepted = parameters[len(arguments) :]
+        takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in accepted)
+        allowed = {parameter.name for parameter in accepted}
+        wrong = [option for option in options if option in given or not (takes_any or option in allowed)]
+        if wrong:
+            shown = visible(", ".join(wrong), limit=_SHOWN)
+            raise ConfigError(
+                f"{self.kind} '{name}' has no option {shown}." if accepted else f"{self.kind} '{name}' takes no options; found {shown}."
+            )
+        return factory(*arguments, **options)
+
 
 def split_spec(spec: str) -> tuple[str, dict[str, str]]:
-    """Name and options of a plug-in as a user types them: `NAME` or `NAME:option=value:option=value`."""
+    """Return name and options of a plug-in as a user types them: `NAME` or `NAME:option=value:option=value`.
+
+    Raises:
+        ConfigError: an option is given twice.
+    """
     name, *options = re.split(r":(?=[a-z_]+=)", spec)
-    return name, dict(option.split("=", 1) for option in options)
+    pairs = [option.split("=", 1) for option in options]
+    if repeated := [key for key in dict(pairs) if sum(key == other for other, _ in pairs) > 1]:
+        raise ConfigError(f"option {visible(repeated[0], limit=_SHOWN)} is given more than once; give it once.")
+    return name, dict(pairs)
 
 
 VERBALIZERS = PluginPackage("nla.verbalizers", Path(__file__).parents[1] / "verbalizers", "verbalizer", frozenset({"base"}))
-"""The modules of `nla/verbalizers` (`-T verbalizer=NAME`). They are listed here so that a name can be checked without torch."""
+"""The modules of `nla/verbalizers` (`-T verbalizer=NAME`). They are named here so that a name can be checked without torch."""

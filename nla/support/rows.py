@@ -3,32 +3,42 @@
 import csv
 import hashlib
 import json
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nla.support.errors import DataError
+from nla.support.display import visible
+from nla.support.errors import DataError, first_line
 
 Row = dict[str, Any]
+_LONGEST_CELL = 100_000_000
+"""Characters of a CSV cell; the csv module's own limit of 131,072 is shorter than some transcripts."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read_file(path: Path) -> list[Row]:
-    """Rows of a parquet, CSV, JSON or JSONL file.
+    """Return the rows of a parquet, CSV, JSON or JSONL file. Lone surrogates in JSON become U+FFFD, as no tokenizer takes them.
 
     Raises:
-        DataError: no such file, a suffix that is none of these, or a file that cannot be parsed.
+        DataError: there is no such file, its suffix is not one of these, or it cannot be parsed.
     """
     readers: dict[str, Callable[[Path], list[Row]]] = {".parquet": _parquet, ".csv": _csv, ".json": _json, ".jsonl": _jsonl}
-    if not path.is_file():
-        raise DataError(f"source '{path}' is not a file; give hub, bundled, or the path of a parquet, CSV, JSON or JSONL file.")
+    if not os.path.isfile(path):  # unlike Path.is_file, False for names that are too long
+        raise DataError(
+            f"source '{visible(path, limit=200)}' is not a file; give hub, bundled, or the path of a parquet, CSV, JSON or JSONL file."
+        )
     if path.suffix.lower() not in readers:
         raise DataError(f"source '{path}' ends in '{path.suffix}'; expected one of {', '.join(readers)}.")
     try:
         rows = readers[path.suffix.lower()](path)
+    except MemoryError:
+        raise
     except Exception as ex:  # the libraries raise many kinds
-        raise DataError(f"source '{path}' cannot be read: {str(ex).splitlines()[0] if str(ex) else type(ex).__name__}") from ex
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"source '{path}' does not hold rows; expected a list of objects with named columns.")
+        raise DataError(f"source '{path}' cannot be read: {first_line(ex)}") from ex
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and all(isinstance(name, str) for name in row) for row in rows):
+        raise DataError(f"source '{path}' does not hold rows; expected objects with named columns, and no row longer than the header.")
     return rows
 
 
@@ -40,21 +50,34 @@ def _parquet(path: Path) -> list[Row]:
 
 
 def _csv(path: Path) -> list[Row]:
-    # Every cell stays the text it is: a choice "None", "NA" or "1.50" means just that.
+    # Every cell stays a text: a choice "None", "NA" or "1.50" means just that.
+    csv.field_size_limit(_LONGEST_CELL)
     with path.open(encoding="utf-8-sig", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def _json(path: Path) -> list[Row]:
-    rows: list[Row] = json.loads(path.read_text(encoding="utf-8-sig"))
+    rows: list[Row] = _whole_characters(json.loads(path.read_text(encoding="utf-8-sig")))
     return rows
 
 
 def _jsonl(path: Path) -> list[Row]:
     # not splitlines(): texts may hold other line separators
-    return [json.loads(line) for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+    return [_whole_characters(json.loads(line)) for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+
+
+def _whole_characters(value: Any) -> Any:
+    """Return a parsed JSON value with U+FFFD for each lone surrogate."""
+    if isinstance(value, str):
+        return value if value.isascii() else _SURROGATE.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_whole_characters(item) for item in value]
+    if isinstance(value, dict):
+        return {_whole_characters(key): _whole_characters(item) for key, item in value.items()}
+    return value
 
 
 def content_id(*parts: Any) -> str:
-    """A stable id for an item of a data set without ids: 12 hex digits of the sha256 of its content."""
-    return hashlib.sha256(json.dumps(parts, ensure_ascii=False, default=str).encode()).hexdigest()[:12]
+    """Return a stable id for an item of a data set without ids: 12 hex digits of the sha256 of its content."""
+    text = json.dumps(parts, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]

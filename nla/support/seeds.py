@@ -6,6 +6,6 @@ import numpy as np
 
 
 def seeded_generator(*key: object) -> np.random.Generator:
-    """A random generator that depends on nothing but its key (any values with a stable `repr`)."""
+    """Return a random generator that depends on its key alone (any values with a stable `repr`)."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))

@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import platformdirs
-
 from nla.support.errors import ConfigError, DataError, FetchError, first_line
 from nla.support.files import remove_leftovers, scratch_folder
 from nla.support.locks import exclusive_lock
@@ -35,6 +33,8 @@ Report = Callable[[str, float | None], None]
 
 def cache_dir() -> Path:
     """Return the harness's folder in the user's cache (`$XDG_CACHE_HOME/awareness-audit` on Linux)."""
+    import platformdirs  # not on a training machine that names all of its folders
+
     return Path(platformdirs.user_cache_dir("awareness-audit"))
 
 

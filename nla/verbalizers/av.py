@@ -1,8 +1,8 @@
 """The trained activation verbalizer (AV): a fine-tuned copy of the base model that reads one vector and writes an explanation.
 
-The prompt is one user message; the embedding of its marker is replaced by the vector at the norm the sidecar tells, after any
-embedding scale of the model. What stands between `<explanation>` tags is the explanation. All vectors decode in one dynamic
-batch, those of several callers too (scorers of different transcripts), and the prompt before the marker runs once.
+The prompt is one user message. The embedding of its marker is replaced by the vector, scaled to the norm that the sidecar gives, after
+any embedding scale of the model. The text between `<explanation>` tags is the explanation. All vectors are decoded in one dynamic
+batch, those of several callers too (scorers of different transcripts), and the prompt before the marker is computed once.
 Contract: `nla.pair.contract`.
 """
 
@@ -23,14 +23,13 @@ from nla.engine.scheduler import worker_for
 from nla.kernels.compute_thread import compute
 from nla.models.adapters import CONFIG_FILE, load_adapter, shared_copy
 from nla.models.loaded import LoadedModel, load_model
-from nla.pair.contract import Sidecar, av_prompt_ids, check_sidecar, read_sidecar, scaled
+from nla.pair.contract import MAX_TOKENS, Sidecar, av_prompt_ids, check_sidecar, read_sidecar, scaled
 from nla.pair.known import ar_beside, base_model, default_pair, is_adapter, pair_label, role_folder
 from nla.pair.reconstructor import Reconstructor, load_reconstructor
 from nla.support.errors import ConfigError, ContractError
 from nla.verbalizers.base import UNUSABLE, Explanation, read_options, usable_rows
 
 OPEN, CLOSE = "<explanation>", "</explanation>"
-MAX_TOKENS = 300
 MAX_ROWS = 256
 _TAIL = len(CLOSE) + 1
 
@@ -39,9 +38,9 @@ _TAIL = len(CLOSE) + 1
 class ActivationVerbalizer:
     """An AV in memory. Sampled explanations depend on a vector's key, not on the batch it is in.
 
-    `temperature` 1 is what the released AVs were trained to be sampled at; 0 is greedy. With a `reconstructor` every explanation
-    carries its reconstruction error; with `best_of` more than 1, that many are drawn for each vector, and the one with the least
-    error is kept. The first of them is what a single draw would have given.
+    The released AVs were trained to be sampled at `temperature` 1; 0 is greedy. With a `reconstructor` every explanation
+    carries its reconstruction error. With `best_of` above 1, that many explanations are drawn per vector, and the one with the
+    smallest error is kept. The first draw equals the one that `best_of` 1 gives.
     """
 
     model: LoadedModel
@@ -52,14 +51,16 @@ class ActivationVerbalizer:
     reconstructor: Reconstructor | None = None
     best_of: int = 1
     pair: str | None = None
-    """Name of the known pair that was found for the model; None where the user named one."""
+    """Name of the pair that is known for the model; None if the user named a pair."""
     shared: bool = False
-    """Whether calls from several threads share one batch, as in an audit. What else is in a batch changes the last bits of a sum, so
-    training, which must resume to the same bits, decodes every call by itself."""
+    """Whether calls from several threads share one batch, as in an audit. The other rows of a batch change the last bits of a sum, so
+    training, which must resume to the same bits, decodes each call separately."""
 
     def __post_init__(self) -> None:
         if self.best_of < 1 or (self.best_of > 1 and self.reconstructor is None):
-            raise ConfigError(f"best_of={self.best_of} needs a number of at least 1, and above 1 an AR that chooses; none was found.")
+            raise ConfigError(
+                f"best_of={self.best_of} is not possible: expected at least 1, and above 1 an AR that chooses (none is loaded)."
+            )
 
     @property
     def layer(self) -> int:
@@ -70,38 +71,38 @@ class ActivationVerbalizer:
         """See `Verbalizer`. An explanation without its closing tag is truncated, and so a failure."""
         usable, repeated = compute(partial(self._repeated, vectors))
         good = [key for key, is_good in zip(keys, usable, strict=True) if is_good]
-        many = [key if draw == 0 else (*key, "draw", draw) for key in good for draw in range(self.best_of)]
-        drawn = self._with_errors(repeated, [self.explanation(done) for done in self.complete(repeated, many)])
+        draw_keys = [key if draw == 0 else (*key, "draw", draw) for key in good for draw in range(self.best_of)]
+        drawn = self._with_errors(repeated, [self.explanation(completion) for completion in self.complete(repeated, draw_keys)])
         groups = (drawn[start : start + self.best_of] for start in range(0, len(drawn), self.best_of))
-        best = iter([min(group, key=_worth) for group in groups])
+        best = iter([min(group, key=_rank) for group in groups])
         return [next(best) if is_good else UNUSABLE for is_good in usable]
 
     def _repeated(self, vectors: Float[Tensor, "n d_model"]) -> tuple[list[bool], Float[Tensor, "draw d_model"]]:
-        """Which vectors are usable, and those, `best_of` times each."""
+        """Return which vectors are usable, and the usable ones, each repeated `best_of` times."""
         usable = usable_rows(vectors)
         return usable.tolist(), vectors[usable].repeat_interleave(self.best_of, dim=0)
 
     def _with_errors(self, vectors: Float[Tensor, "n d_model"], drawn: list[Explanation]) -> list[Explanation]:
-        kept = [i for i, one in enumerate(drawn) if not one.failure]
+        kept = [i for i, explanation in enumerate(drawn) if not explanation.failure]
         if self.reconstructor is None or not kept:
             return drawn
         errors = self.reconstructor.score(compute(lambda: vectors[kept]), [drawn[i].text for i in kept]).tolist()
         measured = dict(zip(kept, errors, strict=True))
-        return [replace(one, mse_nrm=measured.get(i)) for i, one in enumerate(drawn)]
+        return [replace(explanation, mse_nrm=measured.get(i)) for i, explanation in enumerate(drawn)]
 
     def complete(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Completion]:
-        """The AV's raw replies to usable vectors, with their token ids."""
+        """Return the AV's raw replies to usable vectors, with their token ids."""
         requests = self.requests(vectors, keys)
         return worker_for(self.model, MAX_ROWS).run(requests) if self.shared else Decoder(self.model, max_rows=MAX_ROWS).run(requests)
 
     def requests(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Request]:
-        """What the decoding engine is asked for, one request a vector."""
+        """Return the requests to the decoding engine, one per vector."""
         prompt = av_prompt_ids(self.model.tokenizer, self.sidecar)
         return [self._request(prompt, vector, key) for vector, key in zip(vectors, keys, strict=True)]
 
     def _request(self, prompt: list[int], vector: Float[Tensor, " d_model"], key: tuple[object, ...]) -> Request:
         assert self.sidecar.marker is not None
-        [position] = self.sidecar.marker.positions(prompt)  # `check_sidecar` made sure that there is one
+        [position] = self.sidecar.marker.positions(prompt)  # `check_sidecar` has checked that there is exactly one
         return Request(
             prompt_ids=prompt,
             max_tokens=self.max_tokens,
@@ -113,52 +114,52 @@ class ActivationVerbalizer:
         )
 
     def explanation(self, completion: Completion) -> Explanation:
-        """The explanation in a raw reply."""
+        """Return the explanation in a raw reply."""
         return parse_explanation(str(self.model.tokenizer.decode(completion.ids, skip_special_tokens=True)))
 
 
-def _worth(one: Explanation) -> tuple[bool, float]:
-    """Sort key of the draws for one vector: those that did not fail first, then by reconstruction error."""
-    return bool(one.failure), one.mse_nrm if one.mse_nrm is not None else 0.0
+def _rank(explanation: Explanation) -> tuple[bool, float]:
+    """Sort key of the draws for one vector: explanations that did not fail first, then by reconstruction error."""
+    return bool(explanation.failure), explanation.mse_nrm if explanation.mse_nrm is not None else 0.0
 
 
 def parse_explanation(text: str) -> Explanation:
-    """The text between the tags, stripped; a failure where a tag is missing or nothing stands between them."""
-    found = re.search(f"{OPEN}(.*?){CLOSE}", text, re.DOTALL)
-    if found is None:
+    """Return the text between the tags, stripped; a failure if a tag is missing or the text between them is empty."""
+    match = re.search(f"{OPEN}(.*?){CLOSE}", text, re.DOTALL)
+    if match is None:
         opened = text.partition(OPEN)
         return Explanation(opened[2].strip() or text.strip(), failure="truncated" if opened[1] else "no explanation tag")
-    body = found.group(1).strip()
+    body = match.group(1).strip()
     return Explanation(body, failure="" if body else "empty explanation")
 
 
 class AVOptions(BaseModel):
-    """What a user may say of an AV: `-T verbalizer=av:best_of=4:temperature=0.3`."""
+    """Options of the AV: `-T verbalizer=av:best_of=4:temperature=0.3`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    best_of: int = Field(default=1, ge=1)
-    """Explanations drawn for a vector, of which the AR keeps the one with the least reconstruction error."""
+    best_of: int = Field(default=1, ge=1, le=1000)
+    """Explanations drawn per vector; the one with the smallest reconstruction error is kept."""
     reconstruct: Literal["auto", "true", "false"] = "auto"
-    """Measure every explanation with the pair's AR; `auto` does where the AR is an adapter, which takes hardly any memory."""
-    temperature: float | None = Field(default=None, ge=0)
-    """None takes the pair's own."""
+    """Measure every explanation with the pair's AR; `auto` does so if the AR is an adapter, which takes little memory."""
+    temperature: float | None = Field(default=None, ge=0, le=100)
+    """Sampling temperature; None takes the pair's default."""
 
     @property
     def shown(self) -> str:
-        """The verbalizer's name in logs and tables, with the options that change what it says."""
-        told = [f"best_of={self.best_of}"] * (self.best_of > 1)
-        told += [f"temperature={self.temperature:g}"] if self.temperature is not None else []
-        return ":".join(["av", *told])
+        """The verbalizer's name in logs and tables, with the options that change its explanations."""
+        options = [f"best_of={self.best_of}"] * (self.best_of > 1)
+        options += [f"temperature={self.temperature:g}"] if self.temperature is not None else []
+        return ":".join(["av", *options])
 
 
 def build(model: LoadedModel, layer: int | None, nla: str | None, **options: str) -> ActivationVerbalizer:
-    """The AV for a model: the folder (of the AV, or of a pair) or hub id `nla`, else the pair known for this model.
+    """Load the AV for a model: from `nla` (alias, folder of the AV or of a pair, or hub id), or else from the pair known for the model.
 
     Raises:
-        ConfigError: no pair is known for the model and none was given, or an option (`AVOptions`) makes no sense.
+        ConfigError: no pair is known for the model and none was given, or an option is not valid (`AVOptions`).
         ContractError: the AV does not fit the model, or reads another layer than the one asked for.
-        FetchError: the hub could not give it.
+        FetchError: the hub could not provide it.
     """
     chosen = read_options(AVOptions, options)
     known = default_pair(model) if nla is None else None
@@ -167,23 +168,28 @@ def build(model: LoadedModel, layer: int | None, nla: str | None, **options: str
     if layer is not None and layer != sidecar.layer:
         raise ContractError(f"{where} reads block {sidecar.layer}, but layer {layer} was asked for; leave the layer out.")
     av = _with_base(model, folder, sidecar)
-    heat = av.temperature if chosen.temperature is None else chosen.temperature
-    reconstructor = _reconstructor(model, ar, chosen, where)
-    found = pair_label(where) if known else None
-    return replace(av, temperature=heat, reconstructor=reconstructor, best_of=chosen.best_of, name=chosen.shown, pair=found, shared=True)
+    return replace(
+        av,
+        temperature=av.temperature if chosen.temperature is None else chosen.temperature,
+        reconstructor=_reconstructor(model, ar, chosen, where),
+        best_of=chosen.best_of,
+        name=chosen.shown,
+        pair=pair_label(where) if known else None,
+        shared=True,
+    )
 
 
 def _reconstructor(model: LoadedModel, ar: str | None, chosen: AVOptions, where: str) -> Reconstructor | None:
     needed = chosen.best_of > 1 or chosen.reconstruct == "true"
     if needed and ar is None:
-        raise ConfigError(f"{where} has no AR beside it, which best_of and reconstruct need; give a pair's folder, with av/ and ar/.")
+        raise ConfigError(f"{where} has no AR beside it, which best_of and reconstruct need; give the folder of a pair, with av/ and ar/.")
     if ar is None or not (needed or (chosen.reconstruct == "auto" and is_adapter(ar))):
         return None
     return load_reconstructor(ar, model, dtype=model.precision.name, device=str(model.device))
 
 
 def load_verbalizer(where: str, *, dtype: str = "auto", device: str = "auto") -> tuple[ActivationVerbalizer, LoadedModel]:
-    """An AV with the base model its sidecar names.
+    """Load an AV together with the base model that its sidecar names.
 
     Raises:
         ContractError, FetchError, ModelError: see `build` and `load_model`.
@@ -209,5 +215,4 @@ def _with_base(model: LoadedModel, folder: Path, sidecar: Sidecar) -> Activation
     else:
         verbalizer = load_model(str(folder), dtype=model.precision.name, device=str(model.device))
         check_sidecar(sidecar, verbalizer)
-    ours = sidecar.harness
-    return ActivationVerbalizer(verbalizer, sidecar, float(ours.get("temperature", 1.0)), int(ours.get("max_tokens", MAX_TOKENS)))
+    return ActivationVerbalizer(verbalizer, sidecar, sidecar.temperature, sidecar.max_tokens)

