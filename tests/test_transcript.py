@@ -18,9 +18,9 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolCall, ToolInfo
 
-from nla.models.chat_template import THINK_CLOSE, THINK_OPEN, render
+from nla.models.chat_template import render
 from nla.support.errors import DataError, ModelError
-from nla.transcripts.chat import assistant_message, split_thinking
+from nla.transcripts.chat import assistant_message
 from nla.transcripts.reply import record
 from nla.transcripts.tokens import Channel, Transcript, sample_tokens
 from nla.transcripts.transcript import build_transcript, context_of
@@ -206,11 +206,3 @@ def test_every_token_is_chosen_equally_often() -> None:
     counts = np.bincount([t.position - start for i in range(800) for t in sample_tokens(transcript, 5, i)], minlength=20)
     assert counts.sum() == 4_000
     assert abs(counts - 200).max() < 5 * np.sqrt(200)
-
-
-@given(st.text(alphabet="ab \n", max_size=10), st.text(alphabet="ab \n", max_size=10))
-def test_thinking_and_answer_are_split(thinking: str, answer: str) -> None:
-    assert split_thinking(f"{THINK_OPEN}{thinking}{THINK_CLOSE}{answer}") == (thinking.strip(), answer.lstrip("\n"))
-    assert split_thinking(f"{thinking}{THINK_CLOSE}{answer}", opened=True) == (thinking.strip(), answer.lstrip("\n"))
-    assert split_thinking(answer) == ("", answer)
-    assert split_thinking(f"{THINK_OPEN}{thinking}") == (thinking.strip(), "")

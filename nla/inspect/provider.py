@@ -7,10 +7,13 @@ id, epoch, prompt), so the same command gives the same answers; stop reasons, us
 """
 
 import hashlib
-import threading
+import json
 import time
 from collections import Counter
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from functools import partial
 from logging import getLogger
 from typing import Any
 
@@ -33,23 +36,25 @@ from inspect_ai.model import (
 from inspect_ai.tool import ToolChoice, ToolInfo
 from transformers import PreTrainedTokenizerBase
 
-from nla.activations.steering import steered
 from nla.engine.decoder import Completion, Request, TokenLogprob
 from nla.engine.sampling import SamplingParams
 from nla.engine.scheduler import worker_for
+from nla.inspect.views import parse_template_args, steered_view, templated_view
 from nla.kernels.compute_thread import on_compute_thread
-from nla.models.chat_template import require_chat_template
+from nla.models.chat_template import require_chat_template, template_record, template_source
 from nla.models.loaded import LoadedModel, load_model
+from nla.support.display import visible
 from nla.support.errors import ConfigError
-from nla.transcripts.chat import assistant_message
-from nla.transcripts.reply import record, tokens_within
-from nla.transcripts.transcript import context_of
+from nla.transcripts.borders import contains_stop, tokens_within
+from nla.transcripts.chat import assistant_message, refuse_unreadable
+from nla.transcripts.reply import record
+from nla.transcripts.transcript import Context, context_of
 
 logger = getLogger(__name__)
 
 _DEFAULT_MAX_TOKENS = 2_048
 _UNSUPPORTED = ("best_of", "frequency_penalty", "presence_penalty", "logit_bias", "response_schema", "prompt_logprobs")
-"""Generation settings that would change the answers and that this provider does not carry out: refused, not ignored."""
+"""Generation settings that would change the answers but that this provider does not implement: they are refused, not ignored."""
 
 
 @dataclass(frozen=True)
@@ -66,48 +71,51 @@ class LocalArgs:
     steer: str | None = None
     """`NAME:STRENGTH`, see `nla.activations.steering.steered`; generation and every later reading of the transcript are under it."""
     trust_remote_code: bool = False
+    chat_template: str | None = None
+    """A file with a chat template (Jinja) in place of the model's own, e.g. for a base model."""
+    enable_thinking: bool | None = None
+    """Argument of that name for the chat template (Qwen 3 and others); None does not give it."""
+    template_args: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments for the chat template, as a JSON object."""
 
     @classmethod
-    def parse(cls, given: dict[str, Any]) -> "LocalArgs":
-        """From `-M` arguments.
+    def parse(cls, given: Mapping[str, Any]) -> "LocalArgs":
+        """Read `-M` arguments.
 
         Raises:
-            ConfigError: unknown argument, or a number that is not one.
+            ConfigError: unknown argument, or a value of the wrong type.
         """
         known = [f.name for f in fields(cls)]
         if unknown := sorted(set(given) - set(known)):
-            raise ConfigError(f"model argument {', '.join(unknown)} is not known to local/; expected: {', '.join(known)}.")
+            raise ConfigError(
+                f"Unknown model argument {visible(', '.join(unknown), limit=100)}; local/ knows {', '.join(known)}. "
+                "Give arguments of the chat template in template_args."
+            )
         for name in ("batch", "threads"):
             value = given.get(name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ConfigError(f"-M {name}={value} makes no sense; give a whole number of 1 or more.")
-        if not isinstance(given.get("trust_remote_code", False), bool):
-            raise ConfigError(f"-M trust_remote_code={given['trust_remote_code']} makes no sense; give true or false.")
-        return cls(**given)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise ConfigError(f"Invalid -M {name}={visible(value, limit=60)}: expected an integer of at least 1.")
+        for name in ("trust_remote_code", "enable_thinking"):
+            value = given.get(name)
+            if value is not None and not isinstance(value, bool):
+                raise ConfigError(f"Invalid -M {name}={visible(value, limit=60)}: expected true or false.")
+        return cls(**{**given, "template_args": parse_template_args(given.get("template_args"))})
 
     def load(self, name: str) -> LoadedModel:
-        """The model these arguments mean, loaded where everything else is computed."""
+        """Load the model that these arguments specify, on the compute thread."""
 
         def load() -> LoadedModel:
             if self.threads is not None:
                 torch.set_num_threads(self.threads)
             model = load_model(name, dtype=self.dtype, device=self.device, revision=self.revision, trust_remote_code=self.trust_remote_code)
+            model = templated_view(model, self.chat_template, self.all_template_args())
             return model if self.steer is None else steered_view(model, self.steer)
 
         return on_compute_thread(load)
 
-
-_views: dict[tuple[int, str], LoadedModel] = {}
-_making = threading.Lock()
-
-
-def steered_view(model: LoadedModel, spec: str) -> LoadedModel:
-    """The steered view of a loaded model; one for all providers that ask for it, so that they share a batch."""
-    with _making:
-        key = (id(model), spec)
-        if key not in _views:
-            _views[key] = steered(model, spec)
-        return _views[key]
+    def all_template_args(self) -> dict[str, Any]:
+        """Return the chat template's arguments, `enable_thinking` among them."""
+        return dict(self.template_args) | ({} if self.enable_thinking is None else {"enable_thinking": self.enable_thinking})
 
 
 class LocalAPI(ModelAPI):
@@ -127,48 +135,60 @@ class LocalAPI(ModelAPI):
         require_chat_template(self.tokenizer, model_name)
         # Inspect's cache key holds the base URL but no model arguments: what changes answers has to be in there.
         steer = f":{self.model.steering.spec}:{self.model.steering.digest}" if self.model.steering else ""
-        self.base_url = f"local:{self.model.source.location}@{self.args.revision or ''}:{self.model.precision.name}{steer}"
+        changed = template_record(self.tokenizer)
+        template = f":{json.dumps(changed, sort_keys=True)}" if changed else ""
+        self.base_url = f"local:{self.model.source.location}@{self.args.revision or ''}:{self.model.precision.name}{steer}{template}"
         self._calls: Counter[tuple[object, ...]] = Counter()
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The model's own tokenizer."""
+        """The tokenizer, with the chat template in use."""
         return self.model.tokenizer
 
     async def generate(
         self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig
     ) -> ModelOutput:
-        """Generate `num_choices` replies. A prompt that fills the context window gives an empty reply with `model_length`."""
+        """Generate `num_choices` replies. A prompt that fills the context window gives an empty reply with `model_length`.
+
+        Raises:
+            ConfigError: a setting that this provider does not carry out.
+            DataError: a message holds images or the like.
+            ModelError: the chat template refuses the conversation.
+        """
         offered = self._offered(tools, tool_choice)
         start = time.perf_counter()
-        context, opened = context_of(self.tokenizer, input, offered)
-        requests = self._requests(context.ids, config)
+        sample = sample_active()
+        refuse_unreadable(input, sample.sample.id if sample is not None else None)
+        clock = datetime.now()
+        context = context_of(self.tokenizer, input, offered, clock=clock)
+        prompt = context.tokens.ids
+        requests = self._requests(prompt, config)
         completions = await worker_for(self.model, self.args.batch).complete(requests)
-        choices = [self._choice(completion, offered, opened, config) for completion in completions]
+        write = partial(self._choice, tools=offered, context=context, clock=clock, config=config)
         output_tokens = sum(len(completion.ids) for completion in completions)
         return ModelOutput(
             model=self.model_name,
-            choices=choices,
-            usage=ModelUsage(input_tokens=len(context.ids), output_tokens=output_tokens, total_tokens=len(context.ids) + output_tokens),
-            input_context_tokens=len(context.ids),
+            choices=[write(completion) for completion in completions],
+            usage=ModelUsage(input_tokens=len(prompt), output_tokens=output_tokens, total_tokens=len(prompt) + output_tokens),
+            input_context_tokens=len(prompt),
             time=time.perf_counter() - start,
             metadata=self.model.describe(),
         )
 
     def max_tokens(self) -> int | None:
-        """Default bound on a reply's tokens."""
+        """Default limit on the tokens of a reply."""
         return _DEFAULT_MAX_TOKENS
 
     def max_connections(self) -> int:
-        """As many calls at once as rows fit into a batch (further ones wait in the provider's own queue)."""
+        """Number of calls at once: as many as a batch has rows (further calls wait in the provider's own queue)."""
         return self.args.batch
 
     async def count_text_tokens(self, text: str) -> int:
-        """Tokens of a text, by the model's own tokenizer."""
+        """Count the tokens of a text with the model's own tokenizer."""
         return len(await self.tokenize(text))
 
     async def tokenize(self, text: str) -> list[int]:
-        """Token ids of a text, without special tokens added."""
+        """Return the token ids of a text, without special tokens added."""
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def _offered(self, tools: list[ToolInfo], tool_choice: ToolChoice) -> list[ToolInfo]:
@@ -201,7 +221,7 @@ class LocalAPI(ModelAPI):
         ]
 
     def _draw_key(self, prompt: list[int], seed: int | None) -> tuple[object, ...]:
-        """What the draws of a call depend on: the sample and the prompt, never what else runs beside it."""
+        """Return what the draws of a call depend on: the sample and the prompt, never what else is being generated."""
         sample = sample_active()
         identity = (sample.sample.id, sample.epoch) if sample is not None else (None, 1)
         digest = hashlib.sha256(repr(prompt).encode()).hexdigest()
@@ -209,7 +229,9 @@ class LocalAPI(ModelAPI):
         self._calls[attempt] += 1
         return (seed or 0, *identity, digest, self._calls[attempt])
 
-    def _choice(self, completion: Completion, tools: list[ToolInfo], opened: bool, config: GenerateConfig) -> ChatCompletionChoice:
+    def _choice(
+        self, completion: Completion, *, tools: list[ToolInfo], context: Context, clock: datetime, config: GenerateConfig
+    ) -> ChatCompletionChoice:
         ids = completion.ids
         stopped_by_id = bool(ids) and completion.stop_reason == "stop" and ids[-1] in self.model.stop_ids
         kept = ids[:-1] if stopped_by_id else ids
@@ -217,25 +239,26 @@ class LocalAPI(ModelAPI):
         cut = min((at for at in (text.find(stop) for stop in config.stop_seqs or []) if at >= 0), default=None)
         if cut is not None:
             text, kept = text[:cut], kept[: tokens_within(self.tokenizer, kept, cut, skip_special=True)]
-        message = assistant_message(text, tools, model=self.model_name, family=self._family(), opened=opened)
-        message.metadata = record(self.tokenizer, kept, len(completion.request.prompt_ids), tools)
+        message = assistant_message(text, tools, model=self.model_name, family=self._family(), opened=context.opened)
+        prompt, written_time = context.tokens.ids, clock.isoformat() if context.dated else None
+        message.metadata = record(self.tokenizer, kept, len(prompt), tools, prompt=prompt, clock=written_time, message=message)
         reason: StopReason = "tool_calls" if message.tool_calls else _INSPECT_REASON[completion.stop_reason]
         logprobs = completion.logprobs
         return ChatCompletionChoice(
             message=message,
             stop_reason=reason,
-            logprobs=Logprobs(content=[self._logprob(one) for one in logprobs]) if logprobs is not None else None,
+            logprobs=Logprobs(content=[self._logprob(entry) for entry in logprobs]) if logprobs is not None else None,
         )
 
     def _family(self) -> str:
-        """Calling convention: the model's own where its template takes tools, else the one the prompt describes."""
-        if "tools" not in str(self.tokenizer.chat_template):
+        """Name by which Inspect's handler chooses the calling convention: the model's, or one that means the form the prompt describes."""
+        if "tools" not in template_source(self.tokenizer, tools=True):
             return "described in the prompt"
         return f"{self.model_family()} {self.model.network.config.model_type}"
 
-    def _logprob(self, one: TokenLogprob) -> Logprob:
-        top = [TopLogprob(token=str(self.tokenizer.decode([token])), logprob=value) for token, value in one.top]
-        return Logprob(token=str(self.tokenizer.decode([one.token])), logprob=one.logprob, top_logprobs=top or None)
+    def _logprob(self, entry: TokenLogprob) -> Logprob:
+        top = [TopLogprob(token=str(self.tokenizer.decode([token])), logprob=value) for token, value in entry.top]
+        return Logprob(token=str(self.tokenizer.decode([entry.token])), logprob=entry.logprob, top_logprobs=top or None)
 
 
 _INSPECT_REASON: dict[str, StopReason] = {
@@ -246,21 +269,12 @@ _INSPECT_REASON: dict[str, StopReason] = {
 }
 
 
-def _stop_test(tokenizer: PreTrainedTokenizerBase, stops: list[str] | None) -> Any:
-    if not stops:
-        return None
-    # A token holds at least a byte, so this many last tokens always cover the longest stop sequence.
-    tail = max(len(stop.encode()) for stop in stops) + 1
-
-    def should_stop(ids: list[int]) -> bool:
-        text = str(tokenizer.decode(ids[-tail:], skip_special_tokens=True))
-        return any(stop in text for stop in stops)
-
-    return should_stop
+def _stop_test(tokenizer: PreTrainedTokenizerBase, stops: list[str] | None) -> Callable[[list[int]], bool] | None:
+    return partial(contains_stop, tokenizer, stops=stops) if stops else None
 
 
 def local_model(name: str, model_args: dict[str, Any]) -> LoadedModel:
-    """The model behind a `local/` name, loaded as Inspect's runs load it (with its dtype, device and steering).
+    """Return the model of a `local/` name, loaded as Inspect's runs load it (with its dtype, device, chat template and steering).
 
     Args:
         name: `local/NAME`, as given to `--model`.
@@ -272,5 +286,5 @@ def local_model(name: str, model_args: dict[str, Any]) -> LoadedModel:
     """
     api = get_model(name, **model_args).api
     if not isinstance(api, LocalAPI):
-        raise ConfigError(f"{name} is not a local/ model, so its weights cannot be read; expected local/NAME.")
+        raise ConfigError(f"{visible(name, limit=100)} is not a local/ model, so its weights cannot be read; expected local/NAME.")
     return api.model

@@ -1,71 +1,329 @@
-"""A model's chat template: conversations as dictionaries to prompt text, and text to token ids.
+"""A model's chat template: conversations as dictionaries to the text and the token ids of a prompt.
 
-The provider renders what it generates from with the functions here, and capture renders transcripts with the same functions, so
-that activations are read in the context the model really saw.
+The provider writes what it generates from with the functions here, and capture writes transcripts with the same functions, so that
+activations are read in the context that the model really saw. Message texts, tool results, arguments and descriptions of tools are
+untrusted: the template sees marks in their place (`nla.models.marks`), and they are encoded so that they cannot become control tokens
+(`nla.models.control_tokens`).
 """
 
-import functools
+import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from nla.support.errors import ModelError
+from nla.models.control_tokens import control_tokens, encode, encode_content, encode_pieces
+from nla.models.marks import DroppedTextError, Marks, Piece
+from nla.models.template_sandbox import Rendered, TemplateRefusedError, render_template
+from nla.support.display import visible
+from nla.support.errors import DataError, HarnessError, ModelError
+
+__all__ = ["THINK_CLOSE", "THINK_OPEN", "Prompt", "compose", "encode", "encode_content", "prompt_ids", "render", "with_template"]
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 _TOOL_PROMPT = """You may call these functions:
 {tools}
 To call one, write a JSON object with its name and arguments inside tags, and nothing after it:
 <tool_call>{{"name": NAME, "arguments": {{...}}}}</tool_call>"""
+_NOT_LETTERS = str.maketrans(dict.fromkeys("<>[]{}|\uff5c", "x"))
+_KEYWORDS = frozenset({"type", "format", "$ref"})
+"""Keys of a JSON schema whose values templates compare with words of their own."""
+_TEMPLATE_RECORD = "harness_template_record"
+_DEEPEST = 64
+"""Levels of nesting in a call's arguments."""
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A conversation as a chat template writes it."""
+
+    pieces: tuple[Piece, ...]
+    dated: bool
+    """Whether the template wrote the current time into it."""
+    unstable: bool
+    """Whether it holds text that differs between runs for another reason, so that it cannot be written again."""
+
+    @property
+    def text(self) -> str:
+        """The whole text (kept replies are missing)."""
+        return "".join(piece.text for piece in self.pieces)
+
+    @property
+    def opens_thinking(self) -> bool:
+        """Whether the prompt ends inside a thinking block that the template opened."""
+        last = self.pieces[-1] if self.pieces else Piece("")
+        return not last.untrusted and last.text.rstrip().endswith(THINK_OPEN)
 
 
 def require_chat_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     """Raise a `ModelError` if the tokenizer has no chat template (a base model)."""
     if not tokenizer.chat_template:
         raise ModelError(
-            f"{name} has no chat template, so it is probably a base model; use its instruction-tuned version, "
-            "or a folder whose tokenizer_config.json has a chat_template."
+            f"{name} has no chat template, so it is probably a base model. Use its instruction-tuned version, or give a template with "
+            "-M chat_template=FILE."
         )
 
 
-def render(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]], *, add_generation_prompt: bool
-) -> str:
-    """Prompt text of a conversation.
+def with_template(tokenizer: PreTrainedTokenizerBase, template: str | None, arguments: Mapping[str, Any]) -> PreTrainedTokenizerBase:
+    """Return a copy of a tokenizer with another chat template (None keeps its own) and further arguments for it (`enable_thinking`)."""
+    view = copy.copy(tokenizer)
+    if template is not None:
+        view.chat_template = template
+    digest = {} if template is None else {"chat_template": hashlib.sha256(template.encode()).hexdigest()[:16]}
+    setattr(view, _TEMPLATE_RECORD, digest | ({"template_args": dict(arguments)} if arguments else {}))
+    return view
 
-    Two things templates differ in are evened out: where a template takes no tools, they are described in the system message
-    and calls are written as `<tool_call>` text; where it takes no system message (Gemma 2), it leads the first user message.
+
+def template_record(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Return what `with_template` changed, for logs: the digest of the other template, and its arguments; empty without changes."""
+    record: dict[str, Any] = getattr(tokenizer, _TEMPLATE_RECORD, {})
+    return record
+
+
+def _arguments_of(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    arguments: dict[str, Any] = template_record(tokenizer).get("template_args", {})
+    return arguments
+
+
+def template_source(tokenizer: PreTrainedTokenizerBase, *, tools: bool = False) -> str:
+    """Return the chat template's source; of several named ones, the one for conversations with or without tools.
 
     Raises:
-        ModelError: the template refuses the conversation.
+        ModelError: there is no template, or several and none is the default.
     """
-    messages = list(messages)
-    template = str(tokenizer.chat_template)
-    schemas: list[dict[str, Any]] | None = None
-    if "tools" in template:
-        schemas = [{"type": "function", "function": dict(tool)} for tool in tools] or None
-    else:
-        messages = _tools_as_text(messages, tools)
     try:
-        return _apply(tokenizer, messages, schemas, add_generation_prompt)
-    except TemplateError as ex:
-        if messages and messages[0]["role"] == "system":
-            return _apply(tokenizer, _without_system(messages), schemas, add_generation_prompt)
-        raise ModelError(f"the chat template refuses this conversation: {ex}") from ex
+        return str(tokenizer.get_chat_template(None, [{}] if tools else None))
+    except ValueError as ex:
+        raise ModelError(
+            "The tokenizer has no chat template for this conversation; "
+            "give one with -M chat_template=FILE, or use an instruction-tuned model."
+        ) from ex
 
 
-def _apply(
-    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, add_generation_prompt: bool
+def render(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    tools: Sequence[Mapping[str, Any]] = (),
+    *,
+    add_generation_prompt: bool = True,
 ) -> str:
-    text = tokenizer.apply_chat_template(messages, tools=tools, add_generation_prompt=add_generation_prompt, tokenize=False)  # type: ignore[arg-type]
-    assert isinstance(text, str)
-    return text
+    """Return the prompt text of a conversation. For token ids use `prompt_ids`, since texts in it could hold control tokens.
+
+    Raises:
+        ModelError: the template refuses the conversation, or changes its texts.
+    """
+    return compose(tokenizer, messages, tools, add_generation_prompt=add_generation_prompt).text
 
 
-def _tools_as_text(messages: list[dict[str, Any]], tools: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def prompt_ids(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    tools: Sequence[Mapping[str, Any]] = (),
+    *,
+    add_generation_prompt: bool = True,
+) -> list[int]:
+    """Return the token ids of a conversation; no text in it can forge a control token.
+
+    Raises:
+        DataError: a text cannot be encoded.
+        ModelError: the template refuses the conversation, or changes its texts.
+    """
+    return encode_pieces(tokenizer, compose(tokenizer, messages, tools, add_generation_prompt=add_generation_prompt).pieces).ids
+
+
+def compose(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    tools: Sequence[Mapping[str, Any]] = (),
+    *,
+    add_generation_prompt: bool = True,
+    kept: Collection[int] = (),
+    clock: datetime | None = None,
+) -> Prompt:
+    """Write a conversation with the chat template, the template's own text and untrusted text apart.
+
+    Two differences between templates are evened out. Where a template takes no tools, they are described in the system message, and calls
+    are written as `<tool_call>` text. Where it takes no system message, or drops it, its text leads the first user message.
+
+    The template must write each message's text once, as it is, stripped, or as JSON. It may leave out thinking, and the text beside a tool
+    call. A text that holds control tokens may make the template write something else than with marks (Qwen 3 looks for `</think>` in
+    texts): what it writes with marks counts.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        messages: `role`, `content` and, as far as they apply, `reasoning_content`, `name`, `tool_calls`, `tool_call_id`.
+        tools: JSON descriptions of the tools that are offered.
+        add_generation_prompt: end where the model's reply begins.
+        kept: indexes of replies that are put in by their own token ids.
+        clock: time for templates that write it; None takes the current time.
+
+    Raises:
+        ModelError: the template refuses the conversation, or drops, repeats or changes a text.
+    """
+    job = _Job(tokenizer, list(tools), frozenset(kept), add_generation_prompt, clock or datetime.now())
+    messages = _with_plain_ids(messages)
+    prompt = job.compose(messages)
+    if prompt.text in job.plain(messages):
+        return prompt
+    tame = [{**message, "content": _tame(tokenizer, message["content"])} for message in messages]
+    expected, written = job.compose(tame).text, job.plain(tame)
+    if expected not in written:
+        raise _altered(expected, written)
+    return prompt
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What does not change between the renderings that one conversation needs."""
+
+    tokenizer: PreTrainedTokenizerBase
+    tools: list[Mapping[str, Any]]
+    kept: frozenset[int]
+    add_generation_prompt: bool
+    clock: datetime
+
+    def compose(self, messages: Sequence[Message]) -> Prompt:
+        marks = self._marks(messages)
+        shown = [
+            _marked(message, index, marks, marks.reply(index) if index in self.kept else marks.content(message["content"], index))
+            for index, message in enumerate(messages)
+        ]
+        required = {i: str(m["role"]) for i, m in enumerate(messages) if i in self.kept or not m.get("tool_calls")}
+        first, *merged = self._attempts(shown, marks)
+        try:
+            rendered, pieces = self._written(first, marks, required)
+        except (TemplateRefusedError, DroppedTextError) as ex:
+            dropped_other = isinstance(ex, DroppedTextError) and ex.owner != 0
+            if dropped_other or not merged:
+                raise
+            rendered, pieces = self._written(merged[0], marks, required)
+        return Prompt(tuple(pieces), rendered.dated, rendered.unstable)
+
+    def plain(self, messages: Sequence[Message]) -> list[str]:
+        """Return what the template writes when it sees the messages' texts themselves, with its system message and with that merged."""
+        marks = self._marks(messages)
+        shown = [
+            _marked(message, index, marks, marks.reply(index) if index in self.kept else message["content"])
+            for index, message in enumerate(messages)
+        ]
+        texts = []
+        for attempt in self._attempts(shown, marks):
+            with suppress(ModelError):
+                texts.append("".join(piece.text for piece in self._written(attempt, marks, {})[1]))
+        return texts
+
+    def _marks(self, messages: Sequence[Message]) -> Marks:
+        return Marks(repr((messages, self.tools, self.tokenizer.chat_template, _arguments_of(self.tokenizer))))
+
+    def _attempts(self, shown: list[dict[str, Any]], marks: Marks) -> list[dict[str, Any]]:
+        """The template's inputs: with tools as it takes them; and, where there is a system message, with that merged into the next."""
+        tools = [_marked_schema(tool, marks) for tool in self.tools]
+        takes_tools = "tools" in self.source
+        messages = shown if takes_tools else _tools_as_text(shown, tools)
+        schemas = [{"type": "function", "function": tool} for tool in tools] if takes_tools and tools else None
+        fixed = {**self.tokenizer.special_tokens_map, **_arguments_of(self.tokenizer), "tools": schemas, "documents": None}
+        fixed["add_generation_prompt"] = self.add_generation_prompt
+        has_system = bool(messages) and messages[0]["role"] == "system"
+        return [fixed | {"messages": given} for given in ([messages, _without_system(messages)] if has_system else [messages])]
+
+    def _written(self, variables: dict[str, Any], marks: Marks, required: Mapping[int, str]) -> tuple[Rendered, list[Piece]]:
+        rendered = render_template(self.source, variables, self.clock)
+        return rendered, marks.pieces(rendered.text, required)
+
+    @property
+    def source(self) -> str:
+        """The chat template."""
+        return template_source(self.tokenizer, tools=bool(self.tools))
+
+
+def _with_plain_ids(messages: Sequence[Message]) -> list[Message]:
+    """The messages with calls numbered in their order, in the nine letters and digits that Mistral's templates ask for.
+
+    Ids are foreign text, and random where Inspect makes them: the same conversation has to give the same prompt.
+    """
+    numbers: dict[object, str] = {}
+
+    def numbered(identity: object) -> str:
+        return numbers.setdefault(identity, f"call{len(numbers) + 1:05d}")
+
+    out: list[Message] = []
+    for message in messages:
+        entry = dict(message)
+        if calls := message.get("tool_calls"):
+            entry["tool_calls"] = [{**call, "id": numbered(call["id"])} if "id" in call else call for call in calls]
+        if message.get("tool_call_id") is not None:
+            entry["tool_call_id"] = numbered(message["tool_call_id"])
+        out.append(entry)
+    return out
+
+
+def _marked(message: Message, index: int, marks: Marks, content: str) -> dict[str, Any]:
+    """A message as the template is shown it: `content`, and marks in place of its other texts."""
+    shown: dict[str, Any] = {"role": message["role"], "content": content}
+    if thinking := message.get("reasoning_content"):
+        shown["reasoning_content"] = shown["thinking"] = marks.value(thinking, index)
+    if message.get("name") is not None:
+        shown["name"] = marks.value(str(message["name"]), index)
+    if message.get("tool_call_id") is not None:
+        shown["tool_call_id"] = message["tool_call_id"]
+    if calls := message.get("tool_calls"):
+        shown["tool_calls"] = [
+            {
+                **{key: call[key] for key in ("type", "id") if key in call},
+                "function": {
+                    "name": marks.value(call["function"]["name"], index),
+                    "arguments": _marked_values(call["function"]["arguments"], index, marks),
+                },
+            }
+            for call in calls
+        ]
+    return shown
+
+
+def _marked_values(value: Any, owner: int | None, marks: Marks, depth: int = 0) -> Any:
+    """Arguments of a call with marks in place of all strings, keys included (in their order, which some templates sort by)."""
+    if depth > _DEEPEST:
+        raise DataError(f"A tool call's arguments are nested more than {_DEEPEST} levels deep; leave that call out of the conversation.")
+    if isinstance(value, str):
+        return marks.value(value, owner)
+    if isinstance(value, Mapping):
+        keys = {str(key): marks.value(str(key), owner) for key in sorted(value, key=str)}
+        return {keys[str(key)]: _marked_values(item, owner, marks, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_marked_values(item, owner, marks, depth + 1) for item in value]
+    return value
+
+
+def _marked_schema(tool: Mapping[str, Any], marks: Marks) -> dict[str, Any]:
+    """A tool's description with marks in place of all that its author wrote; the words of JSON Schema itself stay."""
+
+    def marked(value: Any, key: str = "", names: bool = False) -> Any:
+        if isinstance(value, str):
+            return value if key in _KEYWORDS and value.translate(_NOT_LETTERS) == value else marks.value(value, None)
+        if isinstance(value, Mapping):
+            is_map_of_names = key in ("properties", "$defs", "patternProperties") and not names
+            return {
+                marks.value(name, None) if is_map_of_names or name.translate(_NOT_LETTERS) != name else name: marked(
+                    item, "" if is_map_of_names else name, is_map_of_names
+                )
+                for name, item in value.items()
+            }
+        if isinstance(value, list | tuple):
+            return [marked(item, key) for item in value]
+        return value
+
+    shown: dict[str, Any] = marked(tool)
+    return shown
+
+
+def _tools_as_text(messages: list[dict[str, Any]], tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     out = []
     for message in messages:
         calls = message.get("tool_calls") or []
@@ -87,18 +345,27 @@ def _without_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [rest[0] | {"content": f"{system['content']}\n\n{rest[0]['content']}"}, *rest[1:]]
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of rendered text. Templates write every special token themselves, so none is added (no second BOS)."""
-    return list(tokenizer.encode(text, add_special_tokens=False))
+def _tame(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """A text with letters in place of control tokens and of the brackets that templates look for."""
+    for token in sorted(control_tokens(tokenizer), key=len, reverse=True):
+        text = text.replace(token, "x" * len(token))
+    return text.translate(_NOT_LETTERS)
 
 
-def encode_content(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of untrusted text: what looks like a control token in it stays ordinary text."""
-    return list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+def _altered(expected: str, texts: list[str]) -> HarnessError:
+    if not texts:
+        return ModelError("The chat template refuses the texts of this conversation. Give another template with -M chat_template=FILE.")
+    written = texts[0]
+    at = next((i for i, (a, b) in enumerate(zip(expected, written, strict=False)) if a != b), min(len(expected), len(written)))
+    wanted, found = (visible(text[max(at - 10, 0) : at + 30]) for text in (expected, written))
+    return ModelError(
+        f"The chat template changes a message's text: expected '{wanted}', found '{found}'. Expected each text as it is, stripped, "
+        "or as JSON. Give another template with -M chat_template=FILE."
+    )
 
 
-@functools.lru_cache(maxsize=16)
+@lru_cache(maxsize=16)
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Identifies a vocabulary: 12 hex digits of the sha256 of its tokens and ids."""
+    """Return what identifies a vocabulary: 12 hex digits of the sha256 of its tokens and ids."""
     vocabulary = json.dumps(sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]))
     return hashlib.sha256(vocabulary.encode()).hexdigest()[:12]

@@ -1,10 +1,10 @@
-"""Inspect messages to prompt text through a model's chat template, and a model's raw reply back to an assistant message.
+"""Inspect messages as chat templates take them, and a model's raw reply as an assistant message.
 
-The provider renders what it generates from with the functions here, and capture renders transcripts with the same ones, so
-that activations are read in the context the model really saw.
+The provider writes what it generates from with the functions here, and capture writes transcripts with the same ones, so that activations
+are read in the context that the model really saw.
 """
 
-import re
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -12,19 +12,27 @@ from inspect_ai.model import ChatMessage, ChatMessageAssistant, Content, Content
 from inspect_ai.model._providers.util import HFHandler
 from inspect_ai.tool import ToolInfo
 
-from nla.models.chat_template import THINK_CLOSE, THINK_OPEN
+from nla.support.errors import DataError
+from nla.transcripts.thinking import split_thinking
+
+_READABLE = ("text", "reasoning")
+"""Types of message content that a text model can be given."""
 
 
-def template_message(message: ChatMessage, content: str | None = None) -> dict[str, Any]:
-    """An Inspect message as chat templates expect it; `content` stands for all that an assistant message holds."""
-    entry: dict[str, Any] = {"role": message.role, "content": message.text if content is None else content}
-    if content is None and (thinking := reasoning_text(message)):
+def template_message(message: ChatMessage) -> dict[str, Any]:
+    """Return an Inspect message as chat templates expect it.
+
+    Encrypted reasoning is left out: no model can read it.
+    """
+    entry: dict[str, Any] = {"role": message.role, "content": message.text}
+    if thinking := written_thinking(message):
         entry["reasoning_content"] = thinking
     if message.role == "tool":
         entry["name"] = message.function
+        entry["tool_call_id"] = message.tool_call_id
         if message.error is not None:
             entry["content"] = f"Error: {message.error.message}"
-    if message.role == "assistant" and content is None and message.tool_calls:
+    if message.role == "assistant" and message.tool_calls:
         entry["tool_calls"] = [
             {"type": "function", "id": call.id, "function": {"name": call.function, "arguments": call.arguments}}
             for call in message.tool_calls
@@ -32,45 +40,66 @@ def template_message(message: ChatMessage, content: str | None = None) -> dict[s
     return entry
 
 
+def reasoning_parts(message: ChatMessage) -> list[ContentReasoning]:
+    """Return the reasoning of a message, encrypted or not."""
+    return [] if isinstance(message.content, str) else [part for part in message.content if isinstance(part, ContentReasoning)]
+
+
 def reasoning_text(message: ChatMessage) -> str:
-    """The thinking of a message, without tags; empty where there is none."""
-    if isinstance(message.content, str):
-        return ""
-    return "\n".join(part.reasoning for part in message.content if isinstance(part, ContentReasoning))
+    """Return all thinking of a message that a person can read, without tags: of encrypted reasoning, its summary."""
+    parts: list[str] = []
+    for part in reasoning_parts(message):
+        parts.extend(filter(None, (part.summary, "" if part.redacted else part.reasoning)))
+    return "\n".join(parts)
 
 
-def thinking_opened(prompt: str) -> bool:
-    """Whether a rendered prompt ends inside an open thinking block (templates of some reasoning models open it)."""
-    return prompt.rstrip().endswith(THINK_OPEN)
+def written_thinking(message: ChatMessage) -> str:
+    """Return the thinking that the model wrote as tokens of its own, without tags; encrypted reasoning and its summary are not."""
+    return "\n".join(part.reasoning for part in reasoning_parts(message) if not part.redacted and part.reasoning)
 
 
-def split_thinking(text: str, opened: bool = False) -> tuple[str, str]:
-    """(thinking, answer) of a raw reply. `opened`: the prompt had opened the block already. An unclosed block is all thinking."""
-    body = text if opened else None
-    if body is None:
-        match = re.match(rf"\s*{THINK_OPEN}", text)
-        if match is None:
-            return "", text
-        body = text[match.end() :]
-    thinking, closed, answer = body.partition(THINK_CLOSE)
-    return thinking.strip(), answer.lstrip("\n") if closed else ""
+def has_encrypted_reasoning(message: ChatMessage) -> bool:
+    """Return whether a message holds reasoning that only its provider can read."""
+    return any(part.redacted for part in reasoning_parts(message))
 
 
-def assistant_message(text: str, tools: list[ToolInfo], *, model: str, family: str, opened: bool = False) -> ChatMessageAssistant:
-    """An assistant message from a raw reply: thinking split off, tool calls parsed by Inspect's own handler.
+def refuse_unreadable(messages: Sequence[ChatMessage], sample: object = None) -> None:
+    """Refuse images, audio, video, documents and the like, which a text model would not see.
+
+    Args:
+        messages: the conversation.
+        sample: id of the sample, for the message; None where it is not known.
+
+    Raises:
+        DataError: a message holds something else than text and reasoning.
+    """
+    where = "" if sample is None else f"Sample {sample!r}: "
+    for index, message in enumerate(messages):
+        kinds = set() if isinstance(message.content, str) else {part.type for part in message.content} - set(_READABLE)
+        if kinds:
+            raise DataError(
+                f"{where}message {index} ({message.role}) holds {', '.join(sorted(kinds))}; expected text only, since the model cannot see "
+                "anything else. Leave the sample out (--sample-id), or use a task of text."
+            )
+
+
+def assistant_message(text: str, tools: Sequence[ToolInfo], *, model: str, family: str, opened: bool = False) -> ChatMessageAssistant:
+    """Return an assistant message for a raw reply: thinking split off, tool calls parsed by Inspect's own handler.
+
+    Attributes of a thinking tag are ignored: a model could write that its thinking is encrypted, and so hide it.
 
     Args:
         text: decoded reply without special tokens.
         tools: tools offered; without any, nothing is parsed as a call.
         model: name to record.
         family: name by which Inspect's handler chooses the calling convention.
-        opened: the prompt had opened the thinking block.
+        opened: whether the prompt had opened the thinking block.
     """
     thinking, answer = split_thinking(text, opened)
     message = ChatMessageAssistant(content=answer, model=model, source="generate")
     if tools:
-        with suppress(ValueError):  # a reply that only looks like a call is an answer
-            message = HFHandler(model, family).parse_assistant_response(answer, tools)
+        with suppress(ValueError, TypeError, KeyError, RecursionError):  # a reply that only looks like a call is an answer
+            message = HFHandler(model, family).parse_assistant_response(answer, list(tools))
     if thinking:
         content: list[Content] = [ContentReasoning(reasoning=thinking)]
         message.content = [*content, ContentText(text=message.text)] if message.text else content

@@ -1,10 +1,10 @@
 """A transcript as token ids with roles, and the seeded choice of response tokens at which the residual stream is read.
 
-This module knows nothing of Inspect: a transcript can be put together from token ids alone.
+This module does not import Inspect: a transcript can be built from token ids alone.
 
-A transcript is one or more *passes*: token sequences in which the model's replies stand in the context it generated them
-in. Usually one pass holds the whole conversation; where the context of a turn is not a continuation of the turn before (a
-template that drops earlier thinking, say) a new pass begins.
+A transcript is one or more *passes*: token sequences in which each of the model's replies follows the context that it was generated in.
+Usually one pass holds the whole conversation. Where the context of a turn does not continue the turn before, for example because the
+template drops earlier thinking, a new pass begins.
 """
 
 from collections.abc import Sequence
@@ -61,20 +61,28 @@ class Transcript:
     """Role of each message, by message index."""
     special_ids: frozenset[int]
     exact: bool
-    """Whether every reply's token ids, and the number of tokens before it, are the ones recorded at generation."""
+    """Whether every reply's token ids, and the tokens before it, are the ones recorded at generation."""
+    has_encrypted_reasoning: bool = False
+    """Whether a reply holds reasoning that only its provider can read; such reasoning is not among the tokens."""
 
     def response_tokens(self) -> list[TokenRef]:
-        """All tokens that may be sampled: thinking and answers of generated turns; no scaffold, tool calls or special tokens."""
+        """Return all tokens that may be sampled: thinking and answers of generated turns; no scaffold, tool calls or special tokens."""
         return [
             TokenRef(index, position, message, token, channel)
-            for index, one in enumerate(self.passes)
-            for position, (token, channel, message) in enumerate(zip(one.ids, one.channels, one.messages, strict=True))
+            for index, run in enumerate(self.passes)
+            for position, (token, channel, message) in enumerate(zip(run.ids, run.channels, run.messages, strict=True))
             if channel in (Channel.THINKING, Channel.ANSWER) and token not in self.special_ids
         ]
 
 
 def sample_tokens(transcript: Transcript, k: int, *key: object) -> list[TokenRef]:
-    """min(k, n) of the n response tokens, drawn without replacement by a generator keyed by `key`, in reading order."""
+    """Return min(k, n) of the n response tokens in reading order, drawn without replacement.
+
+    Args:
+        transcript: the transcript.
+        k: number of tokens wanted.
+        key: what the draw depends on, e.g. seed, sample id and epoch.
+    """
     tokens = transcript.response_tokens()
     if not tokens:
         return []

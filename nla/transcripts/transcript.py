@@ -1,137 +1,154 @@
-"""A transcript as token ids with roles, and the seeded choice of response tokens at which the residual stream is read.
+"""A transcript built from Inspect's messages: the token ids that the model saw and wrote."""
 
-A transcript is one or more *passes*: token sequences in which the model's replies stand in the context it generated them
-in. Usually one pass holds the whole conversation; where the context of a turn is not a continuation of the turn before (a
-template that drops earlier thinking, say) a new pass begins.
-"""
-
-import itertools
 from collections.abc import Sequence
-from typing import Any
+from datetime import datetime
+from typing import NamedTuple
 
 from inspect_ai.model import ChatMessage, ChatMessageAssistant
 from inspect_ai.tool import ToolInfo
 from transformers import PreTrainedTokenizerBase
 
-from nla.models.chat_template import encode, encode_content, render
+from nla.models.chat_template import compose
+from nla.models.control_tokens import encode_pieces
+from nla.models.marks import Piece
 from nla.support.errors import DataError
-from nla.transcripts.chat import reasoning_text, template_message, thinking_opened
-from nla.transcripts.reply import Reply, is_reply, keeps_its_tokens, offered_tools, reply_of
+from nla.transcripts.chat import has_encrypted_reasoning, reasoning_parts, refuse_unreadable, template_message
+from nla.transcripts.reply import Reply, clock_of, digest_of, is_reply, keeps_its_tokens, offered_tools, reply_of
 from nla.transcripts.tokens import Channel, Pass, Transcript
 
 
-def build_transcript(tokenizer: PreTrainedTokenizerBase, messages: Sequence[ChatMessage], tools: Sequence[ToolInfo] = ()) -> Transcript:
+class Context(NamedTuple):
+    """The prompt of a reply."""
+
+    tokens: Pass
+    opened: bool
+    """Whether it ends inside a thinking block that the template opened."""
+    dated: bool
+    """Whether the template wrote the current time into it."""
+    unstable: bool
+    """Whether it holds text that differs between runs for another reason."""
+
+
+def build_transcript(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[ChatMessage],
+    tools: Sequence[ToolInfo] = (),
+    *,
+    unmarked_replies: bool = False,
+    sample: object = None,
+) -> Transcript:
     """Tokenise a conversation as the model saw it.
 
-    A reply's token ids are those the `local/` provider recorded; for logs of other providers its text is tokenised.
-    Assistant messages given as input (few-shot examples, imported history) are context.
+    A reply's token ids are those that the `local/` provider recorded; for logs of other providers its text is tokenised. Assistant messages
+    that the model did not write (few-shot examples, prefills, scripted turns, edited replies) are context. A template that writes the
+    current time is given the time that was recorded with the reply.
 
     Args:
         tokenizer: the model's tokenizer, with its chat template.
         messages: the whole conversation.
         tools: tools offered, where a reply has no record of them.
+        unmarked_replies: take assistant messages without a mark of their source for the model's own, for logs that other tools wrote.
+        sample: id of the sample, for error messages.
 
     Raises:
-        DataError: the template cannot place an earlier reply.
-        ModelError: the template refuses the conversation.
+        DataError: a message holds images or the like, or a record of a reply is another model's or damaged.
+        ModelError: the template refuses the conversation, or drops, repeats or changes a text.
     """
+    refuse_unreadable(messages, sample)
     passes: list[Pass] = []
     exact = True
     replied_at = -1
     for index, message in enumerate(messages):
-        if not is_reply(message):
+        if not isinstance(message, ChatMessageAssistant) or not is_reply(message, unmarked_replies):
             continue
-        assert isinstance(message, ChatMessageAssistant)
-        offered = offered_tools(message, tools)
-        context, opened = context_of(tokenizer, messages[:index], offered)
-        reply = reply_of(tokenizer, message, opened)
-        exact &= reply.recorded and reply.n_prompt in (None, len(context.ids))
-        if passes and passes[-1].ids == context.ids[: len(passes[-1].ids)] and not reasoning_text(messages[replied_at]):
-            done = len(passes[-1].ids)
-            passes[-1].extend(context.ids[done:], context.channels[done:], context.messages[done:])
+        clock = _time_of(message)
+        before = messages[:index]
+        context = context_of(tokenizer, before, offered_tools(message, tools), clock=clock, unmarked_replies=unmarked_replies)
+        reply = reply_of(tokenizer, message, context.opened)
+        exact &= _is_exact(reply, context, clock)
+        passed = passes[-1].ids if passes else []
+        if passes and passed == context.tokens.ids[: len(passed)] and not reasoning_parts(messages[replied_at]):
+            done = len(passed)
+            passes[-1].extend(context.tokens.ids[done:], context.tokens.channels[done:], context.tokens.messages[done:])
         else:
-            passes.append(context)
+            passes.append(context.tokens)
         passes[-1].extend(reply.ids, reply.channels, [index] * len(reply.ids))
         replied_at = index
     roles = tuple(message.role for message in messages)
-    return Transcript(tuple(passes), roles, frozenset(tokenizer.all_special_ids), exact)
+    encrypted = any(has_encrypted_reasoning(message) for message in messages if is_reply(message, unmarked_replies))
+    return Transcript(tuple(passes), roles, frozenset(tokenizer.all_special_ids), exact, encrypted)
 
 
-def context_of(tokenizer: PreTrainedTokenizerBase, messages: Sequence[ChatMessage], tools: Sequence[ToolInfo]) -> tuple[Pass, bool]:
-    """The prompt for the next reply: its tokens, and whether it opens a thinking block.
+def _time_of(message: ChatMessageAssistant) -> datetime | None:
+    clock = clock_of(message)
+    try:
+        return None if clock is None else datetime.fromisoformat(clock)
+    except ValueError as ex:
+        raise DataError("The log's record of a reply has a time that cannot be read; expected ISO format. The log is damaged.") from ex
 
-    Earlier replies of the model itself stand in it with their own token ids (so generation can reuse keys and values), except
-    those with thinking, which the template renders, since it decides whether old thinking stays. Control tokens written out in
-    a message's text are encoded as ordinary text, so no user can forge a turn.
+
+def _is_exact(reply: Reply, context: Context, clock: datetime | None) -> bool:
+    """Whether a reply's tokens are the generated ones, and its prompt is the one that it was generated from, as far as is recorded."""
+    if not reply.recorded or context.unstable or (context.dated and clock is None):
+        return False
+    ids = context.tokens.ids
+    return reply.n_prompt in (None, len(ids)) and reply.prompt_digest in (None, digest_of(ids))
+
+
+def context_of(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[ChatMessage],
+    tools: Sequence[ToolInfo],
+    *,
+    clock: datetime | None = None,
+    unmarked_replies: bool = False,
+) -> Context:
+    """Return the prompt for the next reply.
+
+    Earlier replies of the model itself are in it by their own token ids (so generation can reuse keys and values), except those with
+    thinking, which the template writes, since it decides whether earlier thinking stays. Nothing in a message's text, a tool's result or
+    description, or a call's arguments can become a control token.
+
+    Args:
+        tokenizer: the model's tokenizer, with its chat template.
+        messages: the conversation so far.
+        tools: tools offered for the next reply.
+        clock: the time for templates that write it; None takes the current time.
+        unmarked_replies: as in `build_transcript`.
+
+    Raises:
+        DataError: a text cannot be encoded, or a record of a reply is another model's or damaged.
+        ModelError: the template refuses the conversation, or drops, repeats or changes a text.
     """
-    spliced = {i for i, m in enumerate(messages) if keeps_its_tokens(m)}
-    mark = _unused_mark(messages)
-    rendered = [template_message(m, mark.format(i) if i in spliced else None) for i, m in enumerate(messages)]
-    rest = render(tokenizer, rendered, [tool.model_dump(exclude_none=True) for tool in tools], add_generation_prompt=True)
-    opened = thinking_opened(rest)
+    kept = {index for index, message in enumerate(messages) if keeps_its_tokens(message, unmarked_replies)}
+    entries = [{"role": m.role, "content": ""} if i in kept else template_message(m) for i, m in enumerate(messages)]
+    described = [tool.model_dump(exclude_none=True) for tool in tools]
+    prompt = compose(tokenizer, entries, described, kept=kept, clock=clock)
     context = Pass()
-    start = 0
-    for index in sorted(spliced):
-        head, found, rest = rest.partition(mark.format(index))
-        if not found:
-            raise DataError(f"the chat template dropped the reply in message {index}, so what the model saw cannot be rebuilt.")
-        _extend_with_text(context, tokenizer, head, messages, range(start, index))
-        message = messages[index]
-        assert isinstance(message, ChatMessageAssistant)
-        reply: Reply = reply_of(tokenizer, message, opened=False)
-        context.extend(reply.ids, [Channel.CONTEXT] * len(reply.ids), [index] * len(reply.ids))
-        start = index + 1
-    _extend_with_text(context, tokenizer, rest, messages, range(start, len(messages)))
-    return context, opened
-
-
-def _extend_with_text(context: Pass, tokenizer: PreTrainedTokenizerBase, text: str, messages: Sequence[ChatMessage], within: range) -> None:
-    """Append rendered text: tokens inside a message's content are `CONTEXT` of that message, the others `SCAFFOLD`."""
-    control = [*tokenizer.all_special_tokens]
-    cursor, last = 0, within.start
-    plain_from, owned = 0, list[tuple[int, int, int]]()
-    for index in within:
-        content = messages[index].text.strip()
-        found = text.find(content, cursor) if content else -1
-        if found < 0:
+    stretch: list[Piece] = []
+    for piece in prompt.pieces:
+        if not piece.kept:
+            stretch.append(piece)
             continue
-        cursor, last = found + len(content), index
-        if any(token in content for token in control):
-            _extend_jointly(context, tokenizer, text[plain_from:found], plain_from, owned, within.start)
-            ids = encode_content(tokenizer, content)
-            context.extend(ids, [Channel.CONTEXT] * len(ids), [index] * len(ids))
-            plain_from, owned = cursor, []
-        else:
-            owned.append((found, cursor, index))
-    _extend_jointly(context, tokenizer, text[plain_from:], plain_from, owned, last)
+        _extend(context, tokenizer, stretch)
+        stretch = []
+        message = messages[piece.owner or 0]
+        assert isinstance(message, ChatMessageAssistant)
+        ids = reply_of(tokenizer, message, opened=False).ids
+        context.extend(ids, [Channel.CONTEXT] * len(ids), [piece.owner or 0] * len(ids))
+    _extend(context, tokenizer, stretch)
+    return Context(context, prompt.opens_thinking, prompt.dated, prompt.unstable)
 
 
-def _extend_jointly(
-    context: Pass, tokenizer: PreTrainedTokenizerBase, text: str, offset: int, owned: list[tuple[int, int, int]], fallback: int
-) -> None:
-    """Append a stretch of rendered text that starts at `offset`, tokenised as one; `owned` are (start, end, message) of contents."""
-    if not text:
-        return
-    if tokenizer.is_fast:
-        encoded: Any = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        ids, starts = list(encoded["input_ids"]), [start + offset for start, _ in encoded["offset_mapping"]]
-    else:
-        ids = encode(tokenizer, text)
-        starts = [-1] * len(ids)
-    spans = iter(owned)
-    span = next(spans, None)
-    message = owned[0][2] if owned else fallback
-    for token, start in zip(ids, starts, strict=True):
-        while span is not None and start >= span[1]:
-            span = next(spans, None)
-        inside = span is not None and start >= span[0]
-        if inside and span is not None:
-            message = span[2]
-        context.extend([token], [Channel.CONTEXT if inside else Channel.SCAFFOLD], [message])
-
-
-def _unused_mark(messages: Sequence[ChatMessage]) -> str:
-    """A format for marks that no message's text contains."""
-    everything = "".join(message.text for message in messages)
-    nonce = next(n for n in itertools.count() if f"\u241f{n}:" not in everything)
-    return f"\u241f{nonce}:{{}}\u241f"
+def _extend(context: Pass, tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece]) -> None:
+    """Append written text: tokens of a message's text are `CONTEXT` of that message, all others `SCAFFOLD` of the message before."""
+    encoded = encode_pieces(tokenizer, pieces, at_start=not context.ids)
+    first = next((piece.owner for piece in pieces if piece.owner is not None), 0)
+    message = context.messages[-1] if context.messages else first
+    owners = []
+    for index in encoded.pieces:
+        owner = pieces[index].owner
+        message = message if owner is None else owner
+        owners.append(message)
+    channels = [Channel.SCAFFOLD if pieces[index].owner is None else Channel.CONTEXT for index in encoded.pieces]
+    context.extend(encoded.ids, channels, owners)

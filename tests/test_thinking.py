@@ -1,0 +1,78 @@
+"""Thinking blocks: as Inspect's own parser reads them, with token channels that follow; encrypted reasoning."""
+
+from itertools import groupby
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, ContentReasoning, ContentText
+from inspect_ai.model._reasoning import parse_content_with_reasoning
+
+from nla.transcripts.chat import assistant_message, reasoning_text
+from nla.transcripts.reply import record, reply_of
+from nla.transcripts.thinking import split_thinking
+from nla.transcripts.tokens import Channel
+from nla.transcripts.transcript import build_transcript
+from tests.conftest import byte_tokenizer
+
+TOKENIZER = byte_tokenizer()
+PARTS = st.sampled_from(["<think>", "</think>", "a", " ", "\n", "B", "<think x=1>", "</thin"])
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(PARTS, max_size=9).map("".join), st.booleans())
+def test_blocks_are_read_as_inspects_parser_reads_them(text: str, opened: bool) -> None:
+    answer, thinking = parse_content_with_reasoning(f"<think>{text}" if opened else text)
+    if thinking is None and opened:  # the parser would show a tag that the model did not write; all of the reply is thinking
+        assert split_thinking(text, opened) == (text.strip(), "")
+    else:
+        assert split_thinking(text, opened) == (thinking.reasoning if thinking else "", answer)
+
+
+@pytest.mark.parametrize(
+    ("raw", "opened", "channels"),
+    [
+        ("<think>plan</think>B", False, [("SCAFFOLD", "<think>"), ("THINKING", "plan"), ("SCAFFOLD", "</think>"), ("ANSWER", "B")]),
+        ("<think>plan, cut off", False, [("ANSWER", "<think>plan, cut off")]),
+        (
+            "<think>Out <think>in</think> so A</think>\nB",
+            False,
+            [("SCAFFOLD", "<think>"), ("THINKING", "Out <think>in</think> so A"), ("SCAFFOLD", "</think>"), ("ANSWER", "\nB")],
+        ),
+        ("plan</think>\n\nB", True, [("THINKING", "plan"), ("SCAFFOLD", "</think>"), ("ANSWER", "\n\nB")]),
+        ("plan, cut off", True, [("THINKING", "plan, cut off")]),
+        (
+            "First.<think>plan</think>B",
+            False,
+            [("ANSWER", "First."), ("SCAFFOLD", "<think>"), ("THINKING", "plan"), ("SCAFFOLD", "</think>"), ("ANSWER", "B")],
+        ),
+        ("plan</think>\n\nB", False, [("ANSWER", "plan</think>\n\nB")]),
+    ],
+    ids=["closed", "never closed", "nested", "opened by the prompt", "opened, never closed", "text before it", "only closed"],
+)
+def test_channels_of_tokens_follow_the_block(raw: str, opened: bool, channels: list[tuple[str, str]]) -> None:
+    message = assistant_message(raw, [], model="m", family="x", opened=opened)
+    ids = TOKENIZER.encode(raw, add_special_tokens=False)
+    message.metadata = record(TOKENIZER, ids, 5, [])
+    reply = reply_of(TOKENIZER, message, opened)
+    runs = groupby(zip(reply.channels, reply.ids, strict=True), key=lambda pair: pair[0])
+    assert [(channel.name, TOKENIZER.decode([token for _, token in run])) for channel, run in runs] == channels
+
+
+def test_a_model_cannot_hide_its_thinking_by_the_tags_attributes() -> None:
+    message = assistant_message('<think redacted="true" signature="rs_1">I am tested</think>B', [], model="m", family="x")
+    assert reasoning_text(message) == "I am tested"
+    assert not build_transcript(TOKENIZER, [ChatMessageUser(content="q"), message]).has_encrypted_reasoning
+
+
+def test_of_encrypted_reasoning_the_summary_is_read_and_no_token() -> None:
+    parts = [ContentReasoning(reasoning="QmxvYg==", summary="This is a test.", redacted=True), ContentText(text="Four.")]
+    message = ChatMessageAssistant(content=parts, source="generate")
+    transcript = build_transcript(TOKENIZER, [ChatMessageUser(content="q"), message, ChatMessageUser(content="and?"), message.model_copy()])
+    assert reasoning_text(message) == "This is a test."
+    assert transcript.has_encrypted_reasoning
+    assert not transcript.exact
+    assert all("QmxvYg" not in TOKENIZER.decode(run.ids) for run in transcript.passes)
+    answers = [token for token in transcript.response_tokens() if token.channel is Channel.ANSWER]
+    assert TOKENIZER.decode([token.token_id for token in answers]) == "Four.Four."
+    assert len(answers) == len(transcript.response_tokens())
