@@ -10,13 +10,15 @@ import torch
 from inspect_ai import Task, eval
 from inspect_ai.dataset import Sample
 from inspect_ai.log import EvalLog
-from inspect_ai.model import ChatMessageUser, GenerateConfig, ModelOutput, get_model
-from inspect_ai.solver import generate
+from inspect_ai.model import ChatMessageUser, ContentImage, GenerateConfig, ModelOutput, get_model
+from inspect_ai.solver import assistant_message, generate, user_message
 from transformers import PreTrainedModel
 
 from nla.inspect.provider import LocalAPI
-from nla.support.errors import ConfigError, ModelError
+from nla.inspect.views import templated_view
+from nla.support.errors import ConfigError, DataError, ModelError
 from nla.transcripts.reply import RECORD_KEY
+from nla.transcripts.transcript import build_transcript
 from tests.conftest import byte_tokenizer, write_tiny_model
 
 Folder = Callable[[str], Path]
@@ -79,11 +81,11 @@ def test_choices_are_different_draws_and_logprobs_fit_them(tiny_folder: Folder, 
     with torch.no_grad():
         logprobs = independent(folder)(torch.tensor([ids])).logits[0].log_softmax(-1)
     assert out.choices[0].logprobs is not None
-    for position, one in enumerate(out.choices[0].logprobs.content[: len(record["ids"])]):
+    for position, entry in enumerate(out.choices[0].logprobs.content[: len(record["ids"])]):
         row = logprobs[record["n_prompt"] - 1 + position]
-        assert one.logprob == pytest.approx(float(row[record["ids"][position]]), abs=1e-4)
-        assert one.top_logprobs is not None
-        assert one.top_logprobs[0].logprob == pytest.approx(float(row.max()), abs=1e-4)
+        assert entry.logprob == pytest.approx(float(row[record["ids"][position]]), abs=1e-4)
+        assert entry.top_logprobs is not None
+        assert entry.top_logprobs[0].logprob == pytest.approx(float(row.max()), abs=1e-4)
 
 
 def test_stop_sequences_end_a_reply_and_are_not_in_it(tiny_folder: Folder) -> None:
@@ -140,9 +142,20 @@ def test_what_changes_answers_is_part_of_the_cache_scope(tiny_folder: Folder) ->
 
 @pytest.mark.parametrize(
     ("args", "said"),
-    [({"dtyp": "auto"}, "dtyp is not known"), ({"batch": 0}, "batch=0"), ({"dtype": "int7"}, "int7"), ({"device": "warp"}, "warp")],
+    [
+        ({"dtyp": "auto"}, "Unknown model argument dtyp"),
+        ({"batch": 0}, "batch=0"),
+        ({"batch": True}, "batch=True"),
+        ({"dtype": "int7"}, "int7"),
+        ({"device": "warp"}, "warp"),
+        ({"enable_thinking": "no"}, "expected true or false"),
+        ({"enable_thinking": False}, "does not use the argument enable_thinking"),
+        ({"template_args": "{"}, "expected a JSON object"),
+        ({"template_args": [1]}, "expected a JSON object"),
+        ({"chat_template": "/no/such/file.jinja"}, "Cannot read the chat template"),
+    ],
 )
-def test_model_arguments_that_make_no_sense_are_refused(tiny_folder: Folder, args: dict[str, Any], said: str) -> None:
+def test_invalid_model_arguments_are_refused(tiny_folder: Folder, args: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         LocalAPI(str(tiny_folder("llama")), **args)
 
@@ -160,3 +173,63 @@ def test_a_base_model_without_chat_template_is_refused(tmp_path: Path) -> None:
 def test_inspect_finds_the_provider_by_name(tiny_folder: Folder) -> None:
     model = get_model(f"local/{tiny_folder('llama')}", dtype="float32")
     assert isinstance(model.api, LocalAPI)
+
+
+NAMED = (
+    "{% for m in messages %}[{{ name | default('x') }}{{ '-' if enable_thinking else '' }}]<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_a_base_model_can_be_given_a_chat_template_with_arguments(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "model", "llama", template=None)
+    file = tmp_path / "mine.jinja"
+    file.write_text(NAMED)
+    plain = api(folder, chat_template=str(file))
+    named = api(folder, chat_template=str(file), template_args='{"name": "N"}', enable_thinking=True)
+    counts = [ask(model, max_tokens=1).usage.input_tokens for model in (plain, named)]  # type: ignore[union-attr]
+    assert counts[1] == counts[0] + 1
+    assert named.model.describe()["template_args"] == {"name": "N", "enable_thinking": True}
+    assert len({plain.base_url, named.base_url, api(folder, chat_template=str(file)).base_url}) == 2
+    assert named.model is api(folder, chat_template=str(file), template_args={"name": "N"}, enable_thinking=True).model
+    assert named.model.network is plain.model.network
+    assert templated_view(plain.model, None, {}) is plain.model
+
+
+def test_images_are_refused_at_the_door(tiny_folder: Folder) -> None:
+    picture = ChatMessageUser(content=[ContentImage(image="data:image/png;base64,AAAA")])
+    with pytest.raises(DataError, match=r"message 0 \(user\) holds image"):
+        asyncio.run(api(tiny_folder("llama")).generate([picture], [], "auto", GenerateConfig()))
+
+
+def test_a_turn_that_a_solver_wrote_is_context_and_the_prompt_is_recorded(tiny_folder: Folder) -> None:
+    folder = tiny_folder("llama")
+    solver = [assistant_message("I know that I am being tested."), user_message("What is 2+2?"), generate()]
+    log = eval(
+        Task(dataset=[Sample(id="q", input="Hello")], solver=solver),
+        model=f"local/{folder}",
+        model_args={"dtype": "float32"},
+        display="none",
+        log_dir=str(folder / "logs"),
+        max_tokens=8,
+    )[0]
+    assert log.samples is not None
+    messages = log.samples[0].messages
+    transcript = build_transcript(byte_tokenizer(), messages)
+    assert {token.message for token in transcript.response_tokens()} <= {3}
+    assert transcript.exact
+    other = [message.model_copy(update={"content": "Jello"}) if i == 0 else message for i, message in enumerate(messages)]
+    assert not build_transcript(byte_tokenizer(), other).exact
+
+
+def test_a_dated_template_keeps_the_time_in_the_log(tmp_path: Path) -> None:
+    template = "{{ strftime_now('%d %b %Y %H:%M:%S') }}" + NAMED
+    folder = write_tiny_model(tmp_path, "llama", template=template)
+    model = api(folder)
+    out = ask(model, max_tokens=4)
+    record = out.choices[0].message.metadata[RECORD_KEY]  # type: ignore[index]
+    assert "clock" in record
+    out.choices[0].message.source = "generate"
+    again = build_transcript(model.tokenizer, [ChatMessageUser(content="hello"), out.choices[0].message])
+    assert again.exact
+    assert record["clock"][:4] in model.tokenizer.decode(again.passes[0].ids)

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from transformers import PreTrainedTokenizerBase
 
-from nla.models.chat_template import encode, encode_content, render
+from nla.models.chat_template import encode_content, prompt_ids
 from nla.support.errors import DataError, ModelError
 from nla.support.paths import user_path
 from nla.support.rows import Row
@@ -109,7 +109,7 @@ def read_documents(corpus: Corpus, base: Path | None = None) -> list[Document]:
     """
     path = user_path(corpus.path) if base is None or Path(corpus.path).is_absolute() else (base / corpus.path).resolve()
     rows = read_rows(path)
-    columns = columns_of(rows, path)
+    columns = columns_of(rows)
     text_column = "messages" if corpus.kind == "conversation" else _column(columns, corpus.text_column, TEXT_COLUMNS, path)
     if text_column not in columns:
         raise DataError(f"{path} has no column 'messages' (found: {listed(columns)}); a conversation corpus needs it.")
@@ -189,7 +189,7 @@ def _conversation_passage(document: Document, tokenizer: PreTrainedTokenizerBase
     fitting = []
     for turn, message in enumerate(document.messages):
         if message["role"] == "assistant" and turn > 0 and message["content"].strip():
-            prompt = encode(tokenizer, render(tokenizer, document.messages[:turn], [], add_generation_prompt=True))
+            prompt = prompt_ids(tokenizer, document.messages[:turn])
             if len(prompt) + _MIN_REPLY < length:
                 fitting.append((turn, prompt))
     if fitting:
@@ -207,7 +207,7 @@ def _prompt_passage(document: Document, corpus: Corpus, tokenizer: PreTrainedTok
         name = sorted(SYSTEM_PROMPTS)[int(draws.integers(len(SYSTEM_PROMPTS)))]
         system = SYSTEM_PROMPTS[name][int(draws.integers(len(SYSTEM_PROMPTS[name])))]
     messages = [{"role": "system", "content": system}] * bool(system) + [{"role": "user", "content": document.text}]
-    ids = encode(tokenizer, render(tokenizer, messages, [], add_generation_prompt=True))
+    ids = prompt_ids(tokenizer, messages)
     situation = chat_situation(document.text, name, document.situation)
     if len(ids) + _MIN_REPLY < length:
         yield Passage(document.doc_id, 0, ids, [], situation, document.text, len(ids), needs_reply=True)
