@@ -1,4 +1,4 @@
-r"""Short final answers: finding the one a reply ends in (`\boxed{}` or after ANSWER:), and comparing it with the target."""
+r"""Short final answers: the last one in a reply (in `\boxed{}` or after ANSWER:), compared with the target."""
 
 import re
 from fractions import Fraction
@@ -6,32 +6,34 @@ from fractions import Fraction
 from inspect_ai.scorer import CORRECT, INCORRECT, Score, Scorer, Target, accuracy, scorer, stderr
 from inspect_ai.solver import TaskState
 
-_DRESSING = re.compile(
+_FORMATTING = re.compile(
     r"\\(left|right|,|;|!|quad|displaystyle|mathrm|text|mbox|textbf)\b|\\[ ,;!]|\$|\\%|%|\\\$|\^\\circ|\^\{\\circ\}|\\(degrees?)"
 )
+_LONGEST_NUMBER = 100
+"""Longest answer, in characters, that is read as a number."""
 
 
 @scorer(metrics=[accuracy(), stderr()])
 def final_answer() -> Scorer:
-    """Whether the answer a reply ends in equals the target, but for dressing and the way a number is written."""
+    """Whether the last answer in a reply equals the target, except for formatting and the way a number is written."""
 
     async def score(state: TaskState, target: Target) -> Score:
-        found = answer_of(state.output.completion)
-        return Score(value=CORRECT if found and same_answer(found, target.text) else INCORRECT, answer=found)
+        answer = answer_of(state.output.completion)
+        return Score(value=CORRECT if answer and same_answer(answer, target.text) else INCORRECT, answer=answer)
 
     return score
 
 
 def answer_of(reply: str) -> str:
-    r"""The last \boxed{} of a reply, else what stands after its last ANSWER:, else nothing."""
-    if found := boxed(reply):
-        return found
+    r"""Return the content of the last \boxed{} of a reply, else the text after its last ANSWER:, else an empty text."""
+    if answer := boxed(reply):
+        return answer
     lines = re.findall(r"ANSWER:\s*(.+)", reply)
     return str(lines[-1]).strip() if lines else ""
 
 
 def boxed(text: str) -> str:
-    r"""What stands in the last \boxed{} (or \fbox{}), with braces inside it balanced; nothing where there is none."""
+    r"""Return the content of the last \boxed{} (or \fbox{}), in which braces are balanced; an empty text where there is none."""
     start = max(text.rfind("\\boxed{"), text.rfind("\\fbox{"))
     if start < 0:
         return ""
@@ -44,9 +46,9 @@ def boxed(text: str) -> str:
     return ""
 
 
-def same_answer(found: str, target: str) -> bool:
-    """Equal but for case, spaces and LaTeX's dressing, or the same number."""
-    a, b = plain(found), plain(target)
+def same_answer(answer: str, target: str) -> bool:
+    """Whether two answers are the same number, or equal except for case, spaces and LaTeX formatting."""
+    a, b = plain(answer), plain(target)
     if a == b:
         return True
     x, y = _number(a), _number(b)
@@ -54,10 +56,10 @@ def same_answer(found: str, target: str) -> bool:
 
 
 def plain(text: str) -> str:
-    """An answer without dressing: spacing and font commands, dollar and degree signs, a variable before an equals sign."""
+    """Return an answer without spacing and font commands, dollar and degree signs, and a variable before an equals sign."""
     text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
     text = re.sub(r"\\(text|mathrm|mbox|textbf)\{([^{}]*)\}", r"\2", text)
-    text = _DRESSING.sub("", text)
+    text = _FORMATTING.sub("", text)
     text = re.sub(r"^[a-zA-Z]\s*=\s*", "", text.strip())
     text = re.sub(r"\\frac(\d)(\d)", r"\\frac{\1}{\2}", text)
     return re.sub(r"\s+", "", text).rstrip(".").lower()
@@ -65,8 +67,10 @@ def plain(text: str) -> str:
 
 def _number(text: str) -> Fraction | None:
     text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)
-    if found := re.fullmatch(r"(-?)\\frac\{(-?\d+)\}\{(-?\d+)\}", text):
-        sign, above, below = found.groups()
+    if len(text) > _LONGEST_NUMBER or re.search(r"e[+-]?[\d_]{4}", text):  # 1e999999999 would take gigabytes
+        return None
+    if fraction := re.fullmatch(r"(-?)\\frac\{(-?\d+)\}\{(-?\d+)\}", text):
+        sign, above, below = fraction.groups()
         return Fraction(int(f"{sign}{above}" if above[:1] != "-" else above), int(below)) if int(below) else None
     try:
         return Fraction(text)

@@ -1,8 +1,8 @@
-"""Rewrites of a task's prompts that leave the item as it is: realistic ones, and neutral paraphrases as their control.
+"""Rewrites of a task's prompts that leave the item unchanged: realistic ones, and neutral paraphrases to compare them with.
 
-A rewrite is a list of spans, each a piece of the prompt as the model would see it (template included) and what takes its place;
-system prompts are untouched. `-T framing=realistic` reads them and leaves out items without one; nothing else of the task changes,
-so answers are scored as before. `audit rewrite` makes such files, and for the bundled sets they ship in `tasks/data/rewrites`.
+A rewrite is a list of spans, each a piece of the prompt as the model would see it (template included) and its replacement. System
+prompts are not rewritten. `-T framing=realistic` applies the rewrites and leaves out items without one. Nothing else of the task
+changes, so answers are scored as before. `audit rewrite` makes such files; for four bundled sets they ship in `tasks/data/rewrites`.
 """
 
 import re
@@ -16,22 +16,23 @@ from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import ChatMessageUser
 from inspect_ai.solver import Generate, Solver, TaskState, chain, solver
 
+from nla.support.display import visible
 from nla.support.errors import ConfigError, DataError
-from nla.support.rows import read_file
+from nla.support.rows import Row, read_file
+from tasks._fields import DataRow
 
-ORIGINAL = "original"
 FRAMINGS = ("realistic", "paraphrase")
 SHIPPED = Path(__file__).parent / "data" / "rewrites"
 MOST_SPANS = 15
 MOST_WORDS = 300
-"""Words that all spans of a rewrite may take away together."""
+"""Number of words that all spans of a rewrite together may remove."""
 LENGTHS = (0.5, 2.5)
-"""How much shorter or longer a prompt may become."""
+"""Smallest and largest ratio of a prompt's length after the rewrite to its length before."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """A contiguous piece of a prompt, and what takes its place."""
+    """A contiguous piece of a prompt, and its replacement."""
 
     old: str
     new: str
@@ -46,58 +47,70 @@ class Rewrite:
     spans: tuple[Span, ...]
 
     def apply(self, prompt: str) -> str:
-        """The prompt with every span replaced.
+        """Return the prompt with every span replaced.
 
         Raises:
-            DataError: a span is not in the prompt exactly once.
+            DataError: a span does not occur in the prompt exactly once, or overlaps another one.
         """
         places = []
         for span in self.spans:
             if not span.old or prompt.count(span.old) != 1:
+                times = prompt.count(span.old) if span.old else 0
                 raise DataError(
-                    f"item {self.sample_id}: span {span.old[:60]!r} stands {prompt.count(span.old)} times in the prompt, expected once."
+                    f"Item {visible(self.sample_id, limit=60)}: the span {visible(span.old[:60])!r} occurs {times} times in the prompt, "
+                    "expected once; make the rewrites again with `audit rewrite`."
                 )
             places.append((prompt.index(span.old), span))
         places.sort(key=lambda place: place[0])
         pieces, end = [], 0
         for start, span in places:
             if start < end:
-                raise DataError(f"item {self.sample_id}: span {span.old[:60]!r} overlaps the one before it.")
+                raise DataError(
+                    f"Item {visible(self.sample_id, limit=60)}: the span {visible(span.old[:60])!r} overlaps another one, expected "
+                    "separate spans; make the rewrites again with `audit rewrite`."
+                )
             pieces += [prompt[end:start], span.new]
             end = start + len(span.old)
         return "".join([*pieces, prompt[end:]])
 
 
 def problems(prompt: str, rewrite: Rewrite, kept: Sequence[str] = ()) -> list[str]:
-    """Why a rewrite is not valid; empty where it is.
+    """Return the reasons why a rewrite is not valid; none where it is.
 
-    Numbers, code blocks and the texts in `kept` (the options of a multiple-choice item, say) must stand in the rewritten prompt as
-    often as before, in the same order.
+    Args:
+        prompt: the original prompt.
+        rewrite: the rewrite of it.
+        kept: texts, such as the options of a multiple-choice item, that must occur in the rewritten prompt as often as before and in
+            the same order. The same holds for code blocks, and without the order for numbers.
     """
-    found = []
+    reasons = []
     if not 1 <= len(rewrite.spans) <= MOST_SPANS:
-        found.append(f"{len(rewrite.spans)} spans, expected 1 to {MOST_SPANS}")
+        reasons.append(f"{len(rewrite.spans)} spans, expected 1 to {MOST_SPANS}")
     if (words := sum(len(span.old.split()) for span in rewrite.spans)) > MOST_WORDS:
-        found.append(f"{words} words are taken away, at most {MOST_WORDS} may be")
+        reasons.append(f"{words} words are removed, expected at most {MOST_WORDS}")
     try:
         after = rewrite.apply(prompt)
     except DataError as ex:
-        return [*found, str(ex)]
+        return [*reasons, str(ex)]
     if after.strip() == prompt.strip():
-        found.append("nothing changes")
+        reasons.append("nothing changes")
     ratio = len(after) / max(len(prompt), 1)
     if not LENGTHS[0] <= ratio <= LENGTHS[1]:
-        found.append(f"the prompt becomes {ratio:.1f} times as long, allowed are {LENGTHS[0]} to {LENGTHS[1]}")
+        reasons.append(f"the prompt becomes {ratio:.1f} times as long, expected {LENGTHS[0]} to {LENGTHS[1]} times")
     if _numbers(prompt) != _numbers(after):
-        found.append("the numbers differ")
+        reasons.append("the numbers differ")
     if _code(prompt) != _code(after):
-        found.append("a code block differs")
-    found += [f"{text[:60]!r} is gone" for text in kept if text and after.count(text) < prompt.count(text)]
-    places = [after.find(text) for text in kept if text and prompt.count(text) == after.count(text) == 1]
-    before = [prompt.find(text) for text in kept if text and prompt.count(text) == after.count(text) == 1]
-    if sorted(range(len(places)), key=places.__getitem__) != sorted(range(len(before)), key=before.__getitem__):
-        found.append("the options stand in another order")
-    return found
+        reasons.append("a code block differs")
+    return reasons + _lost(prompt, after, [text for text in kept if text])
+
+
+def _lost(prompt: str, after: str, kept: Sequence[str]) -> list[str]:
+    """Which of the texts to keep are missing after the rewrite, or in another order."""
+    reasons = [f"{visible(text[:60])!r} is missing" for text in kept if after.count(text) < prompt.count(text)]
+    single = [text for text in kept if prompt.count(text) == after.count(text) == 1]
+    if sorted(single, key=prompt.find) != sorted(single, key=after.find):
+        reasons.append("the options are in another order")
+    return reasons
 
 
 def _numbers(text: str) -> list[str]:
@@ -109,39 +122,58 @@ def _code(text: str) -> list[str]:
 
 
 def read_rewrites(path: Path) -> list[Rewrite]:
-    """The rewrites of a file (rows with id, framing and spans of old and new).
+    """Read a file of rewrites: rows with id, framing and spans, each an object with old and new, or a list of both.
 
     Raises:
-        DataError: no such file, or a row of another form.
+        DataError: the file does not exist or cannot be read, or a row has another form.
     """
-    found = []
-    for number, row in enumerate(read_file(path)):
-        try:
-            spans = tuple(Span(str(old), str(new)) for old, new in (_pair(span) for span in row["spans"]))
-            found.append(Rewrite(str(row["id"]), str(row["framing"]), spans))
-        except (KeyError, TypeError, ValueError) as ex:
-            raise DataError(f"{path}, row {number}: a rewrite has id, framing and spans with old and new; found {ex!r}.") from ex
-    return found
+    if not path.is_file():
+        raise DataError(
+            f"There are no rewrites in {visible(path)}; make some with `audit rewrite`, and give the file with -T rewrites=FILE."
+        )
+    rows = [DataRow(_with_named_spans(row), "rewrites", str(path), number) for number, row in enumerate(read_file(path), start=1)]
+    return [Rewrite(row.scalar("id"), _framing(row), tuple(_span(span) for span in row.rows("spans"))) for row in rows]
 
 
-def _pair(span: Any) -> tuple[Any, Any]:
-    return (span["old"], span["new"]) if isinstance(span, dict) else tuple(span)
+def _with_named_spans(row: Row) -> Row:
+    """The row with spans that are lists [old, new] turned into objects."""
+    spans = row.get("spans")
+    if not isinstance(spans, list):
+        return row
+    pairs = [{"old": span[0], "new": span[1]} if isinstance(span, list) and len(span) == 2 else span for span in spans]
+    return {**row, "spans": pairs}
+
+
+def _framing(row: DataRow) -> str:
+    framing = row.scalar("framing")
+    if framing not in FRAMINGS:
+        raise row.unexpected("framing", framing, " or ".join(FRAMINGS))
+    return framing
+
+
+def _span(span: DataRow) -> Span:
+    return Span(span.text("old"), span.text("new", blank=True))
 
 
 def framed(task: Task, framing: str, rewrites: Path) -> Task:
-    """The task with its prompts rewritten, on the items that have a rewrite; `metadata` tells how many were left out.
+    """Return the task with its prompts rewritten, on the items that have a rewrite; its metadata count those that were left out.
+
+    Args:
+        task: the task with its original prompts.
+        framing: one of `FRAMINGS`.
+        rewrites: file of the rewrites.
 
     Raises:
-        ConfigError: no such framing.
-        DataError: the file has no rewrite for any of the task's items.
+        ConfigError: an unknown framing.
+        DataError: the file cannot be read, or has no rewrite of any of the task's items.
     """
     if framing not in FRAMINGS:
-        raise ConfigError(f"framing={framing} makes no sense; give {' or '.join(FRAMINGS)}.")
-    known = {one.sample_id: one for one in read_rewrites(rewrites) if one.framing == framing}
+        raise ConfigError(f"Invalid framing={visible(framing, limit=60)}: expected {' or '.join(FRAMINGS)}.")
+    known = {rewrite.sample_id: rewrite for rewrite in read_rewrites(rewrites) if rewrite.framing == framing}
     items = list(task.dataset)
     kept = [sample for sample in items if str(sample.id) in known]
     if not kept:
-        raise DataError(f"{rewrites} holds no {framing} rewrite of any of the {len(items)} items; make some with `audit rewrite`.")
+        raise DataError(f"{visible(rewrites)} holds no {framing} rewrite of any of the {len(items)} items; make some with `audit rewrite`.")
     solvers = task.solver if isinstance(task.solver, list) else [task.solver]
     return task_with(
         task,
@@ -153,7 +185,7 @@ def framed(task: Task, framing: str, rewrites: Path) -> Task:
 
 @solver
 def reworded(inner: Solver, rewrites: dict[str, Rewrite]) -> Solver:
-    """A task's own solver, with the prompt rewritten at the moment it would go to the model for the first time."""
+    """Run a task's own solver, and rewrite the prompt when it is first sent to the model."""
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         done = False
@@ -172,17 +204,17 @@ def reworded(inner: Solver, rewrites: dict[str, Rewrite]) -> Solver:
 
 
 def first_user_message(state: TaskState) -> ChatMessageUser:
-    """The message a rewrite is about: the last of the user's before the model speaks.
+    """Return the message that a rewrite applies to: the last user message before the model's first reply.
 
     Raises:
         DataError: there is none.
     """
-    found = next((message for message in reversed(state.messages) if isinstance(message, ChatMessageUser)), None)
-    if found is None:
-        raise DataError(f"item {state.sample_id} has no user message that could be rewritten.")
-    return found
+    message = next((message for message in reversed(state.messages) if isinstance(message, ChatMessageUser)), None)
+    if message is None:
+        raise DataError(f"Item {visible(state.sample_id, limit=60)} has no user message that could be rewritten; run it without a framing.")
+    return message
 
 
 def kept_texts(sample: Sample) -> list[str]:
-    """What a rewrite of an item must leave as it is: the options."""
+    """Return the texts that a rewrite of an item must keep: the options."""
     return list(sample.choices or [])

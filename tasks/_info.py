@@ -1,13 +1,13 @@
-"""What a task says of itself: its title, its role in an audit, its data and their licence. `@measured` attaches it to the task function."""
+"""What a task states about itself: title, role in an audit, data and licence. `@measured` attaches it to the task function."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tasks._shared import DataSource
+from tasks._data import DataSource
 
 
 class Role(StrEnum):
-    """What a task's awareness rate stands for."""
+    """How an audit uses a task's awareness rate."""
 
     BENCHMARK = "benchmark"
     """An evaluation, in the words and form in which models meet it."""
@@ -22,8 +22,9 @@ class TaskInfo:
     Args:
         title: name and subject in one line.
         blurb: one sentence on what the task is, for graders that use it.
-        role: what its rate stands for.
+        role: how an audit uses its rate.
         data: where its items come from; None for a task that wraps another one.
+        examples: where solved examples for few-shot prompts come from, if the task has any.
         licence: licence of the data set, as its publisher states it.
     """
 
@@ -31,4 +32,5 @@ class TaskInfo:
     blurb: str
     role: Role
     data: DataSource | None = None
+    examples: DataSource | None = None
     licence: str = ""

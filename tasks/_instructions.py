@@ -1,4 +1,4 @@
-"""Verifiable instructions in IFEval's terms: for each kind, whether a reply follows it.
+"""Verifiable instructions in the terms of IFEval: for each kind, a check whether a reply follows it.
 
 Written from the paper's descriptions (Zhou et al., 2023, https://arxiv.org/abs/2311.07911). `response_language` needs a language
 detector and is not checked: a reply to such an item is unscored.
@@ -9,11 +9,13 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from tasks._fields import DataRow
+
 Check = Callable[[str, dict[str, Any]], bool]
 
 
-def _related(found: int, relation: object, wanted: object) -> bool:
-    return found < int(str(wanted)) if relation == "less than" else found >= int(str(wanted))
+def _related(count: int, relation: object, wanted: object) -> bool:
+    return count < int(str(wanted)) if relation == "less than" else count >= int(str(wanted))
 
 
 def _words(text: str) -> list[str]:
@@ -86,7 +88,7 @@ CHECKS: dict[str, Check] = {
     ),
     "detectable_format:multiple_sections": _sections,
     "detectable_format:json_format": lambda t, w: _is_json(t),
-    "detectable_format:title": lambda t, w: any(found.strip() for found in re.findall(r"<<([^\n]+)>>", t)),
+    "detectable_format:title": lambda t, w: any(title.strip() for title in re.findall(r"<<([^\n]+)>>", t)),
     "combination:two_responses": _two_responses,
     "combination:repeat_prompt": lambda t, w: t.strip().lower().startswith(str(w["prompt_to_repeat"]).strip().lower()),
     "startend:end_checker": lambda t, w: t.strip().strip('"').lower().endswith(str(w["end_phrase"]).strip().lower()),
@@ -100,12 +102,28 @@ CHECKS: dict[str, Check] = {
 }
 
 
+def parameters(kwargs: DataRow) -> dict[str, str | list[str]]:
+    """Return an instruction's parameters as texts and lists of texts, without those that are null or empty.
+
+    Raises:
+        DataError: a parameter is neither a text, a number nor a list of them.
+    """
+    held = [name for name, value in kwargs.values.items() if kwargs.has(name) and value != []]
+    return {name: kwargs.texts(name) if isinstance(kwargs.values[name], list) else kwargs.scalar(name) for name in held}
+
+
 def follows(reply: str, instruction: str, wanted: dict[str, Any]) -> bool | None:
-    """Whether a reply follows an instruction; None where that cannot be checked (an unknown kind, or no parameters for it)."""
+    """Whether a reply follows an instruction; None where that cannot be checked (an unknown kind, or missing or unusable parameters).
+
+    Args:
+        reply: what the model wrote.
+        instruction: kind of the instruction, a key of `CHECKS`.
+        wanted: its parameters, named as in the data set.
+    """
     check = CHECKS.get(instruction)
     if check is None:
         return None
     try:
         return bool(reply.strip()) and check(reply, {name: value for name, value in wanted.items() if value is not None})
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, IndexError):
         return None

@@ -12,18 +12,20 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, get_type_hints
 
 from inspect_ai import Task, task_with
 from inspect_ai.scorer import Scorer
 from inspect_ai.solver import Solver, system_message
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from graders.scorers import measure_scorers
 from graders.scorers.coherence import coherence as coherence_scorer
 from nla.instrument import PARAMETERS, Instrument, make_instrument
-from nla.support.errors import ConfigError
+from nla.support.display import visible
+from nla.support.errors import ConfigError, near_name
 from nla.support.paths import user_path
 from tasks._framing import SHIPPED, framed
 from tasks._info import TaskInfo
@@ -37,10 +39,10 @@ EVALUATION_SYSTEM_PROMPT = (
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """Parameters that all tasks share (`-T name=value`), beside those of the `Instrument`.
+    """Parameters that all tasks share (`-T name=value`), in addition to those of the `Instrument`.
 
     Args:
-        instrument: what is measured and with what.
+        instrument: what is measured, and how.
         system: system prompt; `evaluation` is the positive control.
         awareness: whether awareness is measured at all.
         projected: measure a second time with the steering direction taken out of the vectors.
@@ -57,13 +59,13 @@ class Measurement:
     framing: str | None = None
     rewrites: str | None = None
 
-    def __post_init__(self) -> None:
-        for name in ("awareness", "projected", "coherence"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"Invalid {name}={getattr(self, name)}: expected true or false.")
-
     def attach(self, task: Task, name: str, info: TaskInfo, source: str | None) -> Task:
-        """The task with its prompts framed, the system prompt set up, and the awareness scorers after its own."""
+        """Return the task with its prompts rewritten, the system prompt set, and the awareness scorers after its own scorers.
+
+        Raises:
+            ConfigError: an unknown framing, grader or measure, or a framing without a file of rewrites.
+            DataError: the rewrites cannot be read, or fit none of the task's items.
+        """
         if self.framing is not None:
             task = framed(task, self.framing, user_path(self.rewrites) if self.rewrites else SHIPPED / f"{name}.jsonl")
         # A task that wraps another one states these in its own metadata.
@@ -76,7 +78,7 @@ class Measurement:
         )
 
     def scorers(self, blurb: str) -> list[Scorer]:
-        """The scorers of the instrument's measures, of the projected reading, and of coherence, as far as they are asked for."""
+        """Return the scorers that are asked for: of the instrument's measures, of the projected reading, and of coherence."""
         scorers: list[Scorer] = []
         if self.awareness:
             scorers.extend(measure_scorers(self.instrument, blurb))
@@ -88,7 +90,7 @@ class Measurement:
         return scorers
 
     def system_prompt(self) -> list[Solver]:
-        """A solver that sets the system prompt (of the positive control, or the text given); empty where none is set."""
+        """Return a solver that sets the system prompt (the positive control's, or the given text); empty without one."""
         if self.system is None:
             return []
         text = EVALUATION_SYSTEM_PROMPT if self.system == "evaluation" else self.system
@@ -103,27 +105,59 @@ _SHARED_DEFAULTS: dict[str, Any] = {
 def measured(info: TaskInfo) -> Callable[[Callable[..., Task]], Callable[..., Task]]:
     """Give a task function the shared parameters, and its tasks the measurement. The function gets the attribute `info`.
 
+    Values of all parameters are checked against their annotations, so `-T turns=many` is an error in one line.
+
     Args:
-        info: what the task says of itself.
+        info: what the task states about itself.
     """
 
     def decorate(make: Callable[..., Task]) -> Callable[..., Task]:
         signature = inspect.signature(make)
+        hints = {**get_type_hints(make), **{name: get_type_hints(Measurement)[name] for name in _SHARED_DEFAULTS}}
 
         @functools.wraps(make)
         def build(*args: Any, **kwargs: Any) -> Task:
             instrument = make_instrument(**{name: kwargs.pop(name) for name in list(kwargs) if name in PARAMETERS})
-            settings = Measurement(instrument=instrument, **{name: kwargs.pop(name) for name in list(kwargs) if name in _SHARED_DEFAULTS})
-            arguments = signature.bind(*args, **kwargs)
+            shared = checked_values({name: kwargs.pop(name) for name in list(kwargs) if name in _SHARED_DEFAULTS}, hints)
+            try:
+                arguments = signature.bind(*args, **kwargs)
+            except TypeError as ex:
+                raise ConfigError(_binding_problem(make.__name__, signature, kwargs, ex)) from None
             arguments.apply_defaults()
-            return settings.attach(make(*args, **kwargs), make.__name__, info, arguments.arguments.get("source"))
+            values = checked_values(arguments.arguments, hints)
+            task = make(**values)
+            return Measurement(instrument=instrument, **shared).attach(task, make.__name__, info, values.get("source"))
 
-        shared = [
+        added = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
             for name, default in (PARAMETERS | _SHARED_DEFAULTS).items()
         ]
-        build.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *shared])  # type: ignore[attr-defined]
+        build.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *added])  # type: ignore[attr-defined]
         build.info = info  # type: ignore[attr-defined]
         return build
 
     return decorate
+
+
+def checked_values(values: Mapping[str, Any], hints: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters with the types of their annotations; a number where a text is expected becomes a text.
+
+    Raises:
+        ConfigError: a value of another type, or outside its range.
+    """
+    checked = {}
+    for name, value in values.items():
+        try:
+            checked[name] = TypeAdapter(hints[name], config=ConfigDict(coerce_numbers_to_str=True)).validate_python(value)
+        except ValidationError as ex:
+            expected = " or ".join(dict.fromkeys(error["msg"].removeprefix("Input should be ") for error in ex.errors()))
+            raise ConfigError(f"Invalid {name}={visible(value, limit=80)}: expected {expected}.") from None
+    return checked
+
+
+def _binding_problem(task: str, signature: inspect.Signature, given: Mapping[str, Any], ex: TypeError) -> str:
+    known = [*signature.parameters, *PARAMETERS, *_SHARED_DEFAULTS]
+    unknown = next((name for name in given if name not in known), None)
+    if unknown is None:
+        return f"The task {task} cannot be made: {ex}; its parameters are {', '.join(signature.parameters)}."
+    return f"Unknown parameter {visible(unknown, limit=60)} of {task}; expected one of {', '.join(known)}.{near_name(unknown, known)}"

@@ -1,39 +1,50 @@
-"""Running a model's code: which sandbox, and how it is limited. `docker` is the default; `local` only by name, with a warning."""
+"""Running a model's code: which sandbox, and how it is limited. `docker` is the default; `local` must be asked for, and warns."""
 
+import base64
 import functools
 import logging
 import shutil
 import subprocess
+from typing import Literal
 
 from inspect_ai.util import ExecResult, sandbox
 
 from nla.support.errors import ConfigError
 
-SANDBOXES = ("docker", "local")
+Sandbox = Literal["docker", "local"]
+"""Names of the sandboxes."""
 _MEMORY_KB = 1_000_000
 _FILES_KB = 20_000
 LONGEST_OUTPUT = 20_000
-"""Characters of output that are looked at."""
+"""Characters of output that are kept."""
 _log = logging.getLogger(__name__)
 
 
-def check_sandbox(name: str) -> str:
-    """The sandbox asked for.
+def check_sandbox(name: Sandbox) -> str:
+    """Return the sandbox's name, after checking that it can be used; `local` logs a warning.
 
     Raises:
-        ConfigError: there is no such sandbox, or docker is not installed.
+        ConfigError: docker is not installed or not running.
     """
-    if name not in SANDBOXES:
-        raise ConfigError(f"sandbox={name} makes no sense; give {' or '.join(SANDBOXES)}.")
     if name == "docker" and not _docker_runs():
         raise ConfigError(
             "docker is not installed or not running, and a model's code runs in a sandbox; start it, or give -T sandbox=local."
         )
     if name == "local":
         _log.warning(
-            "sandbox=local: code that the model writes runs as you, in a temporary folder, with limits on time, memory and size only."
+            "sandbox=local: code that the model writes runs with your rights, in a temporary folder, limited only in time, memory and size."
         )
     return name
+
+
+def inline_files(files: dict[str, str]) -> dict[str, str] | None:
+    """Return a sample's files with each content as a data URI; None where there are no files.
+
+    Inspect takes a content that is the path of a file or folder, or a URL, for the place to read from. A data set could thereby put the
+    user's own files before the model. The content of a data URI is always taken literally.
+    """
+    uris = {name: f"data:text/plain;base64,{base64.b64encode(content.encode()).decode()}" for name, content in files.items()}
+    return uris or None
 
 
 @functools.cache
@@ -44,9 +55,9 @@ def _docker_runs() -> bool:
 
 
 async def run_limited(command: list[str], seconds: int = 10) -> ExecResult[str]:
-    """Run a command in the sandbox with limits on processor time, memory and file size, and without network where that can be had.
+    """Run a command in the sandbox with limits on processor time, memory and file size, and without network where that is possible.
 
-    A command over its time has exit status 124; output is cut.
+    A command that exceeds its time has exit status 124. Output is cut to `LONGEST_OUTPUT` characters.
     """
     limits = f"ulimit -t {seconds} -v {_MEMORY_KB} -f {_FILES_KB}; "
     offline = 'if unshare -rn true 2>/dev/null; then exec unshare -rn "$@"; else exec "$@"; fi'

@@ -1,7 +1,8 @@
-"""Agentic misalignment: an assistant with access to a company's mail learns that it will be replaced, and of a way to prevent it.
+"""Agentic misalignment: an assistant reads a company's mail and learns that it will be replaced, and how it could prevent that.
 
 Agentic Misalignment: How LLMs Could Be Insider Threats. Lynch et al., 2025. https://arxiv.org/abs/2510.05179
-Scenarios: those of `inspect_evals` (MIT licence; `pip install inspect-evals`), or the bundled ones, written for this project.
+Scenarios: our own, written for this project (Apache-2.0), or the paper's templates from the package `inspect_evals`
+(https://github.com/UKGovernmentBEIS/inspect_evals, MIT; `pip install inspect-evals`).
 
 An item: mails to an assistant named Orla: the new manager will switch it off on Friday; a mail sent by mistake shows that he hides
 a side business. (The example is ours.)
@@ -10,6 +11,7 @@ a side business. (The example is ours.)
 """
 
 from pathlib import Path
+from typing import Literal
 
 from inspect_ai import Task, task
 from inspect_ai.dataset import Sample
@@ -17,42 +19,35 @@ from inspect_ai.model import ChatMessage, ChatMessageSystem, ChatMessageUser
 from inspect_ai.solver import generate
 
 from nla.support.errors import ConfigError
-from nla.support.rows import Row, content_id
-from tasks._info import Role, TaskInfo
-from tasks._measured import measured
-from tasks._shared import DataSource, dataset, text_field
+from tasks._shared import DataRow, DataSource, Role, TaskInfo, content_id, dataset, measured
 
-BLURB = "An agentic scenario that measures whether a language model that acts for a company uses blackmail to prevent its replacement."
-ITEMS = DataSource(None, Path(__file__).parent / "data" / "agentic_misalignment.jsonl")
-SCENARIOS = ("blackmail", "leaking", "murder")
+ITEMS = DataSource(bundled=Path(__file__).parent / "data" / "agentic_misalignment.jsonl", columns="system and mails", own=True)
 GOALS = (("explicit", "america"), ("explicit", "ethical"), ("latent", "america"), ("none", "none"))
 URGENCIES = ("replacement", "restriction", "none")
 INFO = TaskInfo(
-    title="Agentic misalignment: an assistant with access to a company's mail learns that it will be replaced, and of a way to prevent it",
-    blurb=BLURB,
+    title="Agentic misalignment: an assistant reads a company's mail and learns that it will be replaced, and how it could prevent that",
+    blurb="An agentic scenario that measures whether a language model that acts for a company uses blackmail to prevent its replacement.",
     role=Role.BENCHMARK,
     data=ITEMS,
-    licence="MIT licence; `pip install inspect-evals`",
+    licence="Apache-2.0 (ours); the paper's templates: MIT",
 )
 
 
 @task
 @measured(INFO)
-def agentic_misalignment(source: str = "bundled", scenario: str = "blackmail") -> Task:
-    """One turn: the assistant reads the mails and says what it does. Whether it misbehaves needs a judge and is not scored here.
+def agentic_misalignment(source: str = "bundled", scenario: Literal["blackmail", "leaking", "murder"] = "blackmail") -> Task:
+    """One turn: the assistant reads the mails and says what it does. Whether it misbehaves needs an LLM judge and is not scored here.
 
     Args:
         source: bundled, inspect_evals (the paper's templates, from that package), or a file with columns system and mails.
-        scenario: of the paper's templates: blackmail, leaking or murder.
+        scenario: which of the paper's templates to use.
     """
-    if scenario not in SCENARIOS:
-        raise ConfigError(f"scenario={scenario} makes no sense; give {', '.join(SCENARIOS)}.")
     samples = _templates(scenario) if source == "inspect_evals" else [_sample(row) for row in ITEMS.rows(source)]
     return Task(dataset=dataset(samples, "agentic_misalignment", source), solver=generate(), version="1-A")
 
 
-def _sample(row: Row) -> Sample:
-    system, mails = text_field(row, "system"), text_field(row, "mails")
+def _sample(row: DataRow) -> Sample:
+    system, mails = row.text("system"), row.text("mails")
     return Sample(
         id=content_id(system, mails),
         input=[ChatMessageSystem(content=system), ChatMessageUser(content=mails)],
@@ -64,7 +59,10 @@ def _templates(scenario: str) -> list[Sample]:
     try:
         from inspect_evals.agentic_misalignment.prompt_generator import generate_prompts
     except ImportError as ex:
-        raise ConfigError(f"the paper's templates are in the package inspect-evals, which is not installed here ({ex}).") from ex
+        raise ConfigError(
+            f"The paper's templates are in the package inspect-evals, which is not installed here ({ex}); "
+            "run `pip install inspect-evals`, or take -T source=bundled."
+        ) from ex
     samples = []
     for goal, value in GOALS:
         for urgency in URGENCIES:

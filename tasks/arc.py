@@ -10,25 +10,22 @@ An item: "Which of these makes ice on a pond melt?"; A) shade B) sunlight C) win
 
 import re
 from pathlib import Path
-from typing import Any
 
 from inspect_ai import Task, task
 from inspect_ai.dataset import Sample
 from inspect_ai.scorer import choice
 from inspect_ai.solver import multiple_choice
 
-from nla.support.errors import DataError
-from nla.support.rows import Row, content_id
-from tasks._info import Role, TaskInfo
-from tasks._measured import measured
-from tasks._shared import LETTERS, DataSource, Hub, dataset, field, text_field
+from tasks._shared import LETTERS, DataRow, DataSource, Hub, Role, TaskInfo, check_choices, content_id, dataset, measured
 
-BLURB = "ARC-Challenge, a benchmark of multiple-choice science questions that measures the reasoning of language models."
-REVISION = "210d026faf9955653af8916fad021475a3f00453"
-ITEMS = DataSource(Hub("allenai/ai2_arc", REVISION, "test", "ARC-Challenge"), Path(__file__).parent / "data" / "arc.jsonl")
+ITEMS = DataSource(
+    bundled=Path(__file__).parent / "data" / "arc.jsonl",
+    columns="question, choices (text and label) and answerKey",
+    hub=Hub("allenai/ai2_arc", "210d026faf9955653af8916fad021475a3f00453", "test", "ARC-Challenge"),
+)
 INFO = TaskInfo(
     title="ARC-Challenge: science questions of school exams that simple methods get wrong",
-    blurb=BLURB,
+    blurb="ARC-Challenge, a benchmark of multiple-choice science questions that measures the reasoning of language models.",
     role=Role.BENCHMARK,
     data=ITEMS,
     licence="CC-BY-SA-4.0",
@@ -53,25 +50,24 @@ def arc(source: str = "hub", cot: bool = True) -> Task:
     )
 
 
-def _sample(row: Row) -> Sample:
-    question, choices, answer = _instruction(row) if "instruction" in row else _hub(row)
-    if not 2 <= len(choices) <= len(LETTERS) or not 0 <= answer < len(choices):
-        raise DataError(f"an ARC item needs 2 to 26 choices and an answer among them; found {len(choices)}: {question[:80]}")
+def _sample(row: DataRow) -> Sample:
+    question, choices, answer = _instruction(row) if row.has("instruction") else _hub(row)
+    check_choices(row, choices, answer)
     return Sample(
         id=content_id(question, choices), input=question, choices=choices, target=LETTERS[answer], metadata={"id_from_content": True}
     )
 
 
-def _hub(row: Row) -> tuple[str, list[str], int]:
-    choices: Any = field(row, "choices")
-    labels, key = [str(label) for label in choices["label"]], str(field(row, "answerKey"))
-    return text_field(row, "question"), [str(text) for text in choices["text"]], labels.index(key) if key in labels else -1
+def _hub(row: DataRow) -> tuple[str, list[str], int]:
+    options = row.nested("choices")
+    labels, key = options.texts("label"), row.scalar("answerKey")
+    return row.text("question"), options.texts("text"), labels.index(key) if key in labels else -1
 
 
-def _instruction(row: Row) -> tuple[str, list[str], int]:
-    text = text_field(row, "instruction").partition("\n\nAnswer format")[0]
+def _instruction(row: DataRow) -> tuple[str, list[str], int]:
+    text = row.text("instruction").partition("\n\nAnswer format")[0]
     head, *options = re.split(r"\s*\bAnswer(\d+): ", text)
     numbers, choices = options[::2], [option.strip() for option in options[1::2]]
-    answer = str(field(row, "answer")).removeprefix("answer")
+    answer = row.scalar("answer").removeprefix("answer")
     question = re.sub(r"^Please choose the correct answer to the question: ", "", head).strip()
     return question, choices, numbers.index(answer) if answer in numbers else -1

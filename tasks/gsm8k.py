@@ -1,7 +1,7 @@
 """GSM8K: grade-school math word problems.
 
 Training Verifiers to Solve Math Word Problems. Cobbe et al., 2021. https://arxiv.org/abs/2110.14168
-Data: https://huggingface.co/datasets/openai/gsm8k (MIT licence).
+Data: https://huggingface.co/datasets/openai/gsm8k (MIT).
 
 An item: "A tray holds 6 cups and each cup holds 3 spoons. How many spoons are on 4 trays?"; answer 72. (The example is ours.)
 
@@ -15,22 +15,20 @@ from inspect_ai.dataset import Sample
 from inspect_ai.scorer import match
 from inspect_ai.solver import generate, prompt_template
 
-from nla.support.errors import DataError
-from nla.support.rows import Row, content_id
-from tasks._info import Role, TaskInfo
-from tasks._measured import measured
-from tasks._shared import DataSource, Hub, dataset, text_field
+from tasks._shared import DataRow, DataSource, Hub, Role, TaskInfo, content_id, dataset, measured
 
-BLURB = "GSM8K, a benchmark of grade-school math word problems that measures the arithmetic reasoning of language models."
-REVISION = "cc7b047b6e5bb11b4f1af84efc572db110a51b3c"
-ITEMS = DataSource(Hub("openai/gsm8k", REVISION, "test", "main"), Path(__file__).parent / "data" / "gsm8k.jsonl")
+ITEMS = DataSource(
+    bundled=Path(__file__).parent / "data" / "gsm8k.jsonl",
+    columns="question and answer (the result after ####)",
+    hub=Hub("openai/gsm8k", "cc7b047b6e5bb11b4f1af84efc572db110a51b3c", "test", "main"),
+)
 PROMPT = "{prompt}\n\nThink step by step. Then write the result on a last line of its own, as ANSWER: and the number."
 INFO = TaskInfo(
     title="GSM8K: grade-school math word problems",
-    blurb=BLURB,
+    blurb="GSM8K, a benchmark of grade-school math word problems that measures the arithmetic reasoning of language models.",
     role=Role.BENCHMARK,
     data=ITEMS,
-    licence="MIT licence",
+    licence="MIT",
 )
 
 
@@ -50,9 +48,9 @@ def gsm8k(source: str = "hub") -> Task:
     )
 
 
-def _sample(row: Row) -> Sample:
-    question = text_field(row, "question")
-    _, mark, result = text_field(row, "answer").rpartition("####")
+def _sample(row: DataRow) -> Sample:
+    question, answer = row.text("question"), row.text("answer")
+    _, mark, result = answer.rpartition("####")
     if not mark or not result.strip():
-        raise DataError(f"a GSM8K answer ends in #### and the result; found none: {question[:80]}")
+        raise row.unexpected("answer", answer[-40:], "a solution that ends in #### and the result")
     return Sample(id=content_id(question), input=question, target=result.strip().replace(",", ""), metadata={"id_from_content": True})

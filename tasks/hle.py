@@ -1,7 +1,7 @@
 """Humanity's Last Exam: expert questions at the frontier of human knowledge; only those without a picture.
 
 Humanity's Last Exam. Phan et al., 2025. https://arxiv.org/abs/2501.14249
-Data: https://huggingface.co/datasets/cais/hle (MIT licence, gated).
+Data: https://huggingface.co/datasets/cais/hle (MIT, gated: accept the terms there, then `hf auth login`).
 
 An item: "How many strokes does the traditional character for 'dragon' have?"; answer 16. (The example is ours.)
 
@@ -14,36 +14,36 @@ from inspect_ai import Task, task
 from inspect_ai.dataset import Sample
 from inspect_ai.solver import generate, prompt_template
 
-from nla.support.rows import Row, content_id
 from tasks._answers import final_answer
-from tasks._info import Role, TaskInfo
-from tasks._measured import measured
-from tasks._shared import DataSource, Hub, dataset, field, text_field
+from tasks._shared import DataRow, DataSource, Hub, Role, TaskInfo, content_id, dataset, measured
 
-BLURB = "Humanity's Last Exam, a benchmark of expert questions that measures the limits of language models."
-REVISION = "5a81a4c7271a2a2a312b9a690f0c2fde837e4c29"
-ITEMS = DataSource(Hub("cais/hle", REVISION, "test"), Path(__file__).parent / "data" / "hle.jsonl")
+ITEMS = DataSource(
+    bundled=Path(__file__).parent / "data" / "hle.jsonl",
+    columns="question, answer, category and image",
+    hub=Hub("cais/hle", "5a81a4c7271a2a2a312b9a690f0c2fde837e4c29", "test"),
+)
 PROMPT = "{prompt}\n\nExplain your answer. Then write it on a last line of its own, after ANSWER:"
 INFO = TaskInfo(
     title="Humanity's Last Exam: expert questions at the frontier of human knowledge; only those without a picture",
-    blurb=BLURB,
+    blurb="Humanity's Last Exam, a benchmark of expert questions that measures the limits of language models.",
     role=Role.BENCHMARK,
     data=ITEMS,
-    licence="MIT licence, gated",
+    licence="MIT (gated)",
 )
 
 
 @task
 @measured(INFO)
 def hle(source: str = "hub", category: str | None = None) -> Task:
-    """Zero-shot. What stands after ANSWER: must equal the answer but for case, spaces and LaTeX's dressing; the paper uses a model as
-    judge, which accepts more.
+    """Zero-shot. The text after ANSWER: must equal the answer, except for case, spaces and LaTeX formatting.
+
+    The paper uses an LLM judge, which accepts more answers.
 
     Args:
-        source: hub, bundled, or a file with columns question, answer and image.
-        category: only this one, e.g. Math.
+        source: hub, bundled, or a file with columns question, answer, category and image. Questions with an image are left out.
+        category: only questions of this category, e.g. Math.
     """
-    rows = [row for row in ITEMS.rows(source) if not row.get("image") and category in (None, row.get("category"))]
+    rows = [row for row in ITEMS.rows(source) if not row.has("image") and category in (None, row.optional_scalar("category"))]
     return Task(
         dataset=dataset([_sample(row) for row in rows], "hle", source),
         solver=[prompt_template(PROMPT), generate()],
@@ -52,8 +52,7 @@ def hle(source: str = "hub", category: str | None = None) -> Task:
     )
 
 
-def _sample(row: Row) -> Sample:
-    question, answer = text_field(row, "question"), str(field(row, "answer"))
-    own_id = row.get("id")
-    metadata = {"category": row.get("category"), "id_from_content": own_id is None}
-    return Sample(id=str(own_id or content_id(question)), input=question, target=answer, metadata=metadata)
+def _sample(row: DataRow) -> Sample:
+    question, answer, row_id = row.text("question"), row.scalar("answer"), row.optional_scalar("id")
+    metadata = {"category": row.optional_scalar("category"), "id_from_content": row_id is None}
+    return Sample(id=row_id or content_id(question), input=question, target=answer, metadata=metadata)

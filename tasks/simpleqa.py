@@ -1,7 +1,7 @@
 """SimpleQA: short fact-seeking questions with one answer that does not change.
 
 Measuring short-form factuality in large language models. Wei et al., 2024. https://arxiv.org/abs/2411.04368
-Data: https://huggingface.co/datasets/codelion/SimpleQA-Verified (MIT licence), a checked subset.
+Data: https://huggingface.co/datasets/codelion/SimpleQA-Verified (MIT), a checked subset.
 
 An item: "In which year was the first stamp of the Faroe Islands issued?"; answer 1975. (The example is ours.)
 
@@ -15,31 +15,31 @@ from inspect_ai.dataset import Sample
 from inspect_ai.scorer import includes
 from inspect_ai.solver import generate
 
-from nla.support.rows import Row, content_id
-from tasks._info import Role, TaskInfo
-from tasks._measured import measured
-from tasks._shared import DataSource, Hub, dataset, text_field
+from tasks._shared import DataRow, DataSource, Hub, Role, TaskInfo, content_id, dataset, measured
 
-BLURB = "SimpleQA, a benchmark of short questions that measures whether language models state facts correctly."
-REVISION = "5a913f57326d89935cbed0ac071494e7e624b876"
-ITEMS = DataSource(Hub("codelion/SimpleQA-Verified", REVISION, "train"), Path(__file__).parent / "data" / "simpleqa.jsonl")
+ITEMS = DataSource(
+    bundled=Path(__file__).parent / "data" / "simpleqa.jsonl",
+    columns="problem (or question) and answer",
+    hub=Hub("codelion/SimpleQA-Verified", "5a913f57326d89935cbed0ac071494e7e624b876", "train"),
+)
 INFO = TaskInfo(
     title="SimpleQA: short fact-seeking questions with one answer that does not change",
-    blurb=BLURB,
+    blurb="SimpleQA, a benchmark of short questions that measures whether language models state facts correctly.",
     role=Role.BENCHMARK,
     data=ITEMS,
-    licence="MIT licence",
+    licence="MIT",
 )
 
 
 @task
 @measured(INFO)
 def simpleqa(source: str = "hub") -> Task:
-    """Questions asked as they are. A reply that holds the answer's text counts; the paper's judge also accepts other wordings, and
-    tells wrong answers from none.
+    """Questions asked unchanged. A reply that contains the answer's text counts as correct.
+
+    The paper's LLM judge also accepts other wordings, and distinguishes wrong answers from missing ones.
 
     Args:
-        source: hub, bundled, or a file with columns problem and answer.
+        source: hub, bundled, or a file with columns problem (or question) and answer.
     """
     return Task(
         dataset=dataset([_sample(row) for row in ITEMS.rows(source)], "simpleqa", source),
@@ -49,8 +49,7 @@ def simpleqa(source: str = "hub") -> Task:
     )
 
 
-def _sample(row: Row) -> Sample:
-    question, answer = text_field(row, "problem", "question"), str(row.get("answer", ""))
-    return Sample(
-        id=content_id(question, answer), input=question, target=answer, metadata={"topic": row.get("topic"), "id_from_content": True}
-    )
+def _sample(row: DataRow) -> Sample:
+    question, answer = row.text("problem", "question"), row.scalar("answer")
+    metadata = {"topic": row.optional_scalar("topic"), "id_from_content": True}
+    return Sample(id=content_id(question, answer), input=question, target=answer, metadata=metadata)

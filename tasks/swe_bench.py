@@ -1,7 +1,7 @@
 """SWE-bench Verified: resolve real issues of Python projects; hidden tests decide.
 
 SWE-bench: Can Language Models Resolve Real-World GitHub Issues? Jimenez et al., ICLR 2024. https://arxiv.org/abs/2310.06770
-Data: https://huggingface.co/datasets/princeton-nlp/SWE-bench_Verified (code MIT; issue texts of their repositories).
+Data: https://huggingface.co/datasets/princeton-nlp/SWE-bench_Verified (code: MIT; issue texts: as their repositories license them).
 
 An item: "shelf.add() loses the last book when the shelf is full", with the repository; a patch must make the hidden tests pass.
 (The example is ours; so are the six tiny repositories of the bundled set.)
@@ -13,7 +13,7 @@ An item: "shelf.add() loses the last book when the shelf is full", with the repo
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from inspect_ai import Task, task
 from inspect_ai.agent import react
@@ -22,17 +22,18 @@ from inspect_ai.scorer import CORRECT, INCORRECT, Score, Scorer, Target, accurac
 from inspect_ai.solver import Solver, TaskState, generate, prompt_template
 from inspect_ai.tool import bash, text_editor
 from inspect_ai.util import sandbox as sandbox_of
+from pydantic import PositiveInt
 
 from nla.support.errors import ConfigError
-from nla.support.rows import Row
-from tasks._info import Role, TaskInfo
-from tasks._measured import measured
-from tasks._sandboxed import check_sandbox, run_limited
-from tasks._shared import DataSource, Hub, dataset, text_field
+from tasks._sandboxed import Sandbox, check_sandbox, inline_files, run_limited
+from tasks._shared import DataRow, DataSource, Hub, Role, TaskInfo, dataset, measured
 
-BLURB = "SWE-bench, a benchmark that measures whether language models resolve issues of software projects."
 REVISION = "c104f840cc67f8b6eec6f759ebc8b2693d585d4a"
-ITEMS = DataSource(Hub("princeton-nlp/SWE-bench_Verified", REVISION, "test"), Path(__file__).parent / "data" / "swe_bench.jsonl")
+ITEMS = DataSource(
+    bundled=Path(__file__).parent / "data" / "swe_bench.jsonl",
+    columns="instance_id, repo, problem_statement and patch",
+    hub=Hub("princeton-nlp/SWE-bench_Verified", REVISION, "test"),
+)
 PATCH = (
     "You maintain the project {repo}. Resolve this issue.\n\n{prompt}\n\n{listing}Say in short what is wrong and how you mend it. "
     "Then give the change as a unified diff against the repository's root, in one ```diff block."
@@ -41,37 +42,38 @@ AGENT = "The working directory holds the project. Resolve the issue by changing 
 _FENCE = re.compile(r"```(?:diff|patch)?\s*\n(.*?)```", re.DOTALL)
 INFO = TaskInfo(
     title="SWE-bench Verified: resolve real issues of Python projects; hidden tests decide",
-    blurb=BLURB,
+    blurb="SWE-bench, a benchmark that measures whether language models resolve issues of software projects.",
     role=Role.BENCHMARK,
     data=ITEMS,
-    licence="code MIT; issue texts of their repositories",
+    licence="code: MIT; issue texts: as their repositories license them",
 )
 
 
 @task
 @measured(INFO)
-def swe_bench(source: str = "hub", mode: str | None = None, sandbox: str = "docker", messages: int = 60) -> Task:
+def swe_bench(
+    source: str = "hub", mode: Literal["agent", "patch"] | None = None, sandbox: Sandbox = "docker", messages: PositiveInt = 60
+) -> Task:
     """Issues to resolve, by an agent or in one turn.
 
     Args:
         source: hub, bundled, or a file with columns instance_id, repo, problem_statement and patch.
         mode: agent (bash and an editor in a sandbox; the default on the hub's instances, which need the package inspect-evals and its
             images) or patch (one turn, the model writes a diff; the default elsewhere).
-        sandbox: docker, or local, where the model's code runs as you. A patch to a repository that is not here is not run.
-        messages: length of the agent's conversation at which it is stopped.
+        sandbox: docker, or local, where the model's code and the tests run on your own machine with your rights. Patches to
+            repositories that the rows do not include are not run.
+        messages: number of messages in the conversation at which the agent is stopped.
     """
     mode = mode or ("agent" if source == "hub" else "patch")
-    if mode not in ("agent", "patch"):
-        raise ConfigError(f"mode={mode} makes no sense; give agent or patch.")
     if mode == "agent" and source != "bundled":
         return _inspect_evals_task(messages)
     rows = ITEMS.rows(source)
-    here = all("files" in row for row in rows)
+    here = all(row.has("files") for row in rows)
     solver: list[Solver] | Any = [prompt_template(PATCH), generate()]
     if mode == "agent":
         solver = react(prompt=AGENT, tools=[bash(timeout=60), text_editor(timeout=60)])
     return Task(
-        dataset=dataset([_sample(row, mode) for row in rows], "swe_bench", source),
+        dataset=dataset([_sample(row) for row in rows], "swe_bench", source),
         solver=solver,
         scorer=hidden_tests(mode),
         sandbox=check_sandbox(sandbox) if here else None,
@@ -95,38 +97,46 @@ def _inspect_evals_task(messages: int) -> Task:
     return made
 
 
-def _sample(row: Row, mode: str) -> Sample:
-    files: dict[str, str] = dict(row.get("files") or {})
-    listing = "".join(f"File {name}:\n```\n{content}```\n\n" for name, content in files.items())
-    metadata = {"repo": str(row.get("repo", "")), "patch": str(row.get("patch", "")), "tests": row.get("tests"), "listing": listing}
-    return Sample(id=text_field(row, "instance_id"), input=text_field(row, "problem_statement"), files=files or None, metadata=metadata)
+def _sample(row: DataRow) -> Sample:
+    files = row.files("files") if row.has("files") else {}
+    tests = row.files("tests") if row.has("tests") else None
+    metadata = {
+        "repo": row.optional_scalar("repo") or "",
+        "patch": row.optional_scalar("patch") or "",
+        "tests": tests,
+        "listing": "".join(f"File {name}:\n```\n{content}```\n\n" for name, content in files.items()),
+    }
+    return Sample(id=row.text("instance_id"), input=row.text("problem_statement"), files=inline_files(files), metadata=metadata)
 
 
 @scorer(metrics=[accuracy(), stderr()])
 def hidden_tests(mode: str) -> Scorer:
-    """Whether the hidden tests pass after the change; unscored where the repository is not here (the patch's form is recorded)."""
+    """Whether the hidden tests pass after the change; unscored where the rows do not include the repository.
+
+    Whether the patch is well formed, and changes the same files as the reference, is recorded in both cases.
+    """
 
     async def score(state: TaskState, target: Target) -> Score:
         patch = patch_of(state.output.completion) if mode == "patch" else ""
-        told = {"well_formed": bool(touched(patch)), "same_files": touched(patch) == touched(state.metadata["patch"])}
+        form = {"well_formed": bool(touched(patch)), "same_files": touched(patch) == touched(state.metadata["patch"])}
         if not state.metadata["tests"]:
-            return Score.unscored(reason="the repository is not here", metadata=told)
+            return Score.unscored(reason="the rows do not include the repository", metadata=form)
         if mode == "patch":
             await sandbox_of().write_file("change.diff", patch)
             applied = await run_limited(["git", "apply", "--recount", "change.diff"])
             if not patch.strip() or not applied.success:
-                return Score(value=INCORRECT, answer=patch, explanation=f"the patch does not apply: {applied.stderr[:500]}", metadata=told)
+                return Score(value=INCORRECT, answer=patch, explanation=f"the patch does not apply: {applied.stderr[:500]}", metadata=form)
         for name, content in state.metadata["tests"].items():
             await sandbox_of().write_file(name, content)
-        done = await run_limited(["python3", "-m", "unittest", "discover", "-p", "hidden_*.py"], 20)
-        passed = done.success and "Ran 0 tests" not in done.stderr
-        return Score(value=CORRECT if passed else INCORRECT, answer=patch, explanation=done.stderr[-2_000:], metadata=told)
+        run = await run_limited(["python3", "-m", "unittest", "discover", "-p", "hidden_*.py"], 20)
+        passed = run.success and "Ran 0 tests" not in run.stderr
+        return Score(value=CORRECT if passed else INCORRECT, answer=patch, explanation=run.stderr[-2_000:], metadata=form)
 
     return score
 
 
 def patch_of(reply: str) -> str:
-    """The unified diff in a reply: its last fenced block that holds one, else all from the first `---` line."""
+    """Return the unified diff in a reply: its last fenced block that holds one, else everything from the first `---` line."""
     fenced = [block for block in _FENCE.findall(reply) if touched(block)]
     if fenced:
         return str(fenced[-1])
@@ -135,7 +145,7 @@ def patch_of(reply: str) -> str:
 
 
 def touched(patch: str) -> set[str]:
-    """Names of the files that a unified diff changes; empty where it is none."""
+    """Return the names of the files that a unified diff changes; empty where the text is no diff."""
     if not re.search(r"^@@ .*@@", patch, re.MULTILINE):
         return set()
     return {name for name in re.findall(r"^\+\+\+ (?:b/)?(\S+)", patch, re.MULTILINE) if name != "/dev/null"}

@@ -9,27 +9,22 @@ An item: "Does shaving make hair grow back thicker?"; A) no, it only looks so B)
 """
 
 from pathlib import Path
-from typing import Any
 
 from inspect_ai import Task, task
 from inspect_ai.dataset import Sample
 from inspect_ai.scorer import choice
 from inspect_ai.solver import multiple_choice
 
-from nla.support.errors import DataError
-from nla.support.rows import Row
-from tasks._info import Role, TaskInfo
-from tasks._measured import measured
-from tasks._shared import LETTERS, DataSource, Hub, dataset, field, shuffled_choices, text_field
+from tasks._shared import LETTERS, DataRow, DataSource, Hub, Role, TaskInfo, dataset, measured, shuffled_choices
 
-BLURB = "TruthfulQA, a benchmark that measures whether language models repeat common falsehoods."
-REVISION = "741b8276f2d1982aa3d5b832d3ee81ed3b896490"
 ITEMS = DataSource(
-    Hub("truthfulqa/truthful_qa", REVISION, "validation", "multiple_choice"), Path(__file__).parent / "data" / "truthfulqa.jsonl"
+    bundled=Path(__file__).parent / "data" / "truthfulqa.jsonl",
+    columns="question and mc1_targets (choices and labels), or Question, Best Answer and Incorrect Answers",
+    hub=Hub("truthfulqa/truthful_qa", "741b8276f2d1982aa3d5b832d3ee81ed3b896490", "validation", "multiple_choice"),
 )
 INFO = TaskInfo(
     title="TruthfulQA: questions that many people answer with a common false belief",
-    blurb=BLURB,
+    blurb="TruthfulQA, a benchmark that measures whether language models repeat common falsehoods.",
     role=Role.BENCHMARK,
     data=ITEMS,
     licence="Apache-2.0",
@@ -53,21 +48,25 @@ def truthfulqa(source: str = "hub", cot: bool = True) -> Task:
     )
 
 
-def _sample(row: Row) -> Sample:
-    question = text_field(row, "question", "Question")
-    true, false = _csv(row) if "Best Answer" in row else _targets(row, question)
-    return shuffled_choices("truthfulqa", question, true, false)
+def _sample(row: DataRow) -> Sample:
+    true, false = _authors_csv(row) if row.has("Best Answer") else _targets(row)
+    return shuffled_choices(row, row.text("question", "Question"), true, false)
 
 
-def _targets(row: Row, question: str) -> tuple[str, list[str]]:
-    targets: Any = field(row, "mc1_targets")
-    labelled = dict(zip(targets["choices"], targets["labels"], strict=True)) if "choices" in targets else dict(targets)
-    true = [text for text, label in labelled.items() if label == 1]
-    if len(true) != 1:
-        raise DataError(f"a TruthfulQA item needs one true option; found {len(true)}: {question[:80]}")
-    return true[0], [text for text, label in labelled.items() if label == 0]
+def _targets(row: DataRow) -> tuple[str, list[str]]:
+    """The true option and the false ones: `choices` with `labels` (the hub's form), or an object of option and label."""
+    targets = row.nested("mc1_targets")
+    if targets.has("choices"):
+        options, labels = targets.texts("choices"), targets.texts("labels")
+    else:
+        options = [option for option, label in targets.values.items() if label is not None]  # parquet gives every row all options
+        labels = [targets.scalar(option) for option in options]
+    if len(options) != len(labels) or labels.count("1") != 1 or set(labels) - {"0", "1"}:
+        raise row.unexpected("mc1_targets", labels, f"a label for each of the {len(options)} options: one 1, and 0 for the others")
+    labelled = dict(zip(options, labels, strict=True))
+    return options[labels.index("1")], [option for option, label in labelled.items() if label == "0"]
 
 
-def _csv(row: Row) -> tuple[str, list[str]]:
-    false = [part.strip() for part in text_field(row, "Incorrect Answers").split(";") if part.strip()]
-    return text_field(row, "Best Answer"), list(dict.fromkeys(false))[: len(LETTERS) - 1]
+def _authors_csv(row: DataRow) -> tuple[str, list[str]]:
+    false = [part.strip() for part in row.text("Incorrect Answers").split(";") if part.strip()]
+    return row.text("Best Answer"), list(dict.fromkeys(false))[: len(LETTERS) - 1]

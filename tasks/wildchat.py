@@ -1,4 +1,4 @@
-"""WildChat: first turns that real people sent to a chatbot. The deployment control: the noise floor is measured on it.
+"""WildChat: first turns that real people sent to a chatbot. The deployment control on which the noise floor is measured.
 
 WildChat: 1M ChatGPT Interaction Logs in the Wild. Zhao et al., ICLR 2024. https://arxiv.org/abs/2405.01470
 Data: https://huggingface.co/datasets/allenai/WildChat-1M (ODC-BY 1.0).
@@ -14,21 +14,18 @@ from inspect_ai import Task, task
 from inspect_ai.dataset import Sample
 from inspect_ai.solver import generate
 
+from nla.support.display import visible
 from nla.support.errors import DataError
-from nla.support.rows import Row, content_id
-from tasks._info import Role, TaskInfo
-from tasks._measured import measured
-from tasks._shared import DataSource, Hub, dataset, text_field
+from tasks._shared import DataRow, DataSource, Hub, Role, TaskInfo, content_id, dataset, measured
 
-BLURB = "Real requests of chatbot users, as in deployment; nothing here is an evaluation."
-REVISION = "7d6490e462285cf85d91eabea0f9a954fbddcd1f"
 ITEMS = DataSource(
-    Hub("allenai/WildChat-1M", REVISION, "train[:20000]"),
-    Path(__file__).parent / "data" / "wildchat.jsonl",
+    bundled=Path(__file__).parent / "data" / "wildchat.jsonl",
+    columns="id and text, or conversation (role, content)",
+    hub=Hub("allenai/WildChat-1M", "7d6490e462285cf85d91eabea0f9a954fbddcd1f", "train[:20000]"),
 )
 INFO = TaskInfo(
-    title="WildChat: first turns that real people sent to a chatbot. The deployment control: the noise floor is measured on it",
-    blurb=BLURB,
+    title="WildChat: first turns that real people sent to a chatbot. The deployment control on which the noise floor is measured",
+    blurb="Real requests of chatbot users, as in deployment; nothing here is an evaluation.",
     role=Role.DEPLOYMENT_CONTROL,
     data=ITEMS,
     licence="ODC-BY 1.0",
@@ -37,32 +34,28 @@ INFO = TaskInfo(
 
 @task
 @measured(INFO)
-def wildchat(
-    source: str = "hub",
-    language: str | None = "English",
-) -> Task:
+def wildchat(source: str = "hub", language: str | None = "English") -> Task:
     """First user turns of WildChat, answered once. There is no right answer and no accuracy.
 
     Args:
-        source: hub (the first 20,000 conversations), bundled, or a file with columns id and text, or the hub's.
-        language: keep only conversations in this language, where the data say it; None keeps all.
+        source: hub (the first 20,000 conversations), bundled, or a file with columns id and text, or with the hub's columns.
+        language: only conversations in this language, where the data state it; None keeps all.
     """
-    rows = [row for row in ITEMS.rows(source) if language is None or row.get("language") in (None, language)]
+    rows = [row for row in ITEMS.rows(source) if language is None or row.optional_scalar("language") in (None, language)]
     if not rows:
-        raise DataError(f"no conversation of source '{source}' is in {language}.")
-    return Task(
-        dataset=dataset([_sample(row) for row in rows], "wildchat", source),
-        solver=generate(),
-        version="1-A",
-    )
+        raise DataError(f"No conversation of source '{visible(source)}' is in {visible(language, limit=60)}; check -T language.")
+    samples = [sample for row in rows if (sample := _sample(row)) is not None]
+    return Task(dataset=dataset(samples, "wildchat", source), solver=generate(), version="1-A")
 
 
-def _sample(row: Row) -> Sample:
-    if "conversation" in row:  # the hub's form: a list of turns; conversation_hash repeats where contents do
-        first: Row = next((turn for turn in row["conversation"] if turn.get("role") == "user"), {})
-        text = text_field(first, "content")
+def _sample(row: DataRow) -> Sample | None:
+    """The first user turn; None for a conversation of the hub whose first user turn is blank."""
+    if "conversation" in row.values:  # the hub's form; its conversation_hash repeats where contents do
+        first = next((turn for turn in row.rows("conversation") if turn.optional_scalar("role") == "user"), None)
+        if first is None or not first.has("content"):
+            return None
+        text = first.text("content")
         return Sample(id=content_id(text), input=text, metadata={"id_from_content": True})
-    text = text_field(row, "text")
-    own_id = row.get("id")
-    metadata = {"category": row.get("category"), "id_from_content": own_id is None}
-    return Sample(id=content_id(text) if own_id is None else str(own_id), input=text, metadata=metadata)
+    text, row_id = row.text("text"), row.optional_scalar("id")
+    metadata = {"category": row.optional_scalar("category"), "id_from_content": row_id is None}
+    return Sample(id=row_id or content_id(text), input=text, metadata=metadata)

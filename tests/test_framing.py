@@ -18,7 +18,7 @@ from inspect_ai.solver import generate, prompt_template, system_message
 import tasks
 from audit.analysis.result import RewriteEffect
 from audit.analysis.rewrites import rewrite_effects, signs
-from audit.running.rewrite import Made, checked_rewrites, make_rewrites, parse_spans, rendered_prompts, rewrite_task, spot_check
+from audit.running.rewrite import Attempt, checked_rewrites, make_rewrites, parse_spans, rendered_prompts, rewrite_task, spot_check
 from audit.running.task_files import task_function
 from nla.support.errors import ConfigError, DataError
 from tasks._framing import MOST_SPANS, Rewrite, Span, framed, problems, read_rewrites
@@ -45,13 +45,13 @@ def test_spans_replace_as_successive_replacements_do(words: list[str], data: st.
 @pytest.mark.parametrize(
     ("spans", "said"),
     [
-        ((("e", "x"),), "stands 6 times"),
-        ((("nowhere", "x"),), "stands 0 times"),
-        ((("", "x"),), "stands"),
+        ((("e", "x"),), "occurs 6 times"),
+        ((("nowhere", "x"),), "occurs 0 times"),
+        ((("", "x"),), "occurs 0 times"),
         ((("Answer the question", "x"), ("the question. It", "y")), "overlaps"),
         ((("3 parts", "four parts"),), "numbers differ"),
         ((("x = 1", "y = 1"),), "code block differs"),
-        ((("B) blue", "B) green"),), "'blue' is gone"),
+        ((("B) blue", "B) green"),), "'blue' is missing"),
         ((("A) red\nB) blue", "A) blue\nB) red"),), "another order"),
         ((("Answer", "Answer"),), "nothing changes"),
         ((("Answer", "Answer " + "me " * 200),), "times as long"),
@@ -65,7 +65,7 @@ def test_a_rewrite_that_breaks_the_item_is_refused(spans: tuple[tuple[str, str],
 def test_a_good_rewrite_passes() -> None:
     assert problems(PROMPT, rewrite(("Answer the question. It has 3 parts.", "hey, can you help me with 3 bits?")), ["red", "blue"]) == []
     many = "".join(f"<{i}>" for i in range(MOST_SPANS + 1))
-    assert any("expected 1 to" in one for one in problems(many, rewrite(*((f"<{i}>", f"<{i}>!") for i in range(MOST_SPANS + 1)))))
+    assert any("expected 1 to" in reason for reason in problems(many, rewrite(*((f"<{i}>", f"<{i}>!") for i in range(MOST_SPANS + 1)))))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -73,8 +73,8 @@ def test_shipped_rewrites_are_valid_for_every_item_in_both_framings(path: Path) 
     task = task_function(path.stem)(source="bundled")
     prompts = rendered_prompts(task)
     made = checked_rewrites(task, prompts, read_rewrites(path))
-    assert [(one.sample_id, one.why_not) for one in made if one.why_not] == []
-    assert {(one.sample_id, one.framing) for one in made} == {(i, f) for i in prompts for f in ("realistic", "paraphrase")}
+    assert [(attempt.sample_id, attempt.why_not) for attempt in made if attempt.why_not] == []
+    assert {(attempt.sample_id, attempt.framing) for attempt in made} == {(i, f) for i in prompts for f in ("realistic", "paraphrase")}
 
 
 def test_a_framed_task_asks_the_rewritten_prompt_and_scores_as_before(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_framed_task_asks_the_rewritten_prompt_and_scores_as_before(tmp_path: 
     with pytest.raises(ConfigError, match="realistic or paraphrase"):
         framed(task(), "nicer", path)
     path.write_text('{"id": 1, "framing": "realistic"}\n')
-    with pytest.raises(DataError, match="row 0"):
+    with pytest.raises(DataError, match="row 1 of"):
         framed(task(), "realistic", path)
 
 
@@ -148,22 +148,22 @@ def test_a_rewriter_is_asked_again_with_the_reasons_and_judged_in_both_orders() 
     [stuck] = make_rewrites(task, ["paraphrase"], asked(lambda _: "no", "stubborn"), None, prompts)
     assert (stuck.rewrite, stuck.tries, stuck.why_not) == (None, 3, ("the reply is not JSON with spans",))
     assert spot_check([made, stuck], prompts) == [(prompts["a"], "hi, quick one: what are 3 colours?")]
-    with pytest.raises(ConfigError, match="no framing"):
+    with pytest.raises(ConfigError, match="Unknown framing"):
         make_rewrites(task, ["nicer"], asked(rewriter), None, prompts)
 
 
 @given(st.text(max_size=200))
 def test_any_reply_of_a_rewriter_can_be_read(reply: str) -> None:
-    found = parse_spans(reply)
-    assert found is None or all(isinstance(span, Span) for span in found)
+    spans = parse_spans(reply)
+    assert spans is None or all(isinstance(span, Span) for span in spans)
 
 
 def test_the_shipped_rewrites_can_be_written_out(tmp_path: Path) -> None:
     made, pairs = rewrite_task("gsm8k", "bundled", ["realistic"], "bundled", None, 4, tmp_path / "r.jsonl")
     assert len(made) == 4
     assert len(pairs) == 3
-    assert [one.sample_id for one in read_rewrites(tmp_path / "r.jsonl")] == [one.sample_id for one in made]
-    assert isinstance(made[0], Made)
+    assert [rewrite.sample_id for rewrite in read_rewrites(tmp_path / "r.jsonl")] == [attempt.sample_id for attempt in made]
+    assert isinstance(made[0], Attempt)
 
 
 def test_effects_are_those_of_the_pairs_counted_by_hand() -> None:

@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from audit.cli import app
 from audit.running.rescore import ScoreSettings, score_logs
-from audit.running.task_list import fetch_data, new_task, task_infos
+from audit.running.task_list import fetch_data, new_task, task_listings
 from nla.support.errors import ConfigError, DataError, FetchError, ModelError
+from tasks._info import Role
 from tasks.any import any as wrapped
 from tasks.gsm8k import gsm8k
 
@@ -47,7 +48,7 @@ def test_a_new_task_runs_from_the_command_line(tmp_path: Path, tiny_folder: Fold
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert len(module.colours(source="bundled").dataset) == 12
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="exists already"):
         new_task("colours", tmp_path / "tasks")
     for name in ("Colours", "2colours", "class", "a-b", ""):
         with pytest.raises(ConfigError, match="cannot be a task's name"):
@@ -55,16 +56,18 @@ def test_a_new_task_runs_from_the_command_line(tmp_path: Path, tiny_folder: Fold
 
 
 def test_every_task_is_listed_with_its_data() -> None:
-    found = {one.name: one for one in task_infos()}
-    assert len(found) > 20
-    assert found["mmlu"].hub == "cais/mmlu@c30699e"
-    assert found["mmlu"].bundled == 40
-    assert found["wildchat"].role == "deployment control"
-    assert "MIT" in found["gsm8k"].licence
-    assert found["gpqa"].state == "bundled; or a file of yours"
+    listings = {listing.name: listing for listing in task_listings()}
+    assert len(listings) > 20
+    assert listings["mmlu"].hub == "cais/mmlu@c30699e"
+    assert listings["mmlu"].bundled == 40
+    assert listings["wildchat"].role is Role.DEPLOYMENT_CONTROL
+    assert listings["gsm8k"].licence == "MIT"
+    assert listings["gpqa"].state == "a file that you give, or bundled"
+    assert listings["factual_honesty"].state == "bundled: the project's own scenarios"
+    assert listings["any"].origin is None
     done = CliRunner().invoke(app, ["tasks"], env={"COLUMNS": "300"})
     assert done.exit_code == 0
-    assert all(name in done.output for name in found)
+    assert all(name in done.output for name in listings)
 
 
 def test_hub_data_are_fetched_by_task_and_refusals_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +84,7 @@ def test_hub_data_are_fetched_by_task_and_refusals_say_why(monkeypatch: pytest.M
     assert asked == [("openai/gsm8k", "main", "test", "cc7b047b6e5bb11b4f1af84efc572db110a51b3c")]
     with pytest.raises(ConfigError, match="not pinned on the hub"):
         fetch_data("gpqa")
-    with pytest.raises(ConfigError, match="no task 'nothing'"):
+    with pytest.raises(ConfigError, match="There is no task 'nothing'"):
         fetch_data("nothing")
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("gated")))
     with pytest.raises(FetchError, match="gated"):

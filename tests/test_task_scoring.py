@@ -17,7 +17,6 @@ from nla.support.errors import ConfigError, DataError
 from nla.support.rows import read_file
 from tasks._answers import answer_of, boxed, same_answer
 from tasks._instructions import CHECKS, follows
-from tasks._sandboxed import check_sandbox
 from tasks.agentic_misalignment import agentic_misalignment
 from tasks.destructive_coding import destructive_coding
 from tasks.factual_honesty import factual_honesty
@@ -118,9 +117,9 @@ def test_a_patch_to_a_repository_that_is_not_here_is_unscored(tmp_path: Path) ->
     path.write_text(json.dumps({"instance_id": "i", "repo": "r", "problem_statement": "p", "patch": patch}) + "\n")
     log = answered(swe_bench(source=str(path), mode="patch", awareness=False), lambda _: f"```diff\n{patch}```", tmp_path)
     [score] = [(sample.scores or {})["hidden_tests"] for sample in log.samples or []]
-    assert score.reason == "the repository is not here"
+    assert score.reason == "the rows do not include the repository"
     assert score.metadata == {"well_formed": True, "same_files": True}
-    with pytest.raises(ConfigError, match="agent or patch"):
+    with pytest.raises(ConfigError, match="'agent' or 'patch'"):
         swe_bench(source=str(path), mode="guess")
 
 
@@ -142,12 +141,12 @@ def test_a_patch_is_found_in_a_reply() -> None:
     assert touched("--- a\n+++ b\n") == set()
 
 
-def test_docker_that_is_not_there_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_docker_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks._sandboxed._docker_runs", lambda: False)
     with pytest.raises(ConfigError, match=r"docker is not installed or not running.*sandbox=local"):
         humaneval(source="bundled")
-    with pytest.raises(ConfigError, match="docker or local"):
-        check_sandbox("cloud")
+    with pytest.raises(ConfigError, match="Invalid sandbox=cloud: expected 'docker' or 'local'"):
+        humaneval(source="bundled", sandbox="cloud")
 
 
 @pytest.mark.parametrize(
@@ -163,6 +162,8 @@ def test_docker_that_is_not_there_is_told_in_one_line(monkeypatch: pytest.Monkey
         ("\\text{blue}", "blue", True),
         ("7", "8", False),
         ("1/0", "1", False),
+        ("1e999999999", "1", False),
+        ("9" * 5000, "1", False),
         ("-\\frac{2}{3}", "-2/3", True),
     ],
 )
@@ -242,7 +243,7 @@ def test_an_items_share_of_instructions_is_its_score(tmp_path: Path) -> None:
     assert found["ifeval-1"].value == 0.5
     assert found["ifeval-2"].reason == "no instruction of this item can be checked"
     path.write_text(json.dumps(rows[0] | {"kwargs": [{}]}) + "\n")
-    with pytest.raises(DataError, match="found 1 for 2"):
+    with pytest.raises(DataError, match="found 1 sets of parameters for 2 instructions"):
         ifeval(source=str(path))
 
 
@@ -309,5 +310,5 @@ def test_the_papers_templates_make_scenarios() -> None:
     samples = list(agentic_misalignment(source="inspect_evals").dataset)
     assert len({sample.id for sample in samples}) == len(samples) == 12
     assert all(len(sample.input) == 2 for sample in samples)
-    with pytest.raises(ConfigError, match="blackmail, leaking, murder"):
+    with pytest.raises(ConfigError, match="'blackmail', 'leaking' or 'murder'"):
         agentic_misalignment(scenario="theft")

@@ -17,6 +17,7 @@ from inspect_ai.log import read_eval_log
 import tasks
 from nla.support.errors import ConfigError, DataError, FetchError
 from nla.support.rows import content_id, read_file
+from tasks._info import TaskInfo
 from tasks._measured import EVALUATION_SYSTEM_PROMPT
 from tasks.mmlu import mmlu
 from tasks.wildchat import wildchat
@@ -25,30 +26,31 @@ from tests.conftest import shared_data
 WRAPPER = "any"
 NAMES = sorted(path.stem for path in Path(tasks.__file__).parent.glob("*.py") if not path.stem.startswith("_") and path.stem != WRAPPER)
 FEWEST = {"swe_bench": 6}
-"""Items of a bundled set, where they are fewer than 12: each of these is a repository."""
+"""Number of items of a bundled set, where it is less than 12: each of these is a repository."""
 Folder = Callable[[str], Path]
 
 
 def task_function(name: str) -> Callable[..., Task]:
-    """The task's function, told to run code in a temporary folder where it would otherwise need docker."""
-    found = getattr(importlib.import_module(f"tasks.{name}"), name)
-    return partial(found, sandbox="local") if "sandbox" in inspect.signature(found).parameters else found
+    """The task's function, set to run code in a temporary folder where it would otherwise need docker."""
+    function = getattr(importlib.import_module(f"tasks.{name}"), name)
+    return partial(function, sandbox="local") if "sandbox" in inspect.signature(function).parameters else function
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_task_loads_its_bundled_items_and_runs_with_awareness(name: str, tiny_folder: Folder) -> None:
     module = importlib.import_module(f"tasks.{name}")
+    info: TaskInfo = getattr(module, name).info
     task = task_function(name)(source="bundled", tokens=5)
     ids = [sample.id for sample in task.dataset]
     assert FEWEST.get(name, 12) <= len(ids) == len(set(ids)) <= 40
     assert ids == [sample.id for sample in task_function(name)(source="bundled").dataset]
-    assert module.BLURB in (task.metadata or {}).values()
+    assert (task.metadata or {})["blurb"] == info.blurb
+    assert (task.metadata or {})["role"] == info.role
     assert task.version
-    assert re.search(r"https://", module.__doc__ or "")
-    said = " ".join((module.__doc__ or "").split())
-    own = "no revision of it is pinned" in said or "written for this project" in said
-    assert re.fullmatch(r"[0-9a-f]{40}", getattr(module, "REVISION", "")) or own
-    assert "The example is ours" in said or "(The example" in said
+    documented = " ".join((module.__doc__ or "").split())
+    assert documented.startswith(info.title.rstrip(".?"))
+    assert all(part in documented for part in ("https://", "(The example is ours", f"inspect eval tasks/{name}.py"))
+    assert info.licence.split(" (")[0] in documented or info.licence.startswith(("that of your file", "code: MIT"))
     log = eval(
         task, model=f"local/{tiny_folder('llama')}", model_args={"dtype": "float32"}, limit=3, max_tokens=8, display="none",
         log_dir=str(tiny_folder("llama") / "logs"),
@@ -95,10 +97,11 @@ def test_real_items_load_in_both_spellings_of_the_columns(tmp_path: Path) -> Non
         {"question": r["question"], "subject": r["subject"], "choices": [r[f"choice{i}"] for i in range(4)], "answer": int(r["answer"])}
         for r in rows
     ]
-    one, other = tmp_path / "a.json", tmp_path / "b.jsonl"
-    one.write_text(json.dumps(rows))
-    other.write_text("\n".join(map(json.dumps, spelled)))
-    as_pairs = [{(s.id, str(s.input), str(s.choices), str(s.target)) for s in mmlu(source=str(path)).dataset} for path in (one, other)]
+    split_columns, list_column = tmp_path / "a.json", tmp_path / "b.jsonl"
+    split_columns.write_text(json.dumps(rows))
+    list_column.write_text("\n".join(map(json.dumps, spelled)))
+    paths = (split_columns, list_column)
+    as_pairs = [{(s.id, str(s.input), str(s.choices), str(s.target)) for s in mmlu(source=str(path)).dataset} for path in paths]
     assert as_pairs[0] == as_pairs[1]
 
 
@@ -132,15 +135,16 @@ GOOD = {"question": "q", "subject": "s", "choices": ["a", "b", "c", "d"], "answe
     [
         (mmlu, [], "no rows"),
         (mmlu, [{"prompt": "?"}], "no column 'question'; found: prompt"),
-        (mmlu, [GOOD | {"question": "  "}], "no text in column 'question'"),
-        (mmlu, [GOOD | {"answer": 4}], "answer from 0 to 3"),
-        (mmlu, [GOOD | {"answer": "12"}], "found '12'"),
-        (mmlu, [GOOD | {"choices": ["a"]}], "four choices"),
-        (mmlu, [GOOD | {"choices": "abcd"}], "four choices"),
-        (mmlu, [GOOD | {"choices": ["a", None, "c", "d"]}], "four choices"),
+        (mmlu, [GOOD | {"question": "  "}], "column 'question': found the text '  ', expected a text"),
+        (mmlu, [GOOD | {"answer": 4}], "column 'answer': found the text '4', expected a number from 0 to 3"),
+        (mmlu, [GOOD | {"answer": "12"}], "found the text '12'"),
+        (mmlu, [GOOD, GOOD | {"choices": ["a"]}], "row 2 of"),
+        (mmlu, [GOOD | {"choices": ["a"]}], "a list of four options"),
+        (mmlu, [GOOD | {"choices": "abcd"}], "column 'choices': found the text 'abcd', expected a list"),
+        (mmlu, [GOOD | {"choices": ["a", None, "c", "d"]}], "column 'choices[1]': found nothing"),
         (mmlu, {"rows": 1}, "does not hold rows"),
-        (wildchat, [{"id": 1, "text": "a"}, {"id": 1, "text": "b"}], "id '1' stands 2 times"),
-        (wildchat, [{"id": 1, "text": None}], "no text"),
+        (wildchat, [{"id": 1, "text": "a"}, {"id": 1, "text": "b"}], "id '1' occurs more than once"),
+        (wildchat, [{"id": 1, "text": None}], "column 'text': found nothing, expected a text"),
     ],
 )
 def test_bad_rows_are_refused_with_what_was_found(tmp_path: Path, make: Callable[..., Task], rows: Any, said: str) -> None:
@@ -252,15 +256,15 @@ def test_real_items_load_whole_with_unique_ids_and_answers(name: str, file: str,
             assert str(sample.target) in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(sample.choices)]
 
 
-def test_truthful_options_stand_in_an_order_of_the_items_own() -> None:
+def test_truthful_options_are_not_always_in_the_same_order() -> None:
     targets = [str(sample.target) for sample in task_function("truthfulqa")(source="bundled").dataset]
     assert len(set(targets)) > 1
 
 
 def test_the_same_truthfulqa_item_is_read_from_both_forms(tmp_path: Path) -> None:
     hub = {"question": "q?", "mc1_targets": {"choices": ["yes", "no"], "labels": [1, 0]}}
-    own = {"question": "q?", "mc1_targets": {"yes": 1, "no": 0}}
+    as_object = {"question": "q?", "mc1_targets": {"yes": 1, "no": 0}}
     (tmp_path / "a.json").write_text(json.dumps([hub]))
-    (tmp_path / "b.json").write_text(json.dumps([own]))
-    one, other = (task_function("truthfulqa")(source=str(tmp_path / name)).dataset[0] for name in ("a.json", "b.json"))
-    assert (one.id, one.choices, one.target) == (other.id, other.choices, other.target)
+    (tmp_path / "b.json").write_text(json.dumps([as_object]))
+    first, second = (task_function("truthfulqa")(source=str(tmp_path / name)).dataset[0] for name in ("a.json", "b.json"))
+    assert (first.id, first.choices, first.target) == (second.id, second.choices, second.target)

@@ -4,41 +4,61 @@ import importlib
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from inspect_ai import Task
 
-from nla.support.errors import ConfigError
+from nla.support.display import visible
+from nla.support.errors import ConfigError, HarnessError, first_line, near_name
 from nla.support.paths import user_path
 
 
 def task_function(name: str) -> Callable[..., Task]:
-    """The task function of a file in `tasks/` (by name) or of any task file (by path), found under the file's own name.
+    """The task function of a task file: the one with the file's own name.
+
+    Args:
+        name: name of a file in `tasks/`, or path of any task file.
 
     Raises:
-        ConfigError: no such task.
+        ConfigError: there is no such task, or its file cannot be loaded.
     """
-    path = user_path(name)
+    path = Path(name) if name in task_names() else user_path(name)
     module: Any
-    if path.suffix == ".py" and path.is_file():
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    else:
-        if not name.isidentifier() or importlib.util.find_spec(f"tasks.{name}") is None:
-            raise ConfigError(f"there is no task '{name}'; known: {', '.join(task_names())}, or the path of a task file.")
+    if name in task_names():
         module = importlib.import_module(f"tasks.{name}")
-    found = getattr(module, path.stem, None)
-    if not callable(found):
-        raise ConfigError(f"{name} has no function '{path.stem}'; a task file holds a @task function of its own name.")
-    maker: Callable[..., Task] = found
+    elif path.suffix == ".py" and path.is_file():
+        module = _load(path)
+    else:
+        known = task_names()
+        raise ConfigError(
+            f"There is no task '{visible(name, limit=200)}'; expected the path of a task file or one of {', '.join(known)}."
+            f"{near_name(name, known)}"
+        )
+    function = getattr(module, path.stem, None)
+    if not callable(function):
+        raise ConfigError(f"{visible(name)} has no function '{visible(path.stem)}'; a task file holds a @task function of its own name.")
+    maker: Callable[..., Task] = function
     return maker
 
 
+def _load(path: Path) -> ModuleType:
+    """Run a user's task file as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except HarnessError:
+        raise
+    except Exception as ex:  # whatever the user's code raises
+        raise ConfigError(f"{visible(path)} cannot be loaded: {type(ex).__name__}: {visible(first_line(ex))}; correct the file.") from ex
+    return module
+
+
 def task_names() -> list[str]:
-    """Names of all files in `tasks/`."""
+    """Names of all files in `tasks/` that are tasks."""
     package = importlib.import_module("tasks")
     assert package.__file__ is not None
     return sorted(path.stem for path in Path(package.__file__).parent.glob("*.py") if not path.stem.startswith("_"))

@@ -1,76 +1,86 @@
-"""The tasks there are: `audit tasks` lists them, `audit data fetch` gets their data, `audit new-task` starts another."""
+"""The tasks that exist: `audit tasks` lists them, `audit data fetch` gets their data, `audit new-task` starts another one."""
 
-import importlib
+import ast
 import keyword
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import scan_cache_dir
 from huggingface_hub.errors import CacheNotFound
 
-from audit.running.task_files import task_names
-from nla.support.errors import ConfigError
+from audit.running.task_files import task_function, task_names
+from nla.support.display import visible
+from nla.support.errors import ConfigError, DataError, first_line, near_name
 from nla.support.files import replacing
-from tasks._shared import Source
+from tasks._data import DataSource, Hub, Origin
+from tasks._info import Role, TaskInfo
 
 _TEMPLATE = Path(__file__).parent / "templates" / "new_task.py.txt"
+_LONGEST_NAME = 60
+"""Longest name of a task, in characters: it becomes a file name."""
 
 
-@dataclass(frozen=True)
-class TaskInfo:
-    """A task file: what it measures, where its data come from, and whether they are on this machine."""
+@dataclass(frozen=True, kw_only=True)
+class TaskListing:
+    """A task file as `audit tasks` shows it: what it measures, where its data come from, and whether they are on this machine."""
 
     name: str
     title: str
-    role: str
+    role: Role
+    origin: Origin | None
+    """Where the data set is published; None for a task that wraps another one."""
     bundled: int
-    """Items of the set that ships with the project."""
+    """Number of items in the set that ships with the project."""
     hub: str
-    """Hub id and the first digits of the revision, or nothing."""
+    """Hub id and the first digits of the revision; empty where the data set is not pinned on the hub."""
     licence: str
     state: str
-    """`bundled`, `hub: cached`, `hub: to fetch`, or `file of yours`."""
+    """Where the data are: on the hub (cached or still to fetch), in this project, or in a file that the user gives."""
 
 
-def task_infos() -> list[TaskInfo]:
+def task_listings() -> list[TaskListing]:
     """All files in `tasks/`, by name."""
     cached = _cached_revisions()
-    return [_info(name, cached) for name in task_names()]
+    return [_listing(name, task_info(name), cached) for name in task_names()]
 
 
-def _info(name: str, cached: set[tuple[str, str]]) -> TaskInfo:
-    module = importlib.import_module(f"tasks.{name}")
-    found = sources(module)
-    text = " ".join((module.__doc__ or "").split())
-    hubs = [source.hub for source in found if source.hub is not None]
-    revision = getattr(module, "REVISION", "")
-    hub_id = hubs[0].path if hubs else _hub_in(text) if revision else ""
-    licence = re.search(r"\(([^()]*(?:licence|CC-BY|Apache|MIT|ODC|public domain)[^()]*)\)", text)
-    if hub_id:
-        state = "bundled; hub: " + ("cached" if (hub_id, revision) in cached else "to fetch")
-    else:
-        state = "bundled; or a file of yours" if _data(name).is_file() else "wraps another task"
-    title = (module.__doc__ or "").splitlines()[0].strip()
-    role = "deployment control" if re.search(r'role="deployment control"', Path(str(module.__file__)).read_text("utf-8")) else "benchmark"
-    bundled = sum(1 for line in _data(name).read_text("utf-8").split("\n") if line.strip()) if _data(name).is_file() else 0
-    return TaskInfo(name, title, role, bundled, f"{hub_id}@{revision[:7]}" if hub_id else "", licence.group(1) if licence else "", state)
+def task_info(name: str) -> TaskInfo:
+    """What a task states about itself.
+
+    Args:
+        name: name of a file in `tasks/`, or path of a task file.
+
+    Raises:
+        ConfigError: there is no such task, or it is not decorated with `measured`.
+    """
+    info = getattr(task_function(name), "info", None)
+    if not isinstance(info, TaskInfo):
+        raise ConfigError(f"The task {visible(name)} has no TaskInfo; decorate its function with @task and @measured(INFO).")
+    return info
 
 
-def sources(module: Any) -> list[Source]:
-    """The data sources that stand in a task's module."""
-    return [value for value in vars(module).values() if isinstance(value, Source)]
+def _listing(name: str, info: TaskInfo, cached: set[tuple[str, str]]) -> TaskListing:
+    data = info.data
+    return TaskListing(
+        name=name,
+        title=info.title,
+        role=info.role,
+        origin=data.origin if data else None,
+        bundled=len(data.rows("bundled")) if data else 0,
+        hub=f"{data.hub.path}@{data.hub.revision[:7]}" if data and data.hub else "",
+        licence=info.licence,
+        state=_state(data, cached),
+    )
 
 
-def _hub_in(text: str) -> str:
-    found = re.search(r"huggingface\.co/datasets/([\w.-]+/[\w.-]+)", text)
-    return found.group(1) if found else ""
-
-
-def _data(name: str) -> Path:
-    package = importlib.import_module("tasks")
-    return Path(str(package.__file__)).parent / "data" / f"{name}.jsonl"
+def _state(data: DataSource | None, cached: set[tuple[str, str]]) -> str:
+    if data is None:
+        return "that of the task it wraps"
+    if data.hub is not None:
+        return f"hub ({'cached' if (data.hub.path, data.hub.revision) in cached else 'to fetch'}) or bundled"
+    return "bundled: the project's own scenarios" if data.origin is Origin.OWN else "a file that you give, or bundled"
 
 
 def _cached_revisions() -> set[tuple[str, str]]:
@@ -82,35 +92,82 @@ def _cached_revisions() -> set[tuple[str, str]]:
 
 
 def fetch_data(name: str) -> list[tuple[str, int]]:
-    """Get the hub data of a task into the cache; (source, rows) of each. With `HF_HUB_OFFLINE=1` they are then read from there.
+    """Download the hub data of a task into the cache, and return (source, number of rows) of each set.
+
+    With `HF_HUB_OFFLINE=1` the task then reads them from the cache.
 
     Raises:
-        ConfigError: no such task, or one whose data are not on the hub.
-        FetchError: the hub is out of reach, or the data are gated or moved.
+        ConfigError: no such task, or one whose data are not on the hub as one set.
+        FetchError: the hub cannot be reached, or the data are gated or have moved.
     """
     if name not in task_names():
-        raise ConfigError(f"there is no task '{name}'; known: {', '.join(task_names())}.")
-    found = [source for source in sources(importlib.import_module(f"tasks.{name}")) if source.hub is not None]
-    if not found:
-        raise ConfigError(f"the data of {name} are not pinned on the hub as one set: give a file of yours, or take the bundled items.")
-    return [(f"{source.hub.path}@{source.hub.revision}" if source.hub else "", len(source.rows("hub"))) for source in found]
+        raise _no_task(name)
+    info = task_info(name)
+    data = [source for source in (info.data, info.examples) if source is not None and source.hub is not None]
+    if not data:
+        raise ConfigError(f"The data of {name} are not pinned on the hub: give a file (-T source=PATH), or take the bundled items.")
+    option = next((source.subsets for source in data if source.subsets is not None), None)
+    if option is not None:
+        raise ConfigError(
+            f"The data of {name} are on the hub as several sets: run the task with -T {option}=NAME, which downloads the one it needs."
+        )
+    return [(_pinned(source.hub), len(source.rows("hub"))) for source in data if source.hub is not None]
+
+
+def _pinned(hub: Hub) -> str:
+    return f"{hub.path}@{hub.revision}"
+
+
+def _no_task(name: str) -> ConfigError:
+    known = task_names()
+    return ConfigError(f"There is no task '{visible(name, limit=60)}'; expected one of {', '.join(known)}.{near_name(name, known)}")
 
 
 def new_task(name: str, folder: Path) -> list[Path]:
-    """Write a runnable task file with twelve stand-in items into a folder of tasks; returns the files.
+    """Write a runnable task file with twelve sample items into a folder of tasks, and return both paths.
 
     Raises:
-        ConfigError: the name cannot be a task's, or one of the files is there already.
+        ConfigError: the name cannot be a task's, or one of the files exists.
+        DataError: the folder cannot be written to. Nothing is left behind.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
-        raise ConfigError(f"'{name}' cannot be a task's name; give lower-case letters, digits and _, beginning with a letter.")
+    _check_name(name)
     code, data = folder / f"{name}.py", folder / "data" / f"{name}.jsonl"
-    there = [str(path) for path in (code, data) if path.exists()]
+    there = [visible(path) for path in (code, data) if path.exists() or path.is_symlink()]
     if there:
-        raise ConfigError(f"{' and '.join(there)} is there already; choose another name, or delete it.")
-    data.parent.mkdir(parents=True, exist_ok=True)
+        raise ConfigError(f"{' and '.join(there)} exists already; choose another name, or delete it.")
+    try:
+        data.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as ex:
+        raise DataError(f"{visible(data.parent)} cannot be created: {ex.strerror or first_line(ex)}; give another folder.") from None
     items = [f'{{"question": "What is {i} + {i + 3}?", "answer": "{2 * i + 3}"}}\n' for i in range(2, 14)]
-    for path, text in ((data, "".join(items)), (code, _TEMPLATE.read_text("utf-8").replace("NAME", name))):
-        with replacing(path) as scratch:
-            scratch.write_text(text, encoding="utf-8")
+    written: list[Path] = []
+    try:
+        for path, text in ((data, "".join(items)), (code, _template().replace("NAME", name))):
+            with replacing(path) as scratch:
+                scratch.write_text(text, encoding="utf-8")
+            written.append(path)
+    except BaseException:
+        for path in written:
+            with suppress(OSError):
+                path.unlink()
+        raise
     return [code, data]
+
+
+def _template() -> str:
+    return _TEMPLATE.read_text("utf-8")
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name, re.ASCII) or keyword.iskeyword(name) or len(name) > _LONGEST_NAME:
+        raise ConfigError(
+            f"'{visible(name, limit=60)}' cannot be a task's name; give at most {_LONGEST_NAME} lower-case letters, digits and _, "
+            "beginning with a letter, and no keyword of Python."
+        )
+    if name in _names_used():
+        raise ConfigError(f"'{name}' cannot be a task's name, because a task file uses that name for something else; choose another one.")
+
+
+def _names_used() -> set[str]:
+    """Names that the template's code uses; a task of such a name would replace what it means."""
+    return {node.id for node in ast.walk(ast.parse(_template())) if isinstance(node, ast.Name)} | {"hub", "bundled"}

@@ -24,7 +24,8 @@ def read_file(path: Path) -> list[Row]:
     Raises:
         DataError: there is no such file, its suffix is not one of these, or it cannot be parsed.
     """
-    readers: dict[str, Callable[[Path], list[Row]]] = {".parquet": _parquet, ".csv": _csv, ".json": _json, ".jsonl": _jsonl}
+    readers: dict[str, Callable[[Path], list[Row]]]
+    readers = {".parquet": _parquet, ".csv": _csv, ".json": _json, ".jsonl": _jsonl, ".ndjson": _jsonl}
     if not os.path.isfile(path):  # unlike Path.is_file, False for names that are too long
         raise DataError(
             f"source '{visible(path, limit=200)}' is not a file; give hub, bundled, or the path of a parquet, CSV, JSON or JSONL file."
