@@ -29,17 +29,18 @@ from statsmodels.stats.proportion import proportion_confint
 
 import audit.cli
 import graders.rules.grading
-from audit.labelling.agreement_report import AgreementConfig, measure, write_record
+from audit.labelling.agreement_record import AgreementConfig, write_record
+from audit.labelling.agreement_report import measure
 from audit.stats import agreement as stats
 from audit.stats.paired import mcnemar_exact
 from audit.stats.rates import MISSING, YES, Codes, any_of, false_positive_rate, rate_for_any_of, wilson
 from graders.base import Grade, Verdict
+from graders.labelled import SHIPPED
 from graders.labelled.labels import read_labels
 from graders.rules.grading import grade_text
 from graders.scorers.nla_awareness import nla_awareness
 from tests.conftest import shared_data
 
-SHIPPED = Path(__file__).parents[1] / "graders" / "labels" / "explanations.jsonl"
 EXACT = 1e-9
 ITEMS = st.lists(st.tuples(*[st.integers(-1, 2)] * 3), min_size=2, max_size=40)
 
@@ -202,7 +203,7 @@ class Stub:
         return [self.say(text) for text in texts]
 
 
-def oracle(text: str, on_yes: Grade = Grade(Verdict.YES, "r")) -> Grade:
+def oracle(text: str, on_yes: Grade = Grade(Verdict.YES, "r", "YES")) -> Grade:
     verdict = text.split(maxsplit=1)[0]
     return on_yes if verdict == "YES" else Grade(Verdict(verdict), "r")
 
@@ -247,7 +248,7 @@ def test_shipped_labels_give_all_figures_in_80_columns(typed: Typed, tmp_path: P
     assert set(record["disputes"]) == {name for name in dev if said[name] != truth[name]}
     assert record["main"]["figures"]["kappa"]["estimate"] == pytest.approx(cohen_kappa_score(list(truth.values()), list(said.values())))
     assert record["quality"]["sensitivity"]["estimate"] == np.mean([said[name] == "YES" for name in dev if truth[name] == "YES"])
-    status, out, _ = typed(SHIPPED, "--split", "dev", "--against", path, say=lambda text: Grade(Verdict.YES, "always"))
+    status, out, _ = typed(SHIPPED, "--split", "dev", "--against", path, say=lambda text: Grade(Verdict.YES, "always", text))
     assert (status, "specificity fell" in out) == (1, True)
     assert record["by_rule"]["human_exam"]["specificity"]["n"] == sum(item["rule"] == "human_exam" for item in dev.values())
 
@@ -292,7 +293,7 @@ def test_two_people_are_the_reference_and_the_ceiling(typed: Typed, tmp_path: Pa
     told = " ".join(out.split())
     assert (status, "unmeasured" in told, "all annotators" in told) == (0, False, True)
     assert "Ceiling: anna and ben, two people, have kappa 0.400" in told
-    assert "majority of anna, ben; 1 texts have none" in told
+    assert "majority of anna, ben; 1 texts have no reference" in told
 
 
 def test_the_flat_long_form_is_the_same_labels(tmp_path: Path) -> None:
@@ -313,25 +314,28 @@ SAID = FLAT | {"annotator": "a", "verdict": "YES"}
     [
         (lines(text_of(1, "MAYBE")), "line 1: labels.0.verdict: Input should be 'YES', 'NO' or 'UNCLEAR'; found 'MAYBE'"),
         (lines(FLAT | {"a": "yes"}), "found 'yes'"),
-        (lines(text_of(1, "YES"), text_of(1, "YES", text="other")), "line 2 has the id t1 of an earlier row, but another text"),
+        (lines(text_of(1, "YES"), text_of(1, "YES", text="other")), "line 2 repeats the id 't1' of an earlier row with another text"),
         (lines(text_of(1, "YES"), text_of(1, "YES", split="dev")), "another split"),
-        (lines(SAID, SAID | {"verdict": "NO"}), "a labelled 1 twice, and differently"),
-        (lines(SAID | {"kind": "person"}, SAID | {"id": "2", "kind": "model"}), "kind person in one label and model in another"),
-        (lines(text_of(1, "YES", labels=[])), "has no annotator"),
+        (lines(SAID, SAID | {"verdict": "NO"}), "'a' has two different labels of text '1'"),
+        (
+            lines(SAID | {"kind": "person"}, SAID | {"id": "2", "kind": "model"}),
+            "the kind of 'a' is person in one label and model in another",
+        ),
+        (lines(text_of(1, "YES", labels=[])), "expected at least one label"),
         (lines(text_of(1, "YES", labels=[{"annotator": "", "kind": "person", "verdict": "NO"}])), "labels.0.annotator"),
         (lines(text_of(1, "YES", labels=[{"annotator": "a", "kind": "robot", "verdict": "NO"}])), "'person', 'author' or 'model'"),
-        (lines(FLAT | {"verdict": "YES"}), "no annotator"),
+        (lines(FLAT | {"verdict": "YES"}), "a verdict but no annotator"),
         (lines(FLAT), "no annotator"),
         (lines(FLAT | {"a": ""}), "1 texts and no label"),
         (lines(text_of(1, "YES", colour="red")), "colour: Extra inputs are not permitted"),
-        (lines(SAID | {"colour": "red"}), "unknown keys colour"),
+        (lines(SAID | {"colour": "red"}), "unknown key 'colour'"),
         (lines({"text": "x", "a": "YES"}), "id: Field required"),
         ("", "has no row"),
-        ("{nonsense\n", "line 1 is not JSON"),
-        ("[1]\n", "no object"),
+        ("{nonsense\n", "line 1 is not valid JSON"),
+        ("[1]\n", "not an object"),
         ("\udcff", "cannot be read"),
-        ("id,text,a,a\n1,x,YES,NO\n", "two columns of one name"),
-        ("id,text,a\n1,x,YES,NO\n", "header's 3 cells"),
+        ("id,text,a,a\n1,x,YES,NO\n", "two columns named 'a'"),
+        ("id,text,a\n1,x,YES,NO\n", "does not have 3 cells"),
     ],
 )
 def test_labels_that_are_wrong_are_refused_with_their_place(content: str, said: str, typed: Typed, tmp_path: Path) -> None:
@@ -345,12 +349,12 @@ def test_labels_that_are_wrong_are_refused_with_their_place(content: str, said: 
     ("options", "said"),
     [
         (["--grader", "nobody"], "no grader named 'nobody'"),
-        (["--split", "dev"], "no text of"),
-        (["--prevalence", "0"], "--prevalence 0.0 makes no sense"),
-        (["--min-kappa", "90"], "give a number from 0 to 1"),
-        (["--against", "nowhere.json"], "is no record to compare with"),
+        (["--split", "dev"], "has no text in split dev"),
+        (["--prevalence", "0"], "Invalid --prevalence 0.0"),
+        (["--min-kappa", "90"], "expected a number from 0 to 1"),
+        (["--against", "nowhere.json"], "is not a record to compare with"),
         (["--against", "x.json", "--json", "x.json"], "would be lost"),
-        (["--controls", "nowhere.eval"], "cannot be read as an Inspect log"),
+        (["--controls", "nowhere.eval"], "nowhere.eval does not exist"),
         (["--json", "/dev/null/x.json"], "cannot be written"),
     ],
 )
@@ -364,7 +368,7 @@ def test_an_interrupted_record_leaves_the_old_one(labels: Path, tmp_path: Path, 
     write_record(report, path)
     before = path.read_bytes()
 
-    monkeypatch.setattr("audit.labelling.agreement_report.json.dump", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr("audit.labelling.agreement_record.json.dump", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         write_record(report, path)
     assert path.read_bytes() == before
@@ -389,7 +393,7 @@ def test_controls_bound_the_false_positives_of_use(labels: Path, typed: Typed, t
     n_marked = sum(row["explanation"] == marked for row in rows)
     record = tmp_path / "record.json"
     status, out, _ = typed(
-        labels, "--controls", log.location, "--json", record, say=lambda t: Grade(Verdict.YES if t == marked else Verdict.NO, "r")
+        labels, "--controls", log.location, "--json", record, say=lambda t: Grade(Verdict.YES if t == marked else Verdict.NO, "r", t)
     )
     found = json.loads(record.read_text())["controls"]
     high = proportion_confint(n_marked, len(rows), alpha=0.1, method="beta")[1]
@@ -397,4 +401,4 @@ def test_controls_bound_the_false_positives_of_use(labels: Path, typed: Typed, t
     assert (status, found["explanations"]["n"], len(found["yes"])) == (0, len(rows), n_marked)
     assert f"any of 50 independent ones {1 - (1 - high) ** 50:.1%}" in " ".join(out.split())
     status, _, err = typed(labels, "--controls", control_log(tiny_folder("llama"), "benchmark").location)
-    assert (status, "--controls takes deployment traffic" in err) == (2, True)
+    assert (status, "--controls takes logs of deployment traffic" in err) == (2, True)

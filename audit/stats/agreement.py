@@ -1,8 +1,8 @@
 """Agreement of annotators and graders: pure functions of label codes and a seeded generator, each with a named result.
 
-Labels are int codes, one row an item and one column an annotator: 0 is YES, `MISSING` is no label. Resampling items with
-replacement is a multinomial draw over the distinct rows, so that a bootstrap of any number of items is one matrix product.
-Intervals are 95 %. statsmodels and scipy do the mathematics where they have it.
+Labels are integer codes of shape (item, annotator): 0 is YES, `MISSING` is no label. Resampling items with replacement equals a
+multinomial draw over the distinct rows, so a bootstrap of any number of items is one matrix product. Intervals are 95 %. statsmodels and
+scipy provide the mathematics where they have it.
 """
 
 from bisect import bisect_left
@@ -15,14 +15,13 @@ import numpy as np
 from scipy.stats import binom
 from statsmodels.stats.proportion import proportion_confint
 
+from audit.stats.bootstrap import DRAWS, percentile_interval
 from audit.stats.rates import ALPHA, CATEGORIES, MISSING, YES, Codes, Estimate, Floats, false_positive_rate, wilson
-
-DRAWS = 2000
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Four measures of how far annotators agree on the same items."""
+    """Four measures of agreement among annotators of the same items."""
 
     percent: Estimate
     kappa: Estimate
@@ -32,13 +31,13 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Quality:
-    """How a grader's YES compares with a reference; UNCLEAR is not YES on either side."""
+    """A grader's YES compared with a reference; UNCLEAR is not YES on either side."""
 
     sensitivity: Estimate
     specificity: Estimate
     ppv: Estimate
     false_positives: Estimate
-    """The other side of specificity, with its one-sided bound."""
+    """False positive rate (1 - specificity), with its one-sided bound."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,12 @@ class Pair:
     second: str
     figures: Agreement
     confusion: list[list[int]]
-    """Counts by verdict of the first (rows) and of the second, in the order of `CATEGORIES`; the last column: no verdict."""
+    """Counts by verdict of the first (rows) and the second rater (columns), in the order of `CATEGORIES`; the last column is no verdict."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A figure of an earlier grader and of a later one on the same items (None where undefined), and whether it fell too far."""
+    """A figure of an earlier and a later grader on the same items (None where undefined), and whether it fell by too much."""
 
     name: str
     before: float | None
@@ -64,25 +63,25 @@ class Change:
 
 @dataclass(frozen=True)
 class _Resamples:
-    """Distinct rows of labels as `votes` (row, annotator, category), and how often each occurs: in the data, then in each draw."""
+    """Distinct rows of labels: `votes` (row, annotator, category), `weights` (1 + draws, row) with counts in the data and in each draw."""
 
     votes: Floats
     weights: Floats
 
 
 def agreement(labels: Codes, rng: np.random.Generator, *, n_categories: int = len(CATEGORIES), draws: int = DRAWS) -> Agreement:
-    """Agreement of two or more annotators.
+    """Measure the agreement of two or more annotators.
 
     Args:
-        labels: codes (item, annotator), at least two columns; missing ones are allowed.
-        rng: draws the bootstrap.
-        n_categories: size of the closed label set; AC1 depends on it even where a label is never used.
-        draws: bootstrap resamples of the items.
+        labels: codes of shape (item, annotator), with at least two columns; missing labels are allowed.
+        rng: draws the resamples.
+        n_categories: size of the closed label set; AC1 depends on it even if a label is never used.
+        draws: number of resamples of the items.
 
     Returns:
         Percent agreement (mean over items of the share of agreeing pairs; Wilson for two annotators), Cohen's kappa (1960;
         for more than two annotators the mean over pairs, Light 1971), AC1 (Gwet 2008) and nominal alpha (Krippendorff 2011).
-        A figure that is undefined, or fixed whatever the agreement, is None with its reason.
+        A figure that is undefined, or has the same value whatever the agreement, is None with a reason.
     """
     labels = labels[(labels != MISSING).any(axis=1)]
     if labels.shape[1] == 2:
@@ -112,7 +111,7 @@ def _resample(labels: Codes, n_categories: int, rng: np.random.Generator, draws:
 
 
 def _kappa_is_fixed(labels: Codes) -> str:
-    """Why kappa says nothing: a pair without common items, or one of it with a single label (kappa is then 0 by construction)."""
+    """Return why kappa is uninformative, or "": a pair has no common item, or an annotator used one label only (kappa is then 0)."""
     for first, second in combinations(labels.T, 2):
         both = (first != MISSING) & (second != MISSING)
         if not both.any():
@@ -123,7 +122,7 @@ def _kappa_is_fixed(labels: Codes) -> str:
 
 
 def _bootstrap(statistic: Callable[[_Resamples], Floats], resamples: _Resamples, n: int, *, undefined: str = "") -> Estimate:
-    """A statistic of the data with the percentile interval of its draws; draws in which it is undefined are left out and counted."""
+    """Return a statistic of the data with the percentile interval of its draws; draws in which it is undefined are left out and counted."""
     total = len(resamples.weights) - 1
     if undefined:
         return Estimate(None, None, None, n, "bootstrap over items", reason=undefined)
@@ -132,13 +131,13 @@ def _bootstrap(statistic: Callable[[_Resamples], Floats], resamples: _Resamples,
     drawn = values[1:][np.isfinite(values[1:])]
     method = f"bootstrap over items, {len(drawn):,} of {total:,} draws"
     if drawn.max(initial=values[0]) - drawn.min(initial=values[0]) < 1e-12:
-        return Estimate(float(values[0]), None, None, n, method, reason="all draws are equal, so the bootstrap says nothing of the error")
-    low, high = np.percentile(drawn, [50 * ALPHA, 100 - 50 * ALPHA])
-    return Estimate(float(values[0]), float(low), float(high), n, method)
+        return Estimate(float(values[0]), None, None, n, method, reason="all draws are equal, so the bootstrap gives no interval")
+    low, high = percentile_interval(drawn)
+    return Estimate(float(values[0]), low, high, n, method)
 
 
 def _shares(resamples: _Resamples) -> tuple[Floats, Floats, Floats]:
-    """Of each row: labels by category, number of labels, share of agreeing pairs (0 where there is no pair)."""
+    """Return, for each row, the labels per category, the number of labels, and the share of agreeing pairs (0 if there is no pair)."""
     counts = resamples.votes.sum(axis=1)
     given = counts.sum(axis=1)
     pairs = np.maximum(given * (given - 1), 1)
@@ -152,7 +151,7 @@ def _percent(resamples: _Resamples) -> Floats:
 
 
 def _ac1(resamples: _Resamples) -> Floats:
-    """Gwet's AC1; items with one label count towards the chance term only."""
+    """Return Gwet's AC1; items with one label count towards the chance term only."""
     counts, given, _ = _shares(resamples)
     prevalence = (resamples.weights @ (counts / given[:, None])) / resamples.weights.sum(axis=1, keepdims=True)
     chance = (prevalence * (1 - prevalence)).sum(axis=1) / (counts.shape[1] - 1)
@@ -161,7 +160,7 @@ def _ac1(resamples: _Resamples) -> Floats:
 
 
 def _alpha(resamples: _Resamples) -> Floats:
-    """Krippendorff's nominal alpha from the coincidences of items with two labels or more."""
+    """Return Krippendorff's nominal alpha, from the coincidences of items with two or more labels."""
     counts, given, shares = _shares(resamples)
     pairable = np.where(given > 1, given, 0)
     totals = resamples.weights @ (counts * (given > 1)[:, None])
@@ -173,25 +172,25 @@ def _alpha(resamples: _Resamples) -> Floats:
 
 
 def _kappa(resamples: _Resamples) -> Floats:
-    """Cohen's kappa, averaged over the pairs of annotators."""
+    """Return Cohen's kappa, averaged over the pairs of annotators."""
     kappas = []
     for first, second in combinations(range(resamples.votes.shape[1]), 2):
         both = resamples.votes[:, [first, second]].sum(axis=2).all(axis=1)
-        one, other = (resamples.votes[:, annotator] * both[:, None] for annotator in (first, second))
+        of_first, of_second = (resamples.votes[:, annotator] * both[:, None] for annotator in (first, second))
         n = resamples.weights @ both
-        chance = ((resamples.weights @ one) * (resamples.weights @ other)).sum(axis=1) / n**2
-        kappas.append(((resamples.weights @ (one * other).sum(axis=1)) / n - chance) / (1 - chance))
+        chance = ((resamples.weights @ of_first) * (resamples.weights @ of_second)).sum(axis=1) / n**2
+        kappas.append(((resamples.weights @ (of_first * of_second).sum(axis=1)) / n - chance) / (1 - chance))
     mean: Floats = np.mean(kappas, axis=0)
     return mean
 
 
 def quality(reference: Codes, grader: Codes, prevalence: float) -> Quality:
-    """Sensitivity, specificity and PPV of a grader's YES.
+    """Measure the sensitivity, specificity and PPV of a grader's YES.
 
     Args:
-        reference: what each item is; items without a reference are left out.
-        grader: what the grader said; unscored items are left out and counted.
-        prevalence: share of YES where the PPV is to hold.
+        reference: the true verdict of each item, shape (item,); items without a reference are left out.
+        grader: the grader's verdict of each item, shape (item,); unscored items are left out and counted.
+        prevalence: share of YES for which the PPV is computed.
     """
     known, positive, scored, said_yes = reference != MISSING, reference == YES, grader != MISSING, grader == YES
     hit, n_yes = int((positive & said_yes).sum()), int((positive & scored).sum())
@@ -205,46 +204,46 @@ def quality(reference: Codes, grader: Codes, prevalence: float) -> Quality:
 
 
 def quality_by(names: Sequence[str], reference: Codes, grader: Codes, prevalence: float) -> dict[str, Quality]:
-    """`quality` of each slice of the items, by name in alphabetical order."""
+    """Return `quality` for each slice of the items, by name in alphabetical order."""
     groups = np.array(names)
     return {name: quality(reference[groups == name], grader[groups == name], prevalence) for name in sorted(set(names))}
 
 
 def pair(first: str, second: str, labels: Codes, rng: np.random.Generator) -> Pair:
-    """Agreement and confusion of two raters; `labels` has a column for each."""
+    """Measure agreement and confusion of two raters; `labels` has shape (item, 2)."""
     return Pair(first, second, agreement(labels, rng), confusion(labels[:, 0], labels[:, 1]).tolist())
 
 
 def ppv(hits: int, n_yes: int, false_alarms: int, n_other: int, prevalence: float, *, n_unscored: int = 0) -> Estimate:
-    """Share of true ones among a grader's YES where `prevalence` of the items are YES.
+    """Return the positive predictive value: the share of a grader's YES that are true if `prevalence` of the items are YES.
 
-    The interval joins the Wilson limits of sensitivity and false positive rate on the log scale (MOVER, Zou and Donner 2008). In
+    The interval combines the Wilson limits of sensitivity and false positive rate on the log scale (MOVER, Zou and Donner 2008). In
     simulations with few false positives it covers 95 to 97 %; the delta method with Agresti-Coull adjusted rates covers 42 to 90 %.
     """
     method, n = "Wilson, joined", n_yes + n_other
     if not n_yes or not n_other:
-        return Estimate(None, None, None, n, method, n_unscored, "it needs items with and without the reference YES")
+        return Estimate(None, None, None, n, method, n_unscored, "items with and without the reference YES are needed")
     if not hits and not false_alarms:
         return Estimate(None, None, None, n, method, n_unscored, "the grader never said YES")
     with np.errstate(divide="ignore"):  # log(0) is the end of the scale
-        found, least, most = np.log(_with_limits(hits, n_yes))
-        rate, least_rate, most_rate = np.log(_with_limits(false_alarms, n_other))
-    ratio = found - rate
-    low = ratio - np.hypot(found - least, most_rate - rate) if hits and false_alarms else least - most_rate
-    high = ratio + np.hypot(most - found, rate - least_rate) if hits and false_alarms else most - least_rate
+        hit, hit_low, hit_high = np.log(_with_limits(hits, n_yes))
+        alarm, alarm_low, alarm_high = np.log(_with_limits(false_alarms, n_other))
+    ratio = hit - alarm
+    low = ratio - np.hypot(hit - hit_low, alarm_high - alarm) if hits and false_alarms else hit_low - alarm_high
+    high = ratio + np.hypot(hit_high - hit, alarm - alarm_low) if hits and false_alarms else hit_high - alarm_low
     odds = log(prevalence / (1 - prevalence))
     estimate, low, high = (float(1 / (1 + np.exp(-(end + odds)))) for end in (ratio, low, high))
     return Estimate(estimate, low, high, n, method, n_unscored)
 
 
 def _with_limits(successes: int, n: int) -> Floats:
-    """A share and the ends of its Wilson interval."""
+    """Return a share and the ends of its Wilson interval, shape (3,)."""
     low, high = proportion_confint(successes, n, alpha=ALPHA, method="wilson")
     return np.array([successes / n, max(low, 0), min(high, 1)])
 
 
 def confusion(reference: Codes, grader: Codes) -> Codes:
-    """Counts by reference (row) and grader (column), in the order of `CATEGORIES`; the last column is unscored."""
+    """Count items by reference (row) and grader (column), in the order of `CATEGORIES`; the last column is unscored."""
     table = np.zeros((len(CATEGORIES), len(CATEGORIES) + 1), dtype=np.int64)
     known = reference != MISSING
     np.add.at(table, (reference[known], grader[known]), 1)  # MISSING, -1, is the last column
@@ -252,10 +251,10 @@ def confusion(reference: Codes, grader: Codes) -> Codes:
 
 
 def changes(reference: Codes, before: Codes, now: Codes, max_drop: float) -> list[Change]:
-    """What became of a grader's figures on the same items; one that falls by more than `max_drop` fell.
+    """Compare the figures of an earlier and a later grader on the same items; a drop by more than `max_drop` is marked.
 
-    Sensitivity, specificity and the share of exact verdicts are taken on the items that both scored, so that the share of
-    scored items is a figure of its own: a grader that stops answering does not pass.
+    Sensitivity, specificity and the share of exact verdicts are measured on the items that both scored. The share of scored items is
+    a separate figure, so a grader that stops answering does not pass.
     """
     known = reference != MISSING
     both = known & (before != MISSING) & (now != MISSING)
@@ -278,9 +277,10 @@ def _fell(before: float | None, now: float | None, max_drop: float) -> bool:
 
 
 def labels_needed(bound: float, *, false_positives: int = 0) -> int:
-    """Fewest labels without a YES that certify a false positive rate below a bound at 95 %, if so many false positives turn up.
+    """Return the smallest number of labels without YES that certifies a false positive rate below a bound at 95 %.
 
-    Exact (one-sided Clopper-Pearson); without false positives it is log(0.05) / log(1 - bound), the rule of three's exact form.
+    Exact (one-sided Clopper-Pearson), if `false_positives` of them are called YES. Without false positives it is
+    log(0.05) / log(1 - bound), the exact form of the rule of three.
     """
     most = 1
     while binom.cdf(false_positives, most, bound) > ALPHA:
