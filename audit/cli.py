@@ -258,7 +258,9 @@ def agreement(
 
     Example: audit agreement graders/labelled/explanations.jsonl --grader rules --split test
     """
-    from audit.labelling.agreement_report import AgreementConfig, measure, show, write_record
+    from audit.labelling.agreement_record import AgreementConfig, write_record
+    from audit.labelling.agreement_report import measure
+    from audit.labelling.agreement_tables import show
 
     bounds = (min_kappa, min_sensitivity, min_specificity)
     report = measure(AgreementConfig(labels, grader, split, against, json, *bounds, max_drop, prevalence, tuple(controls or ()), seed))
