@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,8 @@ def read_rows(path: Path) -> list[Row]:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise DataError(f"{path} is none of {', '.join(SUFFIXES)}; give one of these.")
-    if not path.is_file():
-        there = "it is a folder" if path.is_dir() else "there is no such file"
+    if not os.path.isfile(path):  # unlike Path.is_file, False for names that are too long
+        there = "it is a folder" if os.path.isdir(path) else "there is no such file"
         raise DataError(f"{path} cannot be read: {there}. Give the path of a data file.")
     if suffix in (".txt", ".md"):
         try:
@@ -38,18 +39,9 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def columns_of(rows: Sequence[Row], path: Path) -> list[str]:
-    """Return the names of all columns, in the order in which they first appear.
-
-    Raises:
-        DataError: a row of a CSV file has more cells than the header has names.
-    """
-    columns: dict[str, None] = {}
-    for number, row in enumerate(rows):
-        if None in row:
-            raise DataError(f"{path}, row {number + 1} has more cells than the header has names; put quotes around cells with commas.")
-        columns |= dict.fromkeys(row)
-    return list(columns)
+def columns_of(rows: Sequence[Row]) -> list[str]:
+    """Return the names of all columns, in the order in which they first appear."""
+    return list(dict.fromkeys(name for row in rows for name in row))
 
 
 def listed(columns: Sequence[str]) -> str:
