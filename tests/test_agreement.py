@@ -296,15 +296,6 @@ def test_two_people_are_the_reference_and_the_ceiling(typed: Typed, tmp_path: Pa
     assert "majority of anna, ben; 1 texts have no reference" in told
 
 
-def test_the_flat_long_form_is_the_same_labels(tmp_path: Path) -> None:
-    (tmp_path / "long.csv").write_text("id,text,annotator,verdict\n1,x,a,YES\n1,x,b,NO\n2,y,a,NO\n")
-    (tmp_path / "wide.jsonl").write_text(lines(FLAT | {"a": "YES", "b": "NO"}, {"id": "2", "text": "y", "a": "NO", "b": None}))
-    first, second = read_labels(tmp_path / "long.csv"), read_labels(tmp_path / "wide.jsonl")
-    assert first.items == second.items
-    assert first.assumed == second.assumed == ("a", "b")
-    assert {item.split for item in first.items} == {"test"}
-
-
 FLAT = {"id": "1", "text": "x"}
 SAID = FLAT | {"annotator": "a", "verdict": "YES"}
 

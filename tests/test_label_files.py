@@ -177,3 +177,13 @@ def test_after_a_kill_and_a_resume_label_and_agreement_count_each_item_once(tmp_
     read = read_reference_texts([tmp_path, tmp_path / "first.eval"])
     assert (len(read.logs), len(read.texts), read.n_failed) == (1, 4, 1)
     assert read_reference_texts([tmp_path / "first.eval"]).n_failed == 0
+
+
+def test_the_flat_long_form_is_the_same_labels(tmp_path: Path) -> None:
+    (tmp_path / "long.csv").write_text("id,text,annotator,verdict\n1,x,a,YES\n1,x,b,NO\n2,y,a,NO\n")
+    rows = [{"id": "1", "text": "x", "a": "YES", "b": "NO"}, {"id": "2", "text": "y", "a": "NO", "b": None}]
+    (tmp_path / "wide.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    first, second = read_labels(tmp_path / "long.csv"), read_labels(tmp_path / "wide.jsonl")
+    assert first.items == second.items
+    assert first.assumed == second.assumed == ("a", "b")
+    assert {item.split for item in first.items} == {"test"}
