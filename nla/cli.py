@@ -1,10 +1,9 @@
 """The `nla` command: models on this machine, and the autoencoder's data, training, scoring and export."""
 
 from contextlib import nullcontext
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -12,10 +11,6 @@ from rich.table import Table
 
 from nla.support.command import application, run
 from nla.support.display import plain
-
-if TYPE_CHECKING:
-    from nla.models.loaded import LoadedModel
-    from nla.pair.reconstructor import Reconstructor
 
 app = application(
     """Natural language autoencoders and the models they read.
@@ -156,6 +151,7 @@ def score_pair(
 
     Example: nla score smollm2 --heldout docs.parquet --limit 400 --json s.json
     """
+    from nla.api import load_pair
     from nla.support.locks import exclusive_lock
     from nla.training.evaluation import score, write_json
     from nla.training.heldout import corpus_of, read_token_contexts
@@ -164,17 +160,10 @@ def score_pair(
     console = Console(stderr=True)
     # Taken before the work is done, so that an output that cannot be written is known at once.
     with exclusive_lock(json_out, "nla score") if json_out else nullcontext():
-        av, base = load_verbalizer(pair, device=device, dtype=dtype)
-        reconstructor = _reconstructor(ar or pair, base)
-        av = replace(
-            av,
-            temperature=av.temperature if temperature is None else temperature,
-            best_of=best_of,
-            reconstructor=reconstructor if best_of > 1 else None,
-        )
+        loaded = load_pair(pair, ar=ar, device=device, dtype=dtype).with_options(best_of=best_of, temperature=temperature)
         warm = load_verbalizer(warm_start, device=device, dtype=dtype)[0] if warm_start else None
-        contexts = read_token_contexts(base, av.layer, corpus_of(heldout, only), limit, unseen=unseen)
-        result = score(av, reconstructor, contexts, lambda step: console.print(plain(step, "dim")), warm)
+        contexts = read_token_contexts(loaded.base, loaded.layer, corpus_of(heldout, only), limit, unseen=unseen)
+        result = score(loaded.verbalizer, loaded.reconstructor, contexts, lambda step: console.print(plain(step, "dim")), warm)
         table = Table("measure", "estimate", "95 % interval", "note", title=plain(f"{pair} on {heldout.name}"))
         for measure in result.measures:
             interval = f"{measure.low:.3f} to {measure.high:.3f}" if measure.low is not None else ""
@@ -201,38 +190,16 @@ def explain_text(
 
     Example: nla explain smollm2 --text "The capital of France is" --token -1
     """
-    from nla.activations.capture import residual_stream
-    from nla.verbalizers.av import load_verbalizer
-
-    av, base = load_verbalizer(pair, device=device, dtype=dtype)
-    ids, positions = _positions(base, text, token or [])
-    vectors = residual_stream(base, ids, av.layer)[positions].cpu()
-    explanations = av.verbalize(vectors, [("explain", position) for position in positions])
-    errors = _reconstructor(ar or pair, base).score(vectors, [explanation.text or "-" for explanation in explanations])
-    table = Table("position", "token", "explanation", "cosine", show_lines=True)
-    for position, explanation, error in zip(positions, explanations, errors.tolist(), strict=True):
-        shown = plain(explanation.failure or explanation.text, lines=True)
-        table.add_row(str(position), plain(repr(base.tokenizer.decode(ids[position]))), shown, f"{1 - error / 2:.2f}")
-    Console().print(table)
-
-
-def _positions(base: "LoadedModel", text: str, chosen: list[int]) -> tuple[list[int], list[int]]:
-    """Return the token ids of a text and the chosen positions in it, counted from 0; all positions if none is chosen.
-
-    Raises:
-        ConfigError: the text is empty or not UTF-8, or a position is outside it.
-    """
-    from nla.models.chat_template import encode_content
+    from nla.api import load_pair
     from nla.support.errors import ConfigError
 
     if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ConfigError("the text holds bytes that are not UTF-8; give it in UTF-8 (--text).")
-    ids = encode_content(base.tokenizer, text)
-    if not ids:
-        raise ConfigError("the text is empty; give a text with at least one token (--text).")
-    if any(not -len(ids) <= position < len(ids) for position in chosen):
-        raise ConfigError(f"the text has {len(ids)} tokens; give positions from {-len(ids)} to {len(ids) - 1}.")
-    return ids, [position % len(ids) for position in chosen] or list(range(len(ids)))
+        raise ConfigError("The text holds bytes that are not UTF-8; give it in UTF-8 (--text).")
+    table = Table("position", "token", "explanation", "cosine", show_lines=True)
+    for row in load_pair(pair, ar=ar, device=device, dtype=dtype).explain(text, token or None):
+        cosine = "" if row.cosine is None else f"{row.cosine:.2f}"
+        table.add_row(str(row.position), plain(repr(row.token)), plain(row.failure or row.explanation, lines=True), cosine)
+    Console().print(table)
 
 
 @app.command("export")
@@ -251,12 +218,6 @@ def export(
 
     for folder in export_pair(pair, out, dtype=dtype):
         Console().print(plain(folder), soft_wrap=True)
-
-
-def _reconstructor(where: str, base: "LoadedModel") -> "Reconstructor":
-    from nla.pair.reconstructor import load_reconstructor
-
-    return load_reconstructor(where, base, dtype=base.precision.name, device=str(base.device))
 
 
 def _work_folder(config: Path, work: Path | None) -> Path:

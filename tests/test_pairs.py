@@ -64,10 +64,10 @@ def base(pair: Path, tiny_folder: Callable[[str], Path]) -> LoadedModel:
 
 
 def test_target_av_and_ar_take_little_more_memory_than_the_target(base: LoadedModel, pair: Path) -> None:
-    own = {t.data_ptr(): t.nbytes for t in base.network.parameters()}
+    target = {t.data_ptr(): t.nbytes for t in base.network.parameters()}
     av, ar = build(base, None, str(pair)), load_reconstructor(str(pair), base)
-    together = own | {t.data_ptr(): t.nbytes for role in (av.model, ar.model) for t in role.network.parameters()}
-    added = sum(together.values()) - sum(own.values())
+    together = target | {t.data_ptr(): t.nbytes for role in (av.model, ar.model) for t in role.network.parameters()}
+    added = sum(together.values()) - sum(target.values())
     adapters = sum(t.nbytes for role in (av.model, ar.model) for t in adapter_parameters(role))
     assert added == adapters
 
@@ -76,8 +76,8 @@ def test_an_exported_pair_says_the_same_as_its_adapters(base: LoadedModel, pair:
     export_pair(str(pair), tmp_path / "out", dtype="float32")
     vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(4))
     keys = [(i,) for i in range(3)]
-    own, exported = build(base, None, str(pair)), build(base, None, str(tmp_path / "out"))
-    assert [done.ids for done in exported.complete(vectors, keys)] == [done.ids for done in own.complete(vectors, keys)]
+    adapters, exported = build(base, None, str(pair)), build(base, None, str(tmp_path / "out"))
+    assert [reply.ids for reply in exported.complete(vectors, keys)] == [reply.ids for reply in adapters.complete(vectors, keys)]
     texts = ["a river", "the old town at night"]
     merged = load_reconstructor(str(tmp_path / "out"), dtype="float32", device="cpu")
     assert merged.model.n_layers == 2
@@ -100,14 +100,22 @@ def test_score_and_explain_run_from_the_command_line(pair: Path, tmp_path: Path,
     arguments = ["score", str(pair), "--heldout", str(tmp_path / "docs.parquet"), "--limit", "20", "--json", str(tmp_path / "s.json")]
     done = CliRunner().invoke(nla.cli.app, [*arguments, "--dtype", "float32", "--device", "cpu"])
     assert done.exit_code == 0, done.output
-    found = json.loads((tmp_path / "s.json").read_text())
-    assert found["n"] == 20
-    assert {m["name"] for m in found["measures"]} >= {"fve_nrm, round trip", "fve_nrm, control: mean vector", "failed or truncated"}
+    result = json.loads((tmp_path / "s.json").read_text())
+    assert result["n"] == 20
+    assert {measure["name"] for measure in result["measures"]} >= {
+        "fve_nrm, round trip",
+        "fve_nrm, control: mean vector",
+        "failed or truncated",
+    }
     empty = CliRunner().invoke(nla.cli.app, ["explain", str(pair), "--text", "", "--dtype", "float32", "--device", "cpu"])
-    assert "the text is empty" in str(empty.exception)
-    told = CliRunner().invoke(nla.cli.app, ["explain", str(pair), "--text", "ab", "--token", "-1", "--dtype", "float32", "--device", "cpu"])
-    assert told.exit_code == 0, told.output
-    assert "'b'" in told.output
+    assert "text is empty" in str(empty.exception)
+    monkeypatch.setattr(module, "parse_explanation", lambda _text: module.Explanation("[/INST] [b]x\x1b]0;title\x07\n\u202ey"))
+    arguments = ["explain", str(pair), "--text", "ab", "--token", "-1", "--dtype", "float32", "--device", "cpu"]
+    explained = CliRunner(env={"COLUMNS": "200"}).invoke(nla.cli.app, arguments)
+    assert explained.exit_code == 0, explained.output
+    assert "'b'" in explained.output
+    assert r"[/INST] [b]x\x1b]0;title\x07" in explained.output  # shown, neither obeyed nor read as markup
+    assert r"\u202ey" in explained.output
 
 
 def test_the_best_of_several_draws_is_kept(base: LoadedModel, pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,17 +125,17 @@ def test_the_best_of_several_draws_is_kept(base: LoadedModel, pair: Path, monkey
     best = build(base, None, str(pair), best_of="3").verbalize(vectors, keys)
     single = build(base, None, str(pair), reconstruct="false")
     draws = [single.verbalize(vectors, keys), *(single.verbalize(vectors, [(*key, "draw", n) for key in keys]) for n in (1, 2))]
-    assert all(one.mse_nrm is None for one in draws[0])
+    assert all(draw.mse_nrm is None for draw in draws[0])
     ar = load_reconstructor(str(pair), base)
     for row, chosen in enumerate(best):
         candidates = [draw[row] for draw in draws if not draw[row].failure]
         if not candidates:
             assert chosen.failure == "odd"
             continue
-        errors = [float(ar.score(vectors[row : row + 1], [one.text])[0]) for one in candidates]
+        errors = [float(ar.score(vectors[row : row + 1], [draw.text])[0]) for draw in candidates]
         assert chosen.text == candidates[errors.index(min(errors))].text
         assert chosen.mse_nrm == pytest.approx(min(errors), abs=1e-5)
-    assert [one.text for one in build(base, None, str(pair)).verbalize(vectors, keys)] == [one.text for one in draws[0]]
+    assert [draw.text for draw in build(base, None, str(pair)).verbalize(vectors, keys)] == [draw.text for draw in draws[0]]
 
 
 def test_the_divergence_from_the_warm_start_is_that_of_plain_log_probabilities(base: LoadedModel, pair: Path, tmp_path: Path) -> None:
@@ -137,7 +145,7 @@ def test_the_divergence_from_the_warm_start_is_that_of_plain_log_probabilities(b
     save_file({name: tensor * 0.9 for name, tensor in tensors.items()}, tmp_path / "warm" / "av" / WEIGHTS_FILE)
     warm = build(base, None, str(tmp_path / "warm"))
     vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(4))
-    found, count = kl_to_warm_start(av, warm, vectors)
+    divergence, count = kl_to_warm_start(av, warm, vectors)
     export_pair(str(pair), tmp_path / "a", dtype="float32")
     export_pair(str(tmp_path / "warm"), tmp_path / "b", dtype="float32")
     plain = [AutoModelForCausalLM.from_pretrained(tmp_path / name / "av", dtype=torch.float32).eval() for name in "ab"]
@@ -148,12 +156,12 @@ def test_the_divergence_from_the_warm_start_is_that_of_plain_log_probabilities(b
     for vector, done in zip(vectors, replace(av, temperature=1.0).complete(vectors, [("kl", i) for i in range(3)]), strict=True):
         embeds = plain[0].get_input_embeddings()(torch.tensor([prompt + done.ids])).detach().clone()
         embeds[0, at] = vector * 4.0 / vector.norm()
-        logs = [torch.log_softmax(one(inputs_embeds=embeds).logits[0, len(prompt) - 1 : -1], dim=-1) for one in plain]
-        own, its = (log[torch.arange(len(done.ids)), torch.tensor(done.ids)] for log in logs)
-        ratios.append(its - own)
+        logs = [torch.log_softmax(network(inputs_embeds=embeds).logits[0, len(prompt) - 1 : -1], dim=-1) for network in plain]
+        trained, start = (log[torch.arange(len(done.ids)), torch.tensor(done.ids)] for log in logs)
+        ratios.append(start - trained)
     ratio = torch.cat(ratios)
     assert count == len(ratio)
-    assert found == pytest.approx(float((ratio.exp() - ratio - 1).mean()), rel=1e-3)
+    assert divergence == pytest.approx(float((ratio.exp() - ratio - 1).mean()), rel=1e-3)
     assert kl_to_warm_start(av, av, vectors)[0] == 0
 
 

