@@ -44,7 +44,7 @@ def write_files(files: Mapping[str, bytes], out: Path, *, keep_others: bool = Fa
         _stamp(folder, out)
         with exclusive_lock(folder, _PURPOSE, folder=True), scratch_folder(folder) as scratch:
             stamp = _stamp(folder, out)
-            _check_unchanged(stamp, files, folder, out)
+            _check_unchanged({*files} if keep_others else {*stamp, *files}, stamp, folder, out)
             for name, content in files.items():
                 (scratch / name).parent.mkdir(exist_ok=True)
                 (scratch / name).write_bytes(content)
@@ -72,12 +72,12 @@ def _stamp(folder: Path, out: Path) -> Stamp:
     return {}
 
 
-def _check_unchanged(stamp: Stamp, files: Mapping[str, bytes], folder: Path, out: Path) -> None:
-    """Refuse to replace or delete what a report did not write."""
+def _check_unchanged(names: set[str], stamp: Stamp, folder: Path, out: Path) -> None:
+    """Refuse to replace or delete a file that is not as a report wrote it; `names` are all that would be."""
     for part in ("figures", "tables"):
         if (folder / part).is_symlink():
             raise DataError(f"{visible(out)}/{part} is a symbolic link: expected a folder; remove it, or give another folder (-o).")
-    for name in sorted({*stamp, *files}):
+    for name in sorted(names):
         path = folder / name
         if (path.exists() or path.is_symlink()) and (path.is_symlink() or not path.is_file() or _sha256(path) not in stamp.get(name, [])):
             raise DataError(

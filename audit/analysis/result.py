@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from audit.analysis.texts import encodable
 from audit.analysis.token_views import PlaceRate, ReconstructionQuality
 from audit.analysis.training_curves import TrainingPoint
 from audit.controls.record import InstrumentControls
@@ -186,13 +187,11 @@ def result_json(result: AuditResult) -> bytes:
 
 
 def _encodable(content: Any) -> Any:
-    if isinstance(content, str):
-        return content.encode("utf-8", "backslashreplace").decode()
     if isinstance(content, float) and not math.isfinite(content):
         return None
     if isinstance(content, dict):
-        return {_encodable(key): _encodable(value) for key, value in content.items()}
-    return [_encodable(value) for value in content] if isinstance(content, list | tuple) else content
+        return {encodable(key): _encodable(value) for key, value in content.items()}
+    return [_encodable(value) for value in content] if isinstance(content, list | tuple) else encodable(content)
 
 
 def read_result(path: Path) -> AuditResult:

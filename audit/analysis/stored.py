@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from audit.analysis.result import RESULT_FILE, AuditResult, read_result, result_json
+from audit.analysis.texts import encodable
 from nla.support.display import visible
 from nla.support.errors import DataError, first_line
 from nla.support.files import replacing
@@ -59,18 +60,13 @@ def write_stored(audit: StoredAudit, out: Path) -> StoredAudit:
 
 def _arrow(table: pd.DataFrame, name: str) -> pa.Table:
     texts = [str(column) for column in table if table[column].dtype == object or pd.api.types.is_string_dtype(table[column])]
-    clean = table.assign(**{column: table[column].map(_encodable) for column in texts})
+    clean = table.assign(**{column: table[column].map(encodable) for column in texts})
     try:
         return pa.Table.from_pandas(clean, preserve_index=False)
     except (pa.ArrowException, OverflowError, TypeError) as ex:
         raise DataError(
             f"{name} cannot be written: {visible(first_line(ex), limit=200)}; a log holds values of an unexpected type."
         ) from ex
-
-
-def _encodable(value: object) -> object:
-    """The value; in a text, lone surrogates (which UTF-8 cannot hold) become escapes."""
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _digest(result: AuditResult, tables: list[pa.Table]) -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 from inspect_ai.log import EvalLog, EvalSample
 from inspect_ai.scorer import Score
 
+from audit.analysis.texts import frame
 from audit.config import Condition
 from audit.logs import LOGS, newest_finished
 from audit.stats.rates import MISSING, Codes
@@ -40,9 +41,9 @@ def read_tables(out: Path, conditions: Iterable[Condition]) -> tuple[pd.DataFram
                 explanations.extend(rows_of_tokens)
     if not transcripts:
         raise DataError(f"{out} holds no finished log; `audit run` makes them.")
-    table = pd.DataFrame(transcripts)
+    table = frame(transcripts)
     check_identity(table)
-    return table, pd.DataFrame(explanations)
+    return table, frame(explanations)
 
 
 def check_identity(transcripts: pd.DataFrame) -> None:

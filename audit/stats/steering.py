@@ -103,7 +103,8 @@ def _gee_slope(yes: Floats, dose: Floats, groups: Codes) -> float | None:
     unit = float(np.abs(dose).max())  # without rescaling, strengths of 0.01 would make the fit stop too early
     model = sm.GEE(yes, sm.add_constant(dose / unit), groups, family=sm.families.Binomial(), cov_struct=Exchangeable())
     try:
-        fit = model.fit(cov_type="bias_reduced")
+        with np.errstate(all="ignore"):  # a perfect correlation within items divides by 0; the result is rejected below
+            fit = model.fit(cov_type="bias_reduced")
     except np.linalg.LinAlgError:
         return None
     with np.errstate(invalid="ignore"):  # a negative variance gives a NaN error, which is rejected below
