@@ -85,11 +85,11 @@ def steered(model: LoadedModel, spec: str) -> LoadedModel:
     view.steering = steering
     view.unsteered = model
     for block, direction in zip(view.blocks, steering.directions, strict=True):
-        block.register_forward_hook(_adding(strength * direction))
+        block.register_forward_hook(_adds(strength * direction))
     return view
 
 
-def _adding(vector: Float[Tensor, " d_model"]) -> Callable[..., Any]:
+def _adds(vector: Float[Tensor, " d_model"]) -> Callable[..., Any]:
     def hook(_module: nn.Module, _inputs: object, output: Any) -> Any:
         hidden = hidden_of(output)
         moved = hidden + vector.to(hidden)
@@ -113,13 +113,14 @@ def steer(model: LoadedModel, spec: str) -> Iterator[LoadedModel]:
     """
     if model.steering is not None:
         raise ConfigError(f"{model.source.name} is already steered by {model.steering.spec}; steer the unsteered model (`model.plain`).")
-    view = steered(model, spec)
-    if view is model:  # strength 0
+    name, strength = parse_steer(spec)
+    if strength == 0:
         yield model
         return
-    model.unsteered, model.steering = shared_copy(model), view.steering
-    directions = view.steering.strength * view.steering.directions
-    handles = [block.register_forward_hook(_adds(direction)) for block, direction in zip(model.blocks, directions, strict=True)]
+    steering = Steering(name, strength, directions_of(model, name))
+    model.unsteered, model.steering = shared_copy(model), steering
+    hooks = [_adds(strength * direction) for direction in steering.directions]
+    handles = [block.register_forward_hook(hook) for block, hook in zip(model.blocks, hooks, strict=True)]
     try:
         yield model
     finally:

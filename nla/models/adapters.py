@@ -1,7 +1,7 @@
-"""Several roles on one base model in memory: copies that share its weights and carry low-rank adapters (LoRA) of their own.
+"""Several roles on one base model in memory: copies that share its weights, each with its own low-rank adapter (LoRA).
 
-A role (AV, AR) is a copy of the module tree whose parameters are the base model's own tensors, so it costs only its adapter. The
-files are peft's (`adapter_config.json`, `adapter_model.safetensors`), which any peft user can load.
+A role (AV, AR) is a copy of the module tree whose parameters are the base model's tensors, so it needs memory only for its adapter. The
+files have peft's layout (`adapter_config.json`, `adapter_model.safetensors`), so that any peft user can load them.
 """
 
 import copy
@@ -9,7 +9,8 @@ import itertools
 import json
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,38 +18,41 @@ import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 from peft.tuners.lora import Linear as LoraLinear
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from nla.models.adapter_config import CONFIG_FILE, read_adapter_config
 from nla.models.architectures import module_at
 from nla.models.loaded import LoadedModel, exclusive
-from nla.support.errors import ContractError
+from nla.support.display import visible
+from nla.support.errors import ContractError, first_line
 from nla.support.files import replacing
 
-CONFIG_FILE = "adapter_config.json"
+__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "AdapterSpec", "adapter_parameters", "add_adapter", "load_adapter", "save_adapter", "shared_copy"]
+
 WEIGHTS_FILE = "adapter_model.safetensors"
 _NAME = "default"
 
 
 class AdapterSpec(BaseModel):
-    """Shape of an adapter on all linear layers of the blocks. `first_ranks` are the ranks in the first blocks, where a vector
-    injected as an embedding has to be made legible; scaling is alpha / rank = 2 everywhere."""
+    """Shape of an adapter on all linear layers of the blocks. The scaling alpha / rank is 2 in every layer."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rank: int = Field(default=32, ge=1)
     first_ranks: tuple[int, ...] = ()
+    """Ranks in the first blocks, which have to make a vector that was injected as an embedding readable to the later ones."""
 
 
 def shared_copy(model: LoadedModel, n_blocks: int | None = None) -> LoadedModel:
-    """A copy of the module tree over the same weights; with `n_blocks`, of the first blocks only.
+    """Return a copy of the module tree over the same weights; with `n_blocks`, of the first blocks only.
 
-    Neither changes what they share, so the copy has a lock of its own.
+    Neither the model nor the copy changes what they share, so the copy has its own lock.
     """
     shared = {id(t): t for t in itertools.chain(model.network.parameters(), model.network.buffers())}
     network = copy.deepcopy(model.network, shared)
-    for module in network.modules():  # hooks (steering, capture in progress) belong to the original
+    for module in network.modules():  # hooks (steering, a capture in progress) stay with the original
         module._forward_hooks.clear()
     role = LoadedModel(model.source, network, model.tokenizer, model.precision)
     if n_blocks is not None and n_blocks < model.n_layers:
@@ -62,7 +66,7 @@ def shared_copy(model: LoadedModel, n_blocks: int | None = None) -> LoadedModel:
 
 
 def add_adapter(role: LoadedModel, spec: AdapterSpec) -> None:
-    """Put a fresh adapter (float32, zero effect) on every linear layer of a role's blocks, and make the role ready to train."""
+    """Add a new adapter (float32, initially without effect) to every linear layer of a role's blocks, and prepare the role for training."""
     prefix = re.escape(role.architecture.blocks)
     names = sorted({name.rsplit(".", 1)[-1] for name, module in role.blocks.named_modules() if isinstance(module, nn.Linear)})
     ranks = {rf"^{prefix}\.{block}\..*": rank for block, rank in enumerate(spec.first_ranks)}
@@ -79,10 +83,11 @@ def add_adapter(role: LoadedModel, spec: AdapterSpec) -> None:
     _prepare_training(role)
 
 
-def _inject(config: LoraConfig, role: LoadedModel) -> None:
+def _inject(config: LoraConfig, role: LoadedModel, *, empty: bool = False) -> None:
+    """Add an adapter's layers to a role; if `empty`, without memory for their weights."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # peft warns of things that concern its own saving, which is not used
-        inject_adapter_in_model(config, role.network, _NAME)
+        warnings.simplefilter("ignore")  # peft warns about its saving, which is not used here
+        inject_adapter_in_model(config, role.network, _NAME, low_cpu_mem_usage=empty)
     uncast(role.network)
     role.network.peft_config = {_NAME: config}  # type: ignore[dict-item]
     for name, parameter in role.network.named_parameters():
@@ -90,7 +95,7 @@ def _inject(config: LoraConfig, role: LoadedModel) -> None:
 
 
 def uncast(network: nn.Module) -> None:
-    """Let autocast decide what an adapter's products run in: peft's own casting of activations up to float32 halves the speed."""
+    """Leave the dtype of an adapter's products to autocast: peft's cast of all activations to float32 halves the speed."""
     for module in network.modules():
         if hasattr(module, "cast_input_dtype_enabled"):
             module.cast_input_dtype_enabled = False  # type: ignore[assignment]
@@ -98,17 +103,17 @@ def uncast(network: nn.Module) -> None:
 
 def _prepare_training(role: LoadedModel) -> None:
     if role.device.type == "cpu":
-        # The backward pass of fused attention took 37 ms a layer on short sequences where plain products take a few.
+        # The backward pass of fused attention took 37 ms per layer on short sequences; plain products take a few.
         role.network.set_attn_implementation("eager")
 
 
 def adapter_parameters(role: LoadedModel) -> list[nn.Parameter]:
-    """The parameters of a role's adapter, in a fixed order."""
+    """Return the parameters of a role's adapter, in a fixed order."""
     return [parameter for name, parameter in role.network.named_parameters() if "lora_" in name]
 
 
 def save_adapter(network: nn.Module, folder: Path, dtype: torch.dtype | None = None) -> None:
-    """Write a network's adapter in peft's layout (weights first, under a temporary name)."""
+    """Write a network's adapter in peft's layout: first the weights, then the config, each replaced in one step."""
     folder.mkdir(parents=True, exist_ok=True)
     config = cast(dict[str, Any], network.peft_config)[_NAME]
     state = get_peft_model_state_dict(network, adapter_name=_NAME, save_embedding_layers=False)
@@ -122,25 +127,25 @@ def save_adapter(network: nn.Module, folder: Path, dtype: torch.dtype | None = N
 
 @exclusive
 def load_adapter(role: LoadedModel, folder: Path, *, trainable: bool = False) -> None:
-    """Put the adapter of a folder on a role: float32 to train it, the base model's dtype to use it.
+    """Add the adapter in a folder to a role: in float32 for training, else in the base model's dtype.
 
     Raises:
-        ContractError: files missing or corrupt, or the adapter is of another model.
+        ContractError: files are missing or damaged, the adapter is not a plain LoRA, or it belongs to another model.
     """
+    shapes = _shapes(folder)
+    config = read_adapter_config(folder, list(shapes))
     try:
-        config = LoraConfig.from_pretrained(str(folder))
-        tensors = load_file(folder / WEIGHTS_FILE)
-    except (OSError, ValueError, TypeError, SafetensorError) as ex:
-        raise ContractError(f"the adapter in {folder} cannot be read: {str(ex).splitlines()[0]}") from ex
-    _inject(config, role)
+        _inject(config, role, empty=True)
+    except Exception as ex:  # peft raises many kinds
+        raise ContractError(f"The adapter in {visible(folder)} does not fit {role.source.name}: {visible(first_line(ex))}") from ex
     expected = get_peft_model_state_dict(role.network, adapter_name=_NAME, save_embedding_layers=False)
-    wrong = [name for name in expected.keys() | tensors.keys() if name not in expected or name not in tensors]
-    wrong += [name for name in expected.keys() & tensors.keys() if expected[name].shape != tensors[name].shape]
+    wrong = sorted(name for name in expected.keys() | shapes.keys() if name not in expected or shapes.get(name) != [*expected[name].shape])
     if wrong:
         raise ContractError(
-            f"the adapter in {folder} is of another model than {role.source.name}: {len(wrong)} tensors differ ({wrong[0]})."
+            f"The adapter in {visible(folder)} is of another model than {role.source.name}: {len(wrong)} tensors differ "
+            f"({visible(wrong[0], limit=200)}). Give the adapter's own base model."
         )
-    set_peft_model_state_dict(role.network, tensors, adapter_name=_NAME)
+    set_peft_model_state_dict(role.network, _tensors(folder), adapter_name=_NAME, low_cpu_mem_usage=True)
     for parameter in adapter_parameters(role):
         parameter.data = parameter.data.to(torch.float32 if trainable else role.precision.dtype)
         parameter.requires_grad_(trainable)
@@ -150,12 +155,38 @@ def load_adapter(role: LoadedModel, folder: Path, *, trainable: bool = False) ->
         _speed_up(role)
 
 
-def _speed_up(role: LoadedModel) -> None:
-    """Let adapters that are only used, not trained, run without peft's own forward pass.
+def _shapes(folder: Path) -> dict[str, list[int]]:
+    """Return the shapes in an adapter's weights file, from its header alone."""
+    with _reading(folder), safe_open(folder / WEIGHTS_FILE, "pt") as file:
+        return {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
-    A decoding step of a small model is hundreds of small calls, and peft makes nine a layer where two products do: with them the
-    AV of the embedded model wrote 1.9 times as many tokens a second on two cores. The parameters stay peft's, so they can still
-    be copied into and saved.
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    with _reading(folder), safe_open(folder / WEIGHTS_FILE, "pt") as file:
+        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        for name, tensor in tensors.items():
+            if not tensor.is_floating_point() or not bool(tensor.float().isfinite().all()):
+                raise ValueError(f"tensor {visible(name, limit=200)} does not hold finite floating-point numbers")
+    return tensors
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as ex:
+        raise ContractError(
+            f"The adapter in {visible(folder)} cannot be read: {visible(first_line(ex))}. "
+            f"Expected {CONFIG_FILE} and {WEIGHTS_FILE} as peft saves them; save or download the adapter again."
+        ) from ex
+
+
+def _speed_up(role: LoadedModel) -> None:
+    """Run adapters that are only used, not trained, without peft's forward pass.
+
+    A decoding step of a small model consists of hundreds of small calls. peft makes nine per layer where two products are enough; with
+    two, the AV of the embedded model wrote 1.9 times as many tokens per second on two cores. The parameters remain peft's, so values
+    can still be copied into them and saved.
     """
     for module in role.network.modules():
         if isinstance(module, LoraLinear):
@@ -164,7 +195,7 @@ def _speed_up(role: LoadedModel) -> None:
 
 def _lean_forward(module: LoraLinear) -> Callable[[Tensor], Tensor]:
     base, scale = module.base_layer, float(module.scaling[_NAME])
-    a, b = (cast(nn.Linear, one[_NAME]) for one in (module.lora_A, module.lora_B))
+    a, b = (cast(nn.Linear, side[_NAME]) for side in (module.lora_A, module.lora_B))
 
     def forward(x: Tensor) -> Tensor:
         out: Tensor = base(x)
