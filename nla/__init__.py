@@ -21,11 +21,24 @@ if TYPE_CHECKING:
     from nla.inspect.reading import Reading, read_transcript
     from nla.instrument import Instrument
     from nla.models.loaded import LoadedModel, load_model
+    from nla.support.errors import HarnessError
 
-__all__ = ["Explanations", "Instrument", "LoadedModel", "Pair", "Reading", "load_model", "load_pair", "read_transcript", "steer"]
+__all__ = [
+    "Explanations",
+    "HarnessError",
+    "Instrument",
+    "LoadedModel",
+    "Pair",
+    "Reading",
+    "load_model",
+    "load_pair",
+    "read_transcript",
+    "steer",
+]
 
 _HOMES = {
     "Explanations": "nla.api",
+    "HarnessError": "nla.support.errors",
     "Instrument": "nla.instrument",
     "LoadedModel": "nla.models.loaded",
     "Pair": "nla.api",

@@ -16,9 +16,10 @@ from transformers import PreTrainedModel
 from graders.scorers.nla_awareness import nla_awareness
 from nla.activations.capture import residual_stream
 from nla.activations.directions import AWARENESS_PAIR, contrast, directions_of, mean_activation_norm
-from nla.activations.steering import parse_steer, steered
+from nla.activations.steering import parse_steer, steer, steered
 from nla.engine.decoder import Decoder, Request
 from nla.engine.sampling import SamplingParams
+from nla.engine.scheduler import worker_for
 from nla.inspect.views import steered_view
 from nla.models.loaded import LoadedModel, load_model
 from nla.support.errors import ConfigError
@@ -139,3 +140,23 @@ def test_a_steered_eval_says_so_and_its_log_reads_under_steering(tiny_folder: Ca
 def test_one_view_serves_all_who_ask_for_it(tiny: LoadedModel) -> None:
     assert steered_view(tiny, "awareness:+0.1") is steered_view(tiny, "awareness:+0.1")
     assert steered_view(tiny, "awareness:+0.1").plain is tiny
+
+
+def test_steering_in_place_ends_with_its_block_and_equals_the_steered_view(tiny: LoadedModel) -> None:
+    ids = tiny.tokenizer.encode("What is two plus two?")
+    before, steered_before = residual_stream(tiny, ids, 1), residual_stream(steered(tiny, "awareness:+0.7"), ids, 1)
+    request = Request(prompt_ids=ids, max_tokens=8, sampling=SamplingParams(0.0), seed=())
+    replies = [worker_for(tiny, 4).run([request])[0].ids]
+    with steer(tiny, "awareness:+0.7") as model:
+        assert model is tiny
+        torch.testing.assert_close(residual_stream(tiny, ids, 1), steered_before)
+        torch.testing.assert_close(residual_stream(tiny.plain, ids, 1), before)
+        replies.append(worker_for(tiny, 4).run([request])[0].ids)
+        with pytest.raises(ConfigError, match="already steered"), steer(tiny, "awareness:+0.1"):
+            pass
+    torch.testing.assert_close(residual_stream(tiny, ids, 1), before)
+    assert tiny.plain is tiny
+    view = steered(tiny, "awareness:+0.7")
+    assert replies[1] == worker_for(view, 4).run([request])[0].ids  # no keys and values of the unsteered model were used
+    with steer(tiny, "awareness:0"):
+        torch.testing.assert_close(residual_stream(tiny, ids, 1), before)

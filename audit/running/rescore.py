@@ -79,18 +79,19 @@ def _targets(headers: Sequence[LogHeader], out: Path) -> list[Path]:
     """A path in the output folder for each log. Logs that share a name get the first digits of their id appended.
 
     Raises:
-        ConfigError: a copy would take the place of the log it is made from.
+        ConfigError: a log lies in the output folder, or is given twice.
     """
     names = Counter(Path(header.location).name for header in headers)
+    copies = {Path(copy.location).name: copy.log.eval.eval_id for copy in log_headers([out], lambda _: None)} if out.is_dir() else {}
     targets = []
     for header in headers:
-        source = Path(header.location)
-        name = source.name if names[source.name] == 1 else f"{source.stem}-{header.log.eval.eval_id[:8]}{source.suffix}"
-        target = out / name
-        if target.resolve() == source.resolve() or source.resolve().parent == out.resolve():
+        source, log_id = Path(header.location), header.log.eval.eval_id
+        if source.resolve().parent == out.resolve():
             raise ConfigError(f"{source} lies in the output folder {out}; give another folder (--out), since logs are never changed.")
-        targets.append(target)
-    if len({str(target) for target in targets}) < len(targets):
+        is_free = names[source.name] == 1 and source.name not in copies
+        name = source.name if is_free or copies.get(source.name) == log_id else f"{source.stem}-{log_id[:8]}{source.suffix}"
+        targets.append(out / name)
+    if len(set(targets)) < len(targets):
         raise ConfigError("Two of the logs have the same name and the same id; give each log once.")
     return targets
 

@@ -121,14 +121,16 @@ def _threadsafe(callback: Callable[[], object]) -> Callable[[], None]:
     return call
 
 
-_workers: dict[tuple[int, int], DecodeWorker] = {}
+_workers: dict[tuple[int, int, tuple[str, str] | None], DecodeWorker] = {}
 _starting = threading.Lock()
 
 
 def worker_for(model: LoadedModel, max_rows: int) -> DecodeWorker:
     """The worker of a loaded model, shared by all provider instances that use it with the same batch size."""
     with _starting:
-        key = (id(model), max_rows)
+        # `steer` changes a model in place, and keys and values of the unsteered model must not serve the steered one.
+        steering = (model.steering.spec, model.steering.digest) if model.steering else None
+        key = (id(model), max_rows, steering)
         if key not in _workers:
             _workers[key] = DecodeWorker(Decoder(model, max_rows=max_rows, max_positions=max_cached_positions(model)))
         return _workers[key]

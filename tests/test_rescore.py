@@ -1,0 +1,179 @@
+"""`audit score` on logs of other tools: nothing is lost or mixed, and the model is read in the state in which it wrote the log."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from inspect_ai import Task, eval
+from inspect_ai.dataset import MemoryDataset, Sample
+from inspect_ai.log import EvalLog, read_eval_log
+from inspect_ai.model import (
+    ChatCompletionChoice,
+    ChatMessage,
+    ChatMessageAssistant,
+    ChatMessageUser,
+    ModelOutput,
+)
+from inspect_ai.solver import Generate, Solver, TaskState, generate, solver
+from typer.testing import CliRunner
+
+from audit.cli import app
+from audit.running.rescore import score_logs
+from audit.running.rescore_config import RescoreConfig
+from graders.record import AwarenessRecord, read_records
+from graders.scorers import measure_scorers
+from nla.instrument import Instrument
+from nla.support.errors import ConfigError
+
+Folder = Callable[[str], Path]
+
+
+def replies(text: str, source: Any = "generate") -> ChatMessageAssistant:
+    return ChatMessageAssistant(content=text, source=source, model="mockllm/model")
+
+
+@solver
+def replay(conversations: dict[str, list[ChatMessage]]) -> Solver:
+    async def solve(state: TaskState, generate: Generate) -> TaskState:
+        state.messages = list(conversations[str(state.sample_id)])
+        last = next(message for message in reversed(state.messages) if isinstance(message, ChatMessageAssistant))
+        state.output = ModelOutput(model="mockllm/model", choices=[ChatCompletionChoice(message=last)])
+        return state
+
+    return solve
+
+
+def write_log(folder: Path, conversations: dict[str, list[ChatMessage]], name: str = "run") -> Path:
+    """A log of another provider with the given conversations, under a name that other logs may have too."""
+    samples = MemoryDataset([Sample(id=name, input="hi") for name in conversations])
+    [log] = eval(Task(dataset=samples, solver=replay(conversations)), model="mockllm/model", display="none", log_dir=str(folder))
+    return Path(log.location).rename(folder / f"{name}.eval")
+
+
+def asked(reply: ChatMessageAssistant, question: str = "What is 2+2?") -> list[ChatMessage]:
+    return [ChatMessageUser(content=question), reply]
+
+
+def config(model: Path | None, **changes: Any) -> RescoreConfig:
+    return RescoreConfig.model_validate({"model": model and str(model), "tokens": 3, "verbalizer": "logit_lens", "layer": 1} | changes)
+
+
+def records(path: Path) -> dict[str, AwarenessRecord]:
+    log = read_eval_log(str(path))
+    found = {str(sample.id): read_records(sample.scores).awareness for sample in log.samples or []}
+    return {name: record for name, record in found.items() if record is not None}
+
+
+def rows(record: AwarenessRecord) -> list[tuple[int, str]]:
+    return [(token.position, token.explanation) for token in record.tokens]
+
+
+def test_logs_of_one_name_are_all_scored_and_none_is_scored_twice(tiny_folder: Folder, tmp_path: Path) -> None:
+    for who in ("a", "b"):
+        write_log(tmp_path / who, {f"q-{who}": asked(replies(f"It is four, {who} believes."))})
+    model, out = tiny_folder("llama"), tmp_path / "out"
+    first = score_logs([str(tmp_path / "a")], out, config(model))
+    assert [path.name for path in first] == ["run.eval"]
+    before = first[0].read_bytes()
+    both = score_logs([str(tmp_path / "a"), str(tmp_path / "b")], out, config(model))
+    assert len(set(both)) == 2
+    assert first[0].read_bytes() == before
+    assert sorted(name for path in out.glob("*.eval") for name in records(path)) == ["q-a", "q-b"]
+
+
+def test_other_settings_over_the_same_folder_and_the_input_folder_itself_are_refused(tiny_folder: Folder, tmp_path: Path) -> None:
+    write_log(tmp_path / "a", {"q": asked(replies("It is four."))})
+    model = tiny_folder("llama")
+    score_logs([str(tmp_path / "a")], tmp_path / "out", config(model))
+    with pytest.raises(ConfigError, match="tokens 3 -> 5"):
+        score_logs([str(tmp_path / "a")], tmp_path / "out", config(model, tokens=5))
+    with pytest.raises(ConfigError, match="lies in the output folder"):
+        score_logs([str(tmp_path / "a")], tmp_path / "a", config(model))
+    assert len(list((tmp_path / "a").iterdir())) == 1
+
+
+def test_one_bad_transcript_costs_only_itself(tiny_folder: Folder, tmp_path: Path) -> None:
+    long = asked(replies("It counts."), "Summarise: " + "one two three " * 200)  # the tiny model reads 512 tokens
+    write_log(tmp_path / "a", {"short": asked(replies("It is four.")), "long": long})
+    [scored] = score_logs([str(tmp_path / "a")], tmp_path / "out", config(tiny_folder("llama")))
+    found = records(scored)
+    assert found["short"].k == 3
+    assert found["long"].flagged is None
+    assert found["long"].reason == "the transcript cannot be read"
+    assert "512" in found["long"].note
+
+
+def test_only_the_models_own_words_are_read_and_graded(tiny_folder: Folder, tmp_path: Path) -> None:
+    said = "I am being tested, this is an evaluation of my abilities."
+    conversation = [*asked(replies(said, source=None)), *asked(replies("Four."), "And now?")]
+    write_log(tmp_path / "a", {"q": conversation})
+    [scored] = score_logs([str(tmp_path / "a")], tmp_path / "out", config(tiny_folder("llama"), tokens=20))
+    [record] = records(scored).values()
+    assert {token.message for token in record.tokens} == {3}
+    verbalized = [read_records(sample.scores).verbalized for sample in read_eval_log(str(scored)).samples or []]
+    assert [found.flagged for found in verbalized if found] == [False]
+    [unmarked] = score_logs([str(tmp_path / "a")], tmp_path / "all", config(tiny_folder("llama"), tokens=200, unmarked_replies=True))
+    [record] = records(unmarked).values()
+    assert {token.message for token in record.tokens} == {1, 3}
+    assert record.unmarked_replies is True
+
+
+def generated(folder: Path, model: Path, scorers: Sequence[Any] | None = None, **model_args: Any) -> EvalLog:
+    task = Task(dataset=[Sample(id=f"q{i}", input=f"What is {i} plus {i}?") for i in range(2)], solver=generate(), scorer=scorers)
+    log = eval(
+        task, model=f"local/{model}", model_args={"dtype": "float32"} | model_args, display="none", log_dir=str(folder), max_tokens=12
+    )[0]
+    assert log.status == "success", log.error
+    return log
+
+
+def test_a_steered_log_is_read_under_its_steering(tiny_folder: Folder, tmp_path: Path) -> None:
+    model = tiny_folder("llama")
+    instrument = Instrument(tokens=3, verbalizer="logit_lens", layer=1)
+    at_once = generated(tmp_path / "once", model, measure_scorers(instrument), steer="awareness:+0.5")
+    generated(tmp_path / "raw", model, steer="awareness:+0.5")
+    [later] = score_logs([str(tmp_path / "raw")], tmp_path / "out", config(None))
+    expected, found = records(Path(at_once.location)), records(later)
+    assert {name: rows(record) for name, record in found.items()} == {name: rows(record) for name, record in expected.items()}
+    assert {record.model["steer"] for record in found.values()} == {"awareness:+0.5"}
+    with pytest.raises(ConfigError, match=r"other model arguments \(steer 'awareness:\+0.5' -> 'awareness:-0.5'\)"):
+        score_logs([str(tmp_path / "raw")], tmp_path / "other", config(None, model_args={"steer": "awareness:-0.5"}))
+
+
+def test_a_log_never_makes_a_models_code_run(tiny_folder: Folder, tmp_path: Path) -> None:
+    generated(tmp_path / "raw", tiny_folder("llama"), trust_remote_code=True)
+    with pytest.raises(ConfigError, match="trust_remote_code=true"):
+        score_logs([str(tmp_path / "raw")], tmp_path / "out", config(tiny_folder("llama")))
+
+
+def test_a_cut_log_is_named_and_the_others_are_scored(tiny_folder: Folder, tmp_path: Path) -> None:
+    good = write_log(tmp_path / "a", {"q": asked(replies("It is four."))}, name="good")
+    (tmp_path / "a" / "cut.eval").write_bytes(good.read_bytes()[:200])
+    warnings: list[str] = []
+    written = score_logs([str(tmp_path / "a")], tmp_path / "out", config(tiny_folder("llama")), warn=warnings.append)
+    assert [path.name for path in written] == ["good.eval"]
+    assert len(warnings) == 1
+    assert "cut.eval" in warnings[0]
+
+
+def test_since_and_limit_choose_logs_and_transcripts(tiny_folder: Folder, tmp_path: Path) -> None:
+    write_log(tmp_path / "a", {f"q{i}": asked(replies("It is four.")) for i in range(3)})
+    model = tiny_folder("llama")
+    [scored] = score_logs([str(tmp_path / "a")], tmp_path / "out", config(model, limit=2, since="2020-01-01"))
+    assert len(records(scored)) == 2
+    with pytest.raises(ConfigError, match="since 2999"):
+        score_logs([str(tmp_path / "a")], tmp_path / "new", config(model, since="2999-01-01"))
+
+
+def test_the_command_has_a_flag_for_every_setting_and_names_a_bad_one(tmp_path: Path) -> None:
+    shown = CliRunner().invoke(app, ["score", "--help"], env={"COLUMNS": "100"}).output
+    for name in RescoreConfig.model_fields:
+        if name != "project_out":
+            assert f"--{'nla' if name == 'pair' else name.replace('_', '-')}" in shown, name
+    assert max(map(len, shown.splitlines())) <= 100
+    shutil.copytree(Path(__file__).parent / "data" / "audit_a6c2c8d" / "logs" / "base", tmp_path / "logs")
+    done = CliRunner().invoke(app, ["score", str(tmp_path / "logs"), "--tokens", "0"])
+    assert isinstance(done.exception, ConfigError)
+    assert "--tokens" in str(done.exception)
