@@ -113,7 +113,7 @@ def measured(info: TaskInfo) -> Callable[[Callable[..., Task]], Callable[..., Ta
 
     def decorate(make: Callable[..., Task]) -> Callable[..., Task]:
         signature = inspect.signature(make)
-        hints = {**get_type_hints(make), **{name: get_type_hints(Measurement)[name] for name in _SHARED_DEFAULTS}}
+        hints = get_type_hints(make, include_extras=True) | get_type_hints(Measurement)
 
         @functools.wraps(make)
         def build(*args: Any, **kwargs: Any) -> Task:

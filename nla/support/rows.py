@@ -24,7 +24,7 @@ def read_file(path: Path) -> list[Row]:
     Raises:
         DataError: there is no such file, its suffix is not one of these, or it cannot be parsed.
     """
-    readers: dict[str, Callable[[Path], list[Row]]]
+    readers: dict[str, Callable[[Path], Any]]
     readers = {".parquet": _parquet, ".csv": _csv, ".json": _json, ".jsonl": _jsonl, ".ndjson": _jsonl}
     if not os.path.isfile(path):  # unlike Path.is_file, False for names that are too long
         raise DataError(
@@ -50,19 +50,18 @@ def _parquet(path: Path) -> list[Row]:
     return rows
 
 
-def _csv(path: Path) -> list[Row]:
+def _csv(path: Path) -> list[Any]:
     # Every cell stays a text: a choice "None", "NA" or "1.50" means just that.
     csv.field_size_limit(_LONGEST_CELL)
     with path.open(encoding="utf-8-sig", newline="") as file:
         return list(csv.DictReader(file))
 
 
-def _json(path: Path) -> list[Row]:
-    rows: list[Row] = _whole_characters(json.loads(path.read_text(encoding="utf-8-sig")))
-    return rows
+def _json(path: Path) -> Any:
+    return _whole_characters(json.loads(path.read_text(encoding="utf-8-sig")))
 
 
-def _jsonl(path: Path) -> list[Row]:
+def _jsonl(path: Path) -> list[Any]:
     # not splitlines(): texts may hold other line separators
     return [_whole_characters(json.loads(line)) for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
 
