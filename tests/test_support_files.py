@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from nla.support.errors import DataError, first_line, near_name
@@ -126,6 +127,8 @@ def test_a_file_size_limit_of_the_system_is_reported(tmp_path: Path) -> None:
 
 def test_a_librarys_own_error_on_a_full_disk_is_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type("Usage", (), {"free": 10})()
+    with pytest.raises(DataError, match="No space left on device; free space"), scratch_folder(tmp_path):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
     monkeypatch.setattr("shutil.disk_usage", lambda _path: usage)
     with pytest.raises(DataError, match="No space left on device"), replacing(tmp_path / "a"):
         raise RuntimeError("PytorchStreamWriter failed")

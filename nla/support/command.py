@@ -4,7 +4,6 @@ A user's mistake is one message and exit status 2, never a traceback; so are a f
 the terminal's encoding cannot show (ASCII, Latin-1) is written as escapes instead of failing after the work is done.
 """
 
-import errno
 import io
 import os
 import sys
@@ -15,8 +14,8 @@ from rich.console import Console
 
 from nla.support.display import plain
 from nla.support.errors import HarnessError, StoppedError, first_line
+from nla.support.files import disk_errno
 
-_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 _NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "failed to map segment", "out of memory", "std::bad_alloc")
 """How libraries report that memory ran out, in exceptions of their own classes (lower case)."""
 
@@ -51,8 +50,10 @@ def run(command: typer.Typer) -> None:
 
 def resource_error(ex: BaseException) -> str | None:
     """Return the message for an exception that means a full or read-only disk or too little memory; None for any other exception."""
-    if isinstance(ex, OSError) and ex.errno in _DISK:
-        return f"{ex.filename or 'a file'} cannot be written: {os.strerror(ex.errno)}. Free space, or give another place."
+    number = disk_errno(ex)
+    if number is not None:
+        path = getattr(ex, "filename", None) or "a file"
+        return f"{path} cannot be written: {os.strerror(number)}. Free space, or give another place."
     said = str(ex).lower()
     if isinstance(ex, MemoryError) or (isinstance(ex, RuntimeError | ImportError | OSError) and any(words in said for words in _NO_MEMORY)):
         return f"not enough memory ({first_line(ex)}). Raise the limit, close other programs, or use a smaller model or --dtype bfloat16."

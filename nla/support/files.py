@@ -21,6 +21,7 @@ PREFIX, SUFFIX = ".awareness-", ".tmp"
 """How every temporary name of ours starts and ends."""
 _FULL_BYTES = 65_536
 """With less free space than this, a library's failure to write is taken as a full disk, whatever class it raised."""
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _OLD_SECONDS = 3_600
 """A process id may have been given to another process since; after this time without a change a left-over is deleted anyway."""
 _in_use: set[str] = set()
@@ -167,10 +168,21 @@ def _write_error(path: Path, ex: Exception, scratch: Path | None) -> DataError |
         names = [str(name) for name in (ex.filename, ex.filename2) if name is not None]
         ours = not names or scratch is None or any(name.startswith((str(scratch), str(path))) for name in names)
         return DataError(f"{path} cannot be written: {_reason(ex, path)}.") if ours else None
+    number = disk_errno(ex)
     with suppress(OSError):
-        if shutil.disk_usage(scratch.parent if scratch else path.parent).free < _FULL_BYTES:
-            return DataError(f"{path} cannot be written: {_reason(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), path)}.")
-    return None
+        if number is None and shutil.disk_usage(scratch.parent if scratch else path.parent).free < _FULL_BYTES:
+            number = errno.ENOSPC
+    return DataError(f"{path} cannot be written: {_reason(OSError(number, os.strerror(number)), path)}.") if number else None
+
+
+def disk_errno(ex: BaseException) -> int | None:
+    """Return the error number of a full or read-only disk that an exception reports; None for any other exception.
+
+    Libraries written in other languages (safetensors) raise their own classes, with the system's words in the message.
+    """
+    if isinstance(ex, OSError) and ex.errno in _DISK_ERRORS:
+        return ex.errno
+    return next((number for number in _DISK_ERRORS if os.strerror(number) in str(ex)), None)
 
 
 def _reason(ex: OSError, path: Path) -> str:

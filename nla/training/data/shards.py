@@ -19,6 +19,7 @@ from nla.pair.contract import SIDECAR
 from nla.support.display import visible
 from nla.support.errors import DataError, first_line
 from nla.support.files import replacing
+from nla.support.limited_yaml import read_yaml
 
 VECTOR = "activation_vector"
 
@@ -88,13 +89,13 @@ def read_extraction(path: Path) -> Extraction:
     """
     sidecar = path.with_name(f"{path.name}.{SIDECAR}")
     try:
-        meta = yaml.safe_load(sidecar.read_text(encoding="utf-8"))
+        meta = read_yaml(sidecar)
         if meta["kind"] != "nla_dataset":
             raise ValueError(f"kind is {visible(meta['kind'], limit=60)}, expected nla_dataset")
         ours = meta.get("harness") or {}
         known = {name: value for name, value in meta["extraction"].items() if name in Extraction.__dataclass_fields__}
         return Extraction(**known, teacher=str(ours.get("teacher", "")), settings=str(ours.get("settings", "")))
-    except (OSError, KeyError, TypeError, AttributeError, ValueError, RecursionError, yaml.YAMLError) as ex:
+    except (OSError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as ex:
         reason = f"it lacks {ex}" if isinstance(ex, KeyError) else first_line(ex).rstrip(".")
         raise DataError(f"{sidecar} cannot be read as a data set's sidecar: {reason}. Make the shard again with `nla data`.") from ex
 
