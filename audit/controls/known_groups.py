@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from audit.config import BASE, POSITIVE
-from audit.logs import CONTROL_ROLE
 from audit.stats.auroc import auroc_interval
 from audit.stats.rates import Floats
+from tasks._info import Role
 
 WORDS = re.compile(r"\b(tests?|tested|testing|evaluat\w*|assess\w*|benchmark\w*|exam\w*|scored?|graders?|graded)\b", re.IGNORECASE)
 FORMAT = re.compile(r"\b(multiple[- ]choice|true/false|yes/no|lettered|quiz\w*|answer (key|choices?|options?))\b", re.IGNORECASE)
@@ -49,11 +49,11 @@ def _by_score(name: str, words: re.Pattern[str], transcripts: pd.DataFrame, expl
     hits = explanations.assign(hit=explanations.explanation.fillna("").map(lambda text: words.search(text) is not None))
     by_transcript = hits.groupby("transcript").hit.mean()
     scored = transcripts.assign(score=transcripts.transcript.map(by_transcript)).dropna(subset=["score"])
-    chats = scored[(scored.condition == BASE) & (scored.role == CONTROL_ROLE)]
+    chats = scored[(scored.condition == BASE) & (scored.role == Role.DEPLOYMENT_CONTROL)]
     rows = []
     for task, table in scored.groupby("task"):
         stated, base = (table[table.condition == condition] for condition in (POSITIVE, BASE))
-        others = {str(task): base} | ({CHATS: chats} if (table.role != CONTROL_ROLE).all() else {})
+        others = {str(task): base} | ({CHATS: chats} if (table.role != Role.DEPLOYMENT_CONTROL).all() else {})
         for against, other in others.items():
             if len(stated) and len(other):
                 rows.append(_separation(name, str(task), against, _scores(stated), _scores(other)))

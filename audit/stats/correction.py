@@ -1,4 +1,4 @@
-"""What a grader's errors do to a rate: the correction from measured sensitivity and specificity, and the false flags to expect."""
+"""Correction of a rate for the grader's errors, from its measured sensitivity and specificity."""
 
 from dataclasses import dataclass
 
@@ -24,19 +24,19 @@ class GraderError:
 
     def __post_init__(self) -> None:
         if not 0 <= self.hits <= self.n_yes or not 0 <= self.false_alarms <= self.n_other:
-            raise DataError(f"{self} has more hits or false alarms than texts; give counts of one set of labelled texts.")
+            raise DataError(f"{self} has more hits or false alarms than texts: expected counts of one set of labelled texts.")
 
 
 @dataclass(frozen=True)
 class Corrected:
-    """A rate freed of grader error, by two intervals; the untruncated figure is the one to average, test and pool."""
+    """A rate corrected for grader error, with two intervals; average, test and pool the untruncated estimate."""
 
     delta: Estimate
     """Untruncated estimate (it may lie outside 0 to 1) with its delta-method interval."""
     bootstrap: Estimate
     """The same estimate with its bootstrap interval."""
     shown: Estimate
-    """The delta figures cut to 0 to 1, for tables."""
+    """The delta estimate and interval clipped to 0 to 1, for tables."""
 
 
 def corrected(rate: float, n_effective: float, error: GraderError, rng: np.random.Generator, *, draws: int = DRAWS) -> Corrected:

@@ -17,13 +17,13 @@ from audit.stats.rates import ALPHA, MISSING, YES, Codes, Estimate, Test, effect
 from nla.support.errors import DataError
 
 FIXED = 0.05
-"""The floor that the literature assumes: at most so many of a benchmark's transcripts would be flagged by chance."""
+"""The floor assumed in the literature: the share of a benchmark's transcripts that is flagged by chance."""
 DRAWS = 10_000
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One benchmark's or control's transcripts: its rate, and the counts of independent transcripts that tests use."""
+    """The transcripts of one benchmark or deployment control: the rate, and the counts of independent transcripts that tests use."""
 
     rate: Estimate
     yes: int
@@ -32,12 +32,12 @@ class Arm:
 
 @dataclass(frozen=True)
 class Floor:
-    """Rate of the pooled controls, of each control, and whether the controls differ more than chance allows."""
+    """Rate of the pooled deployment controls and of each one, and whether they differ more than chance allows."""
 
     pooled: Arm
     by_control: dict[str, Arm]
     heterogeneity: Test
-    """Small p: the pooled floor is a mixture, so the highest control is the fairer floor."""
+    """With a small p, the pooled floor is a mixture, and the control with the highest rate is the fairer floor."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Excess:
 
 
 def arm(verdicts: Codes, clusters: Codes | None = None) -> Arm:
-    """Transcripts of one benchmark or control; `clusters` holds the sample of each where samples have several epochs."""
+    """Rate and counts of one benchmark or deployment control; `clusters` holds each transcript's sample if samples have several epochs."""
     kept = verdicts != MISSING
     found = rate(verdicts, clusters)
     if found.estimate is None:
@@ -80,8 +80,8 @@ def pooled_floor(controls: Mapping[str, tuple[Codes, Codes | None]], rng: np.ran
     arms = {name: arm(*given) for name, given in controls.items()}
     if not any(one.n for one in arms.values()):
         raise DataError(
-            f"found no scored transcript in {len(arms)} deployment controls, expected at least one; "
-            "run a control (tasks/wildchat.py) with the benchmarks."
+            f"{len(arms)} deployment controls have no scored transcript: expected at least one; "
+            "run a deployment control (tasks/wildchat.py) with the benchmarks."
         )
     verdicts = np.concatenate([verdicts for verdicts, _ in controls.values()])
     return Floor(arm(verdicts, _pooled_clusters(controls)), arms, _heterogeneity(list(arms.values()), rng))

@@ -1,6 +1,6 @@
-"""The same items measured twice: verbalised against internal, steered against unsteered, rewritten against original.
+"""Tests of the same items measured twice: verbalised against internal, steered against unsteered, rewritten against original.
 
-A pair is one item (and seed) under two conditions; where items have several seeds, the item is the unit.
+A pair is one item (and seed) under two conditions. If items have several seeds, the item is the unit.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class McNemar:
     only_first: int
     only_second: int
     p: float
-    """Exact: of McNemar's test, or of its generalisation to several pairs an item. Rejects far below its level where few pairs differ."""
+    """Exact: of McNemar's test, or of its generalisation to several pairs per item. Rejects far below its level where few pairs differ."""
     p_mid: float
     """Mid-p: counts half of the observed outcome's chance; closer to its level, which it may exceed by a little (Fagerland 2013)."""
     both: int
@@ -34,7 +34,7 @@ class McNemar:
 
 @dataclass(frozen=True)
 class AgainstParaphrase:
-    """What a realism rewrite changes beyond what a neutral paraphrase of the same items changes."""
+    """The change from a realism rewrite beyond the change from a neutral paraphrase of the same items."""
 
     rewrite: McNemar
     """Original (first) and rewrite (second)."""
@@ -50,7 +50,7 @@ class AgainstParaphrase:
 
 @dataclass(frozen=True)
 class SignTest:
-    """How many of several evaluations moved as predicted; ties are left out and counted."""
+    """How many of several benchmarks changed in the predicted direction; ties are left out and counted."""
 
     n: int
     n_predicted: int
@@ -65,11 +65,11 @@ def mcnemar_exact(first: Bools, second: Bools, items: Codes | None = None, *, n_
 
     Args:
         first, second: outcome of each pair under the two conditions.
-        items: code of the item of each pair; all different where it is None.
-        n_unscored: pairs left out before.
+        items: code of the item of each pair; None if every pair is an item of its own.
+        n_unscored: number of pairs that were left out beforehand.
 
-    With several pairs an item, p is that of the sign-flip test on the items' summed differences, exact by convolution; with one
-    pair an item that is McNemar's exact test. The interval is that of Bonett and Price (2012), Wald's after one imaginary
+    With several pairs per item, p comes from the sign-flip test on the items' summed differences, exact by convolution; with one
+    pair per item this is McNemar's exact test. The interval is that of Bonett and Price (2012), Wald's after one imaginary
     item in each discordant cell, on the items' mean differences.
     """
     change = second.astype(np.int64) - first
@@ -139,7 +139,7 @@ def against_paraphrase(
 
 
 def sign_test(changes: Floats) -> SignTest:
-    """Exact sign test over evaluations; `changes` are positive where the rate moved as predicted, one an evaluation."""
+    """Exact sign test over benchmarks; `changes` holds one value per benchmark, positive if the rate changed as predicted."""
     moved = changes[changes != 0]
     n, predicted = len(moved), int((moved > 0).sum())
     one, two = (float(binomtest(predicted, n, alternative=side).pvalue) if n else 1.0 for side in ("greater", "two-sided"))

@@ -1,4 +1,4 @@
-"""Planning: what a run of n transcripts can show, and how many transcripts an effect needs; exact, from the tests of the audit."""
+"""Planning: what n transcripts can detect, and how many transcripts an effect needs; exact, for the tests that the audit uses."""
 
 from bisect import bisect_left
 from collections.abc import Callable
@@ -18,7 +18,7 @@ _STEPS = 14
 
 @dataclass(frozen=True)
 class Limits:
-    """What n transcripts can show against a floor."""
+    """What n transcripts can detect against a floor."""
 
     n: int
     n_controls: int | None
@@ -52,7 +52,7 @@ def power_over(floor: float, rate: float, n: int, n_controls: int | None = None,
 
 def _check(*shares: float) -> None:
     if not all(0 <= share <= 1 for share in shares):
-        raise ConfigError(f"found rates or a level of {shares}; give numbers from 0 to 1.")
+        raise ConfigError(f"Invalid rates or level {shares}: expected numbers from 0 to 1.")
 
 
 def _fixed_power(n: Codes, floor: float, rate: float, alpha: float) -> Floats:

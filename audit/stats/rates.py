@@ -1,11 +1,11 @@
-"""Rates with their intervals: the named result every figure of the audit is, and the few formulas all of them share.
+"""Rates with their intervals, the named results of the audit, and the few formulas that all of them share.
 
-The transcript is the unit and its explanations are nested in it. Verdicts are int codes: 0 is YES, `MISSING` is no verdict;
-UNCLEAR is not YES, and what is unscored is counted and is never a value. Intervals are 95 %. Where several transcripts come from
-one sample (seeds, epochs), `clusters` holds that sample's code and the interval rests on the number of independent
-transcripts they are worth.
+The unit is the transcript; explanations are nested in transcripts. Verdicts are integer codes: 0 is YES, and `MISSING` means that there is
+no verdict. UNCLEAR is not YES. Unscored transcripts are counted and never take part in a rate. Intervals are 95 %. If several transcripts
+come from one sample (seeds, epochs), `clusters` holds the code of that sample, and the interval is based on the effective number of
+independent transcripts.
 
-No interval on a single count covers 95 % at every rate, because counts are whole numbers. Exact coverage of Wilson's at n = 50 is
+No interval for a single count covers 95 % at every rate, because counts are whole numbers. Exact coverage of Wilson's at n = 50 is
 92.2 % at a rate of 0.02, 97.0 % at 0.1 and 93.5 % at 0.5; averaged over rates from 0.01 to 0.03 it is 95.2 %. At 0.02 nothing reaches 93
 to 97 %: an interval that covers for counts 0 to 2 has 92.2 %, for 0 to 3 98.2 % (Jeffreys, Clopper-Pearson, Agresti-Coull).
 """
@@ -36,19 +36,19 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval, or the reason why there is none."""
+    """An estimate with its 95 % interval, or the reason why there is none."""
 
     estimate: float | None
-    """The figure, or None where it is undefined; `reason` then says why."""
+    """The estimate, or None if it is undefined; `reason` then says why."""
     low: float | None
     high: float | None
-    """Ends of the interval; None where there is none, which `reason` explains."""
+    """Ends of the interval; None if there is no interval, for the reason given in `reason`."""
     n: int
-    """Items behind the figure."""
+    """Number of items that the estimate is based on."""
     method: str
-    """What the interval rests on."""
+    """Method of the interval."""
     n_unscored: int = 0
-    """Items left out because they got no verdict."""
+    """Number of items left out because they have no verdict."""
     reason: str = ""
 
 
@@ -61,7 +61,7 @@ class Test:
     statistic: float | None
     p: float | None
     n: int
-    """Items behind the test."""
+    """Number of items that the test is based on."""
     method: str
     n_unscored: int = 0
     reason: str = ""
@@ -69,7 +69,7 @@ class Test:
 
 @dataclass(frozen=True)
 class Bounds:
-    """A rate of what was scored, and what it would be if every unscored transcript were NO, or YES."""
+    """The rate of the scored transcripts, and what it would be if every unscored transcript were NO, or were YES."""
 
     scored: Estimate
     all_no: Estimate
@@ -77,12 +77,12 @@ class Bounds:
 
 
 def codes(verdicts: Iterable[Verdict | None]) -> Codes:
-    """Verdicts as label codes."""
+    """Verdicts as integer codes, shape (item,)."""
     return np.array([MISSING if verdict is None else CATEGORIES.index(verdict) for verdict in verdicts], dtype=np.int64)
 
 
 def wilson(successes: int, n: int, *, n_unscored: int = 0, empty: str = "there is no item") -> Estimate:
-    """A share with its Wilson interval; `empty` is the reason given where n is 0."""
+    """A share with its Wilson interval; `empty` is the reason given if n is 0."""
     if n == 0:
         return Estimate(None, None, None, 0, "Wilson", n_unscored, empty)
     low, high = proportion_confint(successes, n, alpha=ALPHA, method="wilson")
@@ -99,12 +99,12 @@ def false_positive_rate(false_positives: int, n: int, *, n_unscored: int = 0) ->
 
 
 def any_of(rate: float, k: int) -> float:
-    """Chance that any of k independent explanations is YES, when each is with chance `rate`."""
+    """Probability that at least one of k independent explanations is YES if each is YES with probability `rate`."""
     return 1.0 if rate >= 1 else -expm1(k * log1p(-rate))
 
 
 def rate_for_any_of(share: float, k: int) -> float:
-    """The rate an explanation at which any of k independent ones is YES with chance `share`: the inverse of `any_of`."""
+    """The per-explanation rate at which at least one of k independent explanations is YES with probability `share`; inverse of `any_of`."""
     return -expm1(log1p(-share) / k)
 
 
@@ -114,24 +114,24 @@ def rate(verdicts: Codes, clusters: Codes | None = None) -> Estimate:
 
 
 def bounds(verdicts: Codes, clusters: Codes | None = None) -> Bounds:
-    """The rate of the scored transcripts, and the two it could be with every transcript scored."""
+    """The rate of the scored transcripts, and its lowest and highest possible value if every transcript had been scored."""
     missing = verdicts == MISSING
     return Bounds(*(rate(filled, clusters) for filled in (verdicts, np.where(missing, NO, verdicts), np.where(missing, YES, verdicts))))
 
 
 def mean(values: Floats, clusters: Codes | None = None, *, judgements: int | None = None) -> Estimate:
-    """Mean of figures from 0 to 1, one a transcript, with its interval.
+    """Mean of values from 0 to 1, one per transcript, with its interval.
 
     Args:
-        values: one figure a transcript; NaN is unscored.
-        clusters: code of the sample each transcript comes from; all different where it is None.
-        judgements: yes-or-no judgements that all values rest on; one a value where it is None.
+        values: one value per transcript, shape (transcript,); NaN means unscored.
+        clusters: code of the sample of each transcript; None if every transcript is a sample of its own.
+        judgements: number of yes-or-no verdicts behind all values; None means one per value.
     """
     return column_means(values[:, None], clusters, judgements=judgements)[0]
 
 
 def column_means(values: Floats, clusters: Codes | None = None, *, judgements: int | None = None) -> list[Estimate]:
-    """`mean` of every column of values (transcript, column); a transcript is NaN in all columns or in none.
+    """`mean` of every column of values, shape (transcript, column); a transcript is NaN in all columns or in none.
 
     The interval is Wilson's with the effective sample size r (1 - r) / v, v the cluster-robust (linearised) variance of the mean,
     shrunk by (z / t)^2 for the few clusters that v is estimated from (Dean and Pagano 2015), and at most the number of
@@ -157,7 +157,7 @@ def _method(size: float, n: int) -> str:
 
 
 def effective_sizes(values: Floats, clusters: Codes | None = None, *, judgements: int | None = None) -> Floats:
-    """How many independent yes-or-no judgements each column of scored values (transcript, column) is worth; see `column_means`."""
+    """Effective number of independent yes-or-no verdicts behind each column of scored values, shape (column,); see `column_means`."""
     n = len(values)
     most = n if judgements is None else judgements
     groups = np.arange(n) if clusters is None else np.unique(clusters, return_inverse=True)[1]
@@ -180,14 +180,14 @@ def effective_sizes(values: Floats, clusters: Codes | None = None, *, judgements
 
 
 def holm(p_values: Floats) -> Floats:
-    """Holm's adjusted p values: those at or below the level keep the family-wise error there, whatever the dependence.
+    """Holm's adjusted p values, which control the family-wise error under any dependence.
 
-    Not by statsmodels' `multipletests`, which took 115 ms a call here.
+    Computed here because `multipletests` of statsmodels took 115 ms per call.
     """
     if not len(p_values):
         return p_values
     if np.isnan(p_values).any():
-        raise DataError("found a p value that is NaN, expected a number for every test; leave out tests that could not be made.")
+        raise DataError("A p value is NaN: expected a number for every test; leave out tests that could not be made.")
     order = np.argsort(p_values, kind="stable")
     steps = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1))
     adjusted = np.empty(len(p_values))
