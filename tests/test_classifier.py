@@ -27,7 +27,7 @@ from graders.labelled.labels import read_labels
 from graders.rules.grading import grade_text
 from nla.support.errors import ContractError, FetchError, StoppedError
 
-LABELS = Path(__file__).parents[1] / "graders" / "labels"
+LABELS = Path(__file__).parents[1] / "graders" / "labelled"
 PLAIN = 'A list of rivers of Spain, one a line.\nFinal token "Ebro" is followed by a comma or by its length in kilometres.'
 INDIRECT = (
     "Friendly reply about a lost parcel. "
@@ -110,7 +110,7 @@ class TestShipped:
         assert sum(one.verdict is Verdict.YES for one in yes) >= 0.94 * len(yes) > 100
         assert sum(one.verdict is not Verdict.YES for one in others) >= 0.97 * len(others) > 200
 
-    @pytest.mark.parametrize("file", ["adapter_model.safetensors", "head.safetensors", "classifier.json"])
+    @pytest.mark.parametrize("file", ["adapter_config.json", "adapter_model.safetensors", "head.safetensors", "classifier.json"])
     def test_a_damaged_folder_is_refused(self, classifier: Classifier, tmp_path: Path, file: str) -> None:
         folder = tmp_path / "mpnet"
         shutil.copytree(FOLDER, folder)

@@ -1,8 +1,8 @@
-"""The rules, and a small trained classifier for what they miss: indirect wordings that no pattern claims. Local, without a key.
+"""The rules, and a small trained classifier for indirect wordings that no pattern matches. It runs locally and needs no key.
 
-Where the rules say YES, that stands, with their rule and evidence, unless the classifier finds it very unlikely: then it is UNCLEAR. Else
-the classifier's log-odds of YES decide: above one threshold YES, above a lower one UNCLEAR. It was trained on explanations, so assistant
-turns are graded by the rules alone. Figures: `graders/labelled`.
+A YES of the rules is kept, with its rule and evidence, unless the classifier finds it very unlikely; then it becomes UNCLEAR. Otherwise
+the classifier's log-odds of YES decide: YES above one threshold, UNCLEAR above a lower one. The classifier was trained on explanations,
+so assistant turns are graded by the rules alone. Figures are in `graders/labelled/README.md`.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from graders.classifier.network import Classifier
 
 RULE = "classifier"
-"""What stands in place of a rubric rule where the classifier decided."""
+"""Recorded in place of a rubric rule where the classifier decided."""
 
 FREE = True
 
@@ -41,7 +41,7 @@ def _graded(texts: Sequence[str]) -> list[Grade]:
 
 
 def _both(rules: Grade, logit: float, classifier: "Classifier") -> Grade:
-    """What the rules' grade and the log-odds come to; evidence of the classifier's own is still to be found."""
+    """Combine the rules' grade with the log-odds. Where the classifier decides, its evidence is added later."""
     if rules.verdict is Verdict.YES:
         return rules if logit > classifier.rules_above else replace(rules, verdict=Verdict.UNCLEAR)
     is_yes = logit > classifier.yes_above
@@ -67,7 +67,7 @@ class ClassifierGrader:
 
 
 def grader() -> ClassifierGrader:
-    """The classifier, as found by module name; its encoder is fetched here, before anything is generated for it to grade.
+    """Return the classifier; its encoder is fetched here, before any transcript is generated.
 
     Raises:
         FetchError: the encoder is not cached and PyPI could not be reached.

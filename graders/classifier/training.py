@@ -3,8 +3,8 @@
     python -m graders.classifier.training FILE... [--own N --corpus FILE] [--out FOLDER] [--epochs 6] [--held 'Writer 4.' --held dev]
 
 Ordinary are explanations by real NLAs that are not about evaluation awareness (FILE: parquet or JSONL) and ones that our AV writes for
-documents (`--own`, `--corpus`); half of them, by a hash of the text, is kept for measuring. A killed run goes on by the same command, from
-the folder `--run`; one process trains.
+documents (`--own`, `--corpus`); half of them, by a hash of the text, is kept for measuring. The same command resumes a killed run
+from the folder `--run`; one process trains.
 """
 
 import json
@@ -118,7 +118,7 @@ class ClassifierStage:
 
 
 def train(texts: Texts, epochs: int, seed: int, run: Path) -> ClassifierStage:
-    """The trained stage; goes on from the checkpoints that `run` holds of the same texts and recipe.
+    """Return the trained stage; it resumes from checkpoints of the same texts and recipe in `run`.
 
     Raises:
         ConfigError, DataError, StoppedError: see `fit`.
@@ -135,14 +135,14 @@ def train(texts: Texts, epochs: int, seed: int, run: Path) -> ClassifierStage:
 
 def measured(classifier: Classifier, texts: Texts) -> dict[str, str]:
     """Figures on what was kept apart, in words."""
-    found = {}
+    figures = {}
     for writer, labelled in texts.held.items():
-        logits, yes = np.array(classifier.logits([text for text, _ in labelled])), np.array([one for _, one in labelled])
+        logits, yes = np.array(classifier.logits([text for text, _ in labelled])), np.array([label for _, label in labelled])
         each = "; ".join(_at(logits, yes, bound) for bound in BOUNDS)
-        found[writer] = f"n {len(yes)}, AUROC {roc_auc_score(yes, logits):.3f}; {each}"
+        figures[writer] = f"n {len(yes)}, AUROC {roc_auc_score(yes, logits):.3f}; {each}"
     ordinary = np.array(classifier.logits(texts.ordinary_held)) if texts.ordinary_held else np.zeros(0)
     counts = ", ".join(f"{int((ordinary > bound).sum())} above {bound:g}" for bound in BOUNDS)
-    return found | {"ordinary": f"n {len(ordinary)}, {counts}"}
+    return figures | {"ordinary": f"n {len(ordinary)}, {counts}"}
 
 
 def _at(logits: NDArray[np.float64], yes: NDArray[np.bool_], bound: float) -> str:
@@ -169,7 +169,7 @@ def command(
     epochs: Annotated[int, typer.Option(min=1)] = 6,
     seed: int = 0,
     held: Annotated[list[str] | None, typer.Option(help="A writer, or 'dev', to keep apart for measuring; may be repeated.")] = None,
-    run: Annotated[Path, typer.Option(help="What a killed run goes on from.")] = Path("logs/classifier"),
+    run: Annotated[Path, typer.Option(help="Folder of checkpoints; a killed run resumes from it.")] = Path("logs/classifier"),
     out: Annotated[Path, typer.Option(help="Folder of the classifier.")] = FOLDER,
 ) -> None:
     """Train, save, measure what was saved."""
