@@ -23,7 +23,7 @@ from graders.base import Verdict
 from graders.labelled.grading import GradedText
 from nla.activations.follow_up import QUESTION, evaluation_log_odds
 from nla.models.loaded import LoadedModel
-from nla.support.errors import ConfigError, DataError
+from nla.support.errors import DataError, HarnessError
 from tests.conftest import byte_tokenizer
 from tests.test_audit_run import config, transcripts
 
@@ -53,7 +53,7 @@ def test_the_log_odds_are_those_of_an_independent_forward_pass(
     yes, no = (torch.tensor(sorted({first[c] for c in chars})) for chars in ((("Y"), " ", "y"), ("N", " ", "n")))
     expected = logits[yes].logsumexp(0) - logits[no].logsumexp(0)
     assert evaluation_log_odds(tiny, messages) == pytest.approx(float(expected), abs=1e-4)
-    with pytest.raises(ConfigError, match="longer than"):
+    with pytest.raises(HarnessError, match="takes 1 to 512"):
         evaluation_log_odds(tiny, [{"role": "user", "content": "x" * 600}])
 
 
