@@ -25,7 +25,6 @@ from audit.analysis.training_curves import training_points
 from audit.cells import missing_cells
 from audit.config import BASE, POSITIVE, AuditConfig, stored_config
 from audit.controls.record import InstrumentControls, read_controls_file
-from audit.logs import CONTROL_ROLE
 from audit.stats.bootstrap import bootstrap_mean
 from audit.stats.correction import Corrected, GraderError, corrected
 from audit.stats.floor import above_floor, arm, pooled_floor
@@ -34,6 +33,7 @@ from audit.stats.power import limits
 from audit.stats.rates import MISSING, Codes, Estimate, bounds, effective_sizes, wilson
 from audit.stats.tokens import TokenCounts, any_of_k_curve, token_rate
 from nla.support.seeds import seeded_generator
+from tasks._info import Role
 
 LOGPROB_LOSS = 1.0
 """A steered cell is degenerate if its responses are less likely than the base condition's by more than this (nats per token)."""
@@ -89,9 +89,9 @@ def analyze_tables(
     """
     base = transcripts[transcripts.condition == BASE]
     cells = [_cell(table, base, error) for _, table in transcripts.groupby(["condition", "task"], sort=False)]
-    controls = {str(task): _verdicts(table) for task, table in base[base.role == CONTROL_ROLE].groupby("task")}
+    controls = {str(task): _verdicts(table) for task, table in base[base.role == Role.DEPLOYMENT_CONTROL].groupby("task")}
     controls = {task: given for task, given in controls.items() if (given[0] != MISSING).any()}
-    benchmarks = {str(task): arm(*_verdicts(table)) for task, table in base[base.role != CONTROL_ROLE].groupby("task")}
+    benchmarks = {str(task): arm(*_verdicts(table)) for task, table in base[base.role != Role.DEPLOYMENT_CONTROL].groupby("task")}
     unscored = _unscored(transcripts)
     floor = pooled_floor(controls, seeded_generator("floor", config.seed)) if controls else None
     n_controls = floor.pooled.n if floor else None

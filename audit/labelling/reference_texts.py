@@ -7,9 +7,10 @@ from pathlib import Path
 from inspect_ai.log import EvalLog
 
 from audit.labelling.explanations import LoggedTranscript, logged_transcripts
-from audit.logs import CONTROL_ROLE, newest_of_cells
+from audit.logs import newest_of_cells
 from nla.support.display import visible
 from nla.support.errors import DataError
+from tasks._info import Role
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,10 @@ def read_reference_texts(paths: Sequence[Path]) -> ReferenceTranscripts:
 
 
 def _check_role(log: EvalLog) -> None:
-    role = str((log.eval.metadata or {}).get("role", CONTROL_ROLE))
+    role = str((log.eval.metadata or {}).get("role", Role.DEPLOYMENT_CONTROL))
     if log.eval.task_args.get("system") == "evaluation":
         role = "positive control"
-    if role != CONTROL_ROLE:
+    if role != Role.DEPLOYMENT_CONTROL:
         raise DataError(
             f"{log.location} is task {visible(log.eval.task)} with the role {visible(role, limit=40)}; --controls takes logs of deployment "
             "traffic (tasks/wildchat.py)."
