@@ -22,8 +22,6 @@ from nla.support.errors import DataError, first_line
 
 LOGS = "logs"
 
-CONTROL_ROLE = "deployment control"
-
 Warn = Callable[[str], None]
 """Called with one sentence about each log that is left out."""
 
