@@ -19,10 +19,10 @@ import os, sys, threading
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # their helpers are others
 import torch
 from concurrent.futures import ThreadPoolExecutor
-from nla.capture import capture
-from nla.cpu import on_compute_thread
-from nla.model import load_model
-from nla.transcript import build_transcript
+from nla.activations.capture import capture
+from nla.kernels.compute_thread import on_compute_thread
+from nla.models.loaded import load_model
+from nla.transcripts.transcript import build_transcript
 from nla.verbalizers import verbalizer_for
 from inspect_ai.model import ChatMessageAssistant, ChatMessageUser
 
@@ -67,14 +67,14 @@ def test_all_threads_compute_in_the_compute_thread_once_there_is_one() -> None:
 
     assert on_compute_thread(name) == compute(name) == "compute"
     with ThreadPoolExecutor(3) as pool:
-        found = [pool.submit(compute, lambda: compute(name)) for _ in range(9)]  # what work asks for is done within it
-        assert {one.result() for one in found} == {"compute"}
+        futures = [pool.submit(compute, lambda: compute(name)) for _ in range(9)]  # what work asks for is done within it
+        assert {future.result() for future in futures} == {"compute"}
 
 
 _FIRST = """
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from nla.cpu import compute
+from nla.kernels.compute_thread import compute
 
 def ident():
     return threading.get_ident()
@@ -99,7 +99,7 @@ def test_there_is_one_compute_thread_however_many_ask_for_it_first() -> None:
 
 _MAIN_BESIDE_JOBS = """
 import threading, time
-from nla.cpu import compute, on_compute_thread
+from nla.kernels.compute_thread import compute, on_compute_thread
 
 told = []
 

@@ -1,4 +1,4 @@
-"""Choosing the next token: seeded per row, so that a row's draws do not depend on what else is in the batch."""
+"""Choose the next token. Draws are seeded per row, so that they do not depend on the rest of the batch."""
 
 import math
 from dataclasses import dataclass
@@ -28,12 +28,12 @@ class SamplingParams:
 
 
 def choose_tokens(logits: Float[Tensor, "row vocab"], params: list[SamplingParams], uniforms: list[float]) -> list[int]:
-    """The next token of each row, by inversion of its cumulative distribution at the row's uniform draw.
+    """Return the next token of each row, by inversion of its cumulative distribution at the row's uniform draw.
 
     Args:
         logits: as the model gives them, of any float dtype; what is computed from them is float32.
-        params: one a row.
-        uniforms: one draw from [0, 1) a row; unused by greedy rows.
+        params: one per row.
+        uniforms: one draw from [0, 1) per row; greedy rows do not use it.
 
     Raises:
         FloatingPointError: a row has NaN or infinite logits.
@@ -62,16 +62,16 @@ def _rows(tensor: Tensor, rows: list[int]) -> Tensor:
 def _draw(
     logits: Float[Tensor, "row vocab"], top: Float[Tensor, "row 1"], rows: list[int], params: list[SamplingParams], uniforms: list[float]
 ) -> Int[Tensor, " drawn"]:
-    """A token for each of some rows, of its whole distribution.
+    """Draw a token for each of the given rows from its whole distribution.
 
-    On a CPU a number too small for float32's normal range costs 50 times as much as another, and at low temperatures most weights are:
-    what is less than e^-80 of the likeliest token counts as zero.
+    On a CPU, arithmetic with numbers below float32's normal range takes 50 times as long, and at low temperatures most weights are that
+    small. Weights below e^-80 of the likeliest token's therefore count as zero.
     """
     temperatures = torch.tensor([params[row].temperature for row in rows], device=logits.device)[:, None]
     draws = torch.tensor([uniforms[row] for row in rows], dtype=torch.float64, device=logits.device)
     size = len(rows) if logits.is_cuda else max(1, _CHUNK // logits.shape[1])
     parts = zip(*(t.split(size) for t in (_rows(logits, rows), _rows(top, rows), temperatures, draws)), strict=True)
-    return torch.cat([_invert(_weights(part, best, heat), share) for part, best, heat, share in parts])
+    return torch.cat([_invert(_weights(part, best, temperature), share) for part, best, temperature, share in parts])
 
 
 def _weights(logits: Float[Tensor, "row vocab"], top: Float[Tensor, "row 1"], temperatures: Float[Tensor, "row 1"]) -> Tensor:

@@ -1,6 +1,7 @@
-"""Keys and values of many rows of unequal length, in preallocated buffers: rows join at the end, leave, and are moved up.
+"""Keys and values of many rows of unequal length in preallocated buffers. New rows join at the end; when a row leaves, the last one takes
+its slot.
 
-What all rows begin with (the prompt of an activation verbalizer before its marker) can be stored once, as the trunk.
+The tokens that all rows begin with (an activation verbalizer's prompt before its marker) can be stored once, as the trunk.
 """
 
 import inspect
@@ -31,7 +32,7 @@ def cache_argument(network: nn.Module, cache: Cache) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
-    """Keys and values of the first positions of a row, one `[kv_heads, length, d_head]` pair a layer, and the tokens they are of."""
+    """Keys and values of the first positions of a row, one `[kv_heads, length, d_head]` pair per layer, and their token ids."""
 
     ids: NDArray[np.int64]
     layers: list[tuple[Tensor, Tensor]]
@@ -113,14 +114,14 @@ class KVCache(Cache):
 
     def move(self, source: int, destination: int, length: int) -> None:
         """Copy a row's first `length` positions into another slot."""
-        own = length - self.trunk_length
+        stored = length - self.trunk_length
         for buffer in (*self.keys, *self.values):
-            buffer[destination, :, :own] = buffer[source, :, :own]
+            buffer[destination, :, :stored] = buffer[source, :, :stored]
 
     def read_prefix(self, slot: int, ids: NDArray[np.int64]) -> Prefix:
         """A copy of what a row holds for its first tokens, `ids`, which start with the trunk's."""
-        own = len(ids) - self.trunk_length
-        pairs = [(k[slot, :, :own], v[slot, :, :own]) for k, v in zip(self.keys, self.values, strict=True)]
+        stored = len(ids) - self.trunk_length
+        pairs = [(k[slot, :, :stored], v[slot, :, :stored]) for k, v in zip(self.keys, self.values, strict=True)]
         if self.trunk is None:
             return Prefix(ids, [(k.clone(), v.clone()) for k, v in pairs])
         whole = zip(self.trunk.layers, pairs, strict=True)
@@ -151,7 +152,7 @@ class KVCache(Cache):
                 buffers[layer] = grown
 
     def clear(self) -> None:
-        """Give the buffers back."""
+        """Free the buffers."""
         self.keys, self.values, self._capacity, self.trunk = [], [], (0, 0), None
 
     def _write(self, buffer: Tensor, states: Tensor) -> Tensor:

