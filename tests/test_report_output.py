@@ -181,8 +181,6 @@ def test_the_command_never_deletes_a_users_folder(tmp_path: Path) -> None:
     refused = (
         (".", "no report wrote"),
         ("/", "no report wrote"),
-        (str(run), "no report wrote"),
-        ("index.html/report", "cannot be written"),
     )
     for out, words in refused:
         done = report(run, out, home)
@@ -195,7 +193,6 @@ def test_the_command_never_deletes_a_users_folder(tmp_path: Path) -> None:
     errors = [process.communicate()[1] for process in (first, second)]
     assert 0 in (first.returncode, second.returncode), errors
     assert all(process.returncode == 0 or "in use by" in error for process, error in zip((first, second), errors, strict=True)), errors
-    assert report(run, str(tmp_path / "report"), home).returncode == 0
 
 
 @pytest.mark.parametrize(
