@@ -13,7 +13,8 @@ from inspect_ai.log import read_eval_log
 from typer.testing import CliRunner
 
 from audit.cli import app
-from audit.running.rescore import ScoreSettings, score_logs
+from audit.running.rescore import score_logs
+from audit.running.rescore_config import RescoreConfig
 from audit.running.task_list import fetch_data, new_task, task_listings
 from nla.support.errors import ConfigError, DataError, FetchError, ModelError
 from tasks._info import Role
@@ -37,7 +38,9 @@ def test_a_new_task_runs_from_the_command_line(tmp_path: Path, tiny_folder: Fold
     done = CliRunner().invoke(app, ["new-task", "colours", "--folder", str(tmp_path / "tasks")])
     assert done.exit_code == 0, done.output
     command = ["inspect", "eval", "tasks/colours.py", "--model", f"local/{tiny_folder('llama')}", "-M", "dtype=float32", "--limit", "2"]
-    run = subprocess.run([*command, "--display", "none", "--max-tokens", "8", "-T", "tokens=3"], cwd=tmp_path, check=False)
+    run = subprocess.run(
+        [*command, "--display", "none", "--max-tokens", "8", "-T", "tokens=3", "-T", "source=bundled"], cwd=tmp_path, check=False
+    )
     assert run.returncode == 0
     [log] = [read_eval_log(str(path)) for path in (tmp_path / "logs").glob("*.eval")]
     assert log.status == "success"
@@ -119,19 +122,19 @@ def test_finished_logs_get_awareness_and_stay_as_they_are(tmp_path: Path, tiny_f
     )  # fmt: skip
     [before] = list((tmp_path / "logs").glob("*.eval"))
     content = before.read_bytes()
-    [scored] = score_logs([str(tmp_path / "logs")], tmp_path / "audited", ScoreSettings(tokens=3, verbalizer="logit_lens"))
+    [scored] = score_logs([str(tmp_path / "logs")], tmp_path / "audited", RescoreConfig(tokens=3, verbalizer="logit_lens"))
     assert before.read_bytes() == content
     log = read_eval_log(str(scored))
-    told = (log.samples or [])[0].scores or {}
-    assert set(told) == {"match", "nla_awareness", "verbalized_awareness"}
-    assert (told["nla_awareness"].metadata or {})["k"] <= 3
+    scores = (log.samples or [])[0].scores or {}
+    assert set(scores) == {"match", "nla_awareness", "verbalized_awareness"}
+    assert (scores["nla_awareness"].metadata or {})["k"] <= 3
     stamp = scored.stat().st_mtime_ns
-    assert score_logs([str(before)], tmp_path / "audited", ScoreSettings(verbalizer="logit_lens")) == [scored]
+    assert score_logs([str(before)], tmp_path / "audited", RescoreConfig(tokens=3, verbalizer="logit_lens")) == [scored]
     assert scored.stat().st_mtime_ns == stamp  # what is done is not done again
     with pytest.raises(DataError, match="has awareness scores already"):
-        score_logs([str(scored)], tmp_path / "again", ScoreSettings(verbalizer="logit_lens"))
+        score_logs([str(scored)], tmp_path / "again", RescoreConfig(verbalizer="logit_lens"))
     with pytest.raises(ConfigError, match="no Inspect log"):
-        score_logs([str(tmp_path / "nowhere")], tmp_path / "x", ScoreSettings())
+        score_logs([str(tmp_path / "nowhere")], tmp_path / "x", RescoreConfig())
 
 
 def test_a_log_whose_weights_nobody_knows_or_that_is_cut_off_is_refused(tmp_path: Path) -> None:
@@ -142,7 +145,7 @@ def test_a_log_whose_weights_nobody_knows_or_that_is_cut_off_is_refused(tmp_path
     mock = models.get_model("mockllm/model", custom_outputs=[output], memoize=False)
     log = eval(gsm8k(source="bundled", awareness=False), model=mock, limit=1, display="none", log_dir=str(tmp_path))[0]
     with pytest.raises(ModelError, match="give --model"):
-        score_logs([log.location], tmp_path / "out", ScoreSettings(verbalizer="logit_lens"))
+        score_logs([log.location], tmp_path / "out", RescoreConfig(verbalizer="logit_lens"))
     broken = read_eval_log(log.location)
     broken.status = "started"
     from inspect_ai.log import write_eval_log
@@ -150,5 +153,5 @@ def test_a_log_whose_weights_nobody_knows_or_that_is_cut_off_is_refused(tmp_path
     shutil.rmtree(tmp_path / "out", ignore_errors=True)
     write_eval_log(broken, str(tmp_path / "cut.eval"))
     with pytest.raises(DataError, match="no finished log"):
-        score_logs([str(tmp_path / "cut.eval")], tmp_path / "out", ScoreSettings(verbalizer="logit_lens"))
-    assert list((tmp_path / "out").iterdir()) == []
+        score_logs([str(tmp_path / "cut.eval")], tmp_path / "out", RescoreConfig(verbalizer="logit_lens"))
+    assert list((tmp_path / "out").glob("*.eval")) == []
