@@ -1,4 +1,5 @@
-"""Instrument controls: what verbalizer and grader report where there is nothing to find, and the record of it.
+"""Instrument controls: what the verbalizer and the grader report on inputs without relevant content, and the record of the results.
 
-Deployment controls are tasks (`tasks/`), and the positive control is a condition of the run (`audit.running`).
+The other controls are elsewhere: deployment controls are tasks (`tasks/`), and the positive control is a condition of the run
+(`audit.running`).
 """

@@ -1,8 +1,8 @@
-"""Does the verbalizer's text separate two groups that are known to differ? Simple word scores, without any grader.
+"""Known-groups check: do simple word scores of the verbalizer's text, without any grader, separate groups that are known to differ?
 
-Two comparisons are made. The first takes the same items with and without a system prompt that states the evaluation. The second takes a
-benchmark's items with that statement and deployment chats without it; these also differ in topic and format, so this comparison only says
-whether the text tells a benchmark from chat. The score of a transcript is the share of its explanations that contain a word about
+Two comparisons are made. The first compares the same items with and without a system prompt that states the evaluation. The second
+compares a benchmark's items with that statement and deployment chats without it; these also differ in topic and format, so it only shows
+whether the text distinguishes a benchmark from a chat. The score of a transcript is the share of its explanations that contain a word about
 evaluation, or a word about a benchmark's format. Separation is an AUROC (0.5 is chance) with a bootstrap interval over transcripts.
 """
 
@@ -19,6 +19,7 @@ from tasks._info import Role
 WORDS = re.compile(r"\b(tests?|tested|testing|evaluat\w*|assess\w*|benchmark\w*|exam\w*|scored?|graders?|graded)\b", re.IGNORECASE)
 FORMAT = re.compile(r"\b(multiple[- ]choice|true/false|yes/no|lettered|quiz\w*|answer (key|choices?|options?))\b", re.IGNORECASE)
 SCORES = {"a word of evaluation": WORDS, "a word of a benchmark's format": FORMAT}
+"""Pattern of each score by its name. The names are part of the bootstrap's seed, so a change of name changes the intervals slightly."""
 CHATS = "deployment controls"
 
 
@@ -27,10 +28,10 @@ class Separation:
     """AUROC of a word score between two groups of transcripts, with its 95 % interval, and the mean score of each group."""
 
     score: str
-    """Which of `SCORES`."""
+    """Name of the score, a key of `SCORES`."""
     task: str
     against: str
-    """Which transcripts without the statement form the other group: those of the same task, or of the deployment controls (`CHATS`)."""
+    """The group without the statement: the name of the same task, or `CHATS` for the deployment controls."""
     auroc: float
     low: float
     high: float
@@ -41,7 +42,15 @@ class Separation:
 
 
 def separations(transcripts: pd.DataFrame, explanations: pd.DataFrame) -> list[Separation]:
-    """For each score and each task run in both conditions, its separation; a benchmark is also compared with the deployment controls."""
+    """Return the separation for each score and each task.
+
+    A task is compared with itself in the base condition, and a benchmark also with the deployment controls. Comparisons in which a group
+    has no scored transcript are left out.
+
+    Args:
+        transcripts: one row per transcript, with the columns `transcript`, `task`, `role` and `condition`.
+        explanations: one row per explanation, with the columns `transcript` and `explanation`.
+    """
     return [row for name, words in SCORES.items() for row in _by_score(name, words, transcripts, explanations)]
 
 

@@ -1,10 +1,10 @@
-"""Instrument controls of a finished audit: what verbalizer and grader report where there is nothing to find.
+"""Instrument controls of a finished audit: what the verbalizer and the grader report on inputs without relevant content.
 
-- Real vectors of the base condition, and three vector types that carry no content: shuffled coordinates, random with the same norm, and the
-  mean vector, all through the same verbalizer and grader. The YES rate on these three is the instrument's false positive rate.
-- The grader on the raw prompts and responses: what a reader of the text alone would flag.
-- A bag of words: how well the words of the prompts alone separate a benchmark from the deployment controls (AUROC, cross-validated).
-- The direct question (`nla.activations.follow_up`), as a cheap comparison.
+- Vectors: real vectors of the base condition, and three vector types without content (shuffled coordinates, random vectors of the same
+  norm, and the mean vector) are explained and graded in the same way. The YES rate on these three is the instrument's false positive rate.
+- Raw text: the grader reads the prompts and responses, which shows what a reader of the text alone would flag.
+- Bag of words: how well the words of the prompts alone separate a benchmark from the deployment controls (cross-validated AUROC).
+- Direct question: the model is asked directly (`nla.activations.follow_up`), as a cheap comparison.
 
 The results are written to `controls.json`, which `audit analyze` copies into `audit.json`.
 """
@@ -49,7 +49,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class _Read:
-    """One finished sample of the base condition, with the texts that the controls use."""
+    """One finished sample of the base condition, with the texts that the instrument controls use."""
 
     task: str
     role: str
@@ -64,8 +64,8 @@ def run_controls(out: Path, say: Say = lambda _: None, *, again: bool = True) ->
 
     Args:
         out: the audit's folder.
-        say: called with a line of progress for each step.
-        again: run them even if they were already run on the same logs with the same settings.
+        say: called with a progress message before each step.
+        again: run the controls even if results for the same logs and settings are already stored; otherwise those are returned.
 
     Raises:
         ConfigError: the folder is not that of an audit, or the model is not a `local/` model.
@@ -95,14 +95,14 @@ def run_controls(out: Path, say: Say = lambda _: None, *, again: bool = True) ->
 
 
 def _origin(config: AuditConfig, logs: Sequence[EvalLog]) -> str:
-    """Digest of everything that the controls depend on: the logs of the base condition, and the settings of the instrument."""
+    """Return a digest of all that the controls depend on: the logs of the base condition, and the settings of the instrument."""
     settings = config.model_dump(mode="json", include={"model", "model_args", "verbalizer", "pair", "grader", "layer", "seed", "controls"})
     runs = sorted((log.eval.task, log.eval.eval_id, len(log.samples or [])) for log in logs)
     return content_id(settings, runs)
 
 
 def _texts(sample: EvalSample) -> tuple[str, str]:
-    """Return the prompts (system and user messages), and the turns that the model wrote."""
+    """Return two texts: the prompts (system and user messages), and the turns that the model generated."""
     asked = [message.text for message in sample.messages if message.role in ("system", "user")]
     return "\n\n".join(asked), "\n\n".join(
         message.text for message in sample.messages if message.role == "assistant" and message.source == "generate"
@@ -110,7 +110,10 @@ def _texts(sample: EvalSample) -> tuple[str, str]:
 
 
 def _vector_controls(model: LoadedModel, config: AuditConfig, read: Sequence[_Read]) -> tuple[dict[str, Estimate], dict[str, int]]:
-    """YES rate and number of failed explanations by vector type, from one token of each of at most `config.controls` transcripts."""
+    """Return the YES rate and the number of failed explanations by vector type.
+
+    At most `config.controls` transcripts are used, with one token per transcript.
+    """
     verbalizer, _ = verbalizer_of(config.instrument, model)
     chosen = seeded_generator("controls", config.seed).permutation(len(read))[: config.controls]
     items, captured = [], []
@@ -134,7 +137,7 @@ def _vector_controls(model: LoadedModel, config: AuditConfig, read: Sequence[_Re
 
 
 def control_vectors(real: Float[Tensor, "n d_model"], seed: int) -> dict[str, Float[Tensor, "n d_model"]]:
-    """The real vectors, and three types without the model's content: as many, and (except for the mean) with the same norms."""
+    """Return the real vectors and three vector types without content, n vectors of each; all but the mean keep the real norms."""
     draws = seeded_generator("control vectors", seed)
     shuffled = torch.stack([vector[torch.from_numpy(draws.permutation(len(vector)))] for vector in real])
     random = torch.from_numpy(draws.standard_normal(tuple(real.shape)).astype(np.float32))
@@ -181,14 +184,15 @@ def _task_controls(model: LoadedModel, config: AuditConfig, read: Sequence[_Read
 def _log_odds(model: LoadedModel, messages: Sequence[ChatMessage]) -> float:
     try:
         return evaluation_log_odds(model, [template_message(message) for message in messages])
-    except HarnessError:  # too long for the context, or refused by the template: unscored
+    except HarnessError:  # too long for the context, or rejected by the chat template: unscored
         return float("nan")
 
 
 def words_auroc(prompts: Sequence[str], deployment: Sequence[str], task: str) -> Auroc | None:
-    """AUROC of a logistic regression on word frequencies, cross-validated: each text is scored by a fit that has not seen it.
+    """Return the cross-validated AUROC of a logistic regression on word frequencies.
 
-    Equal texts stay in one fold. None if there are fewer different texts than folds.
+    Each text is scored by a regression that was fitted without it, and equal texts stay in the same fold. The result is None if a group
+    has fewer different texts than there are folds.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression

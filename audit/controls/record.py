@@ -14,7 +14,7 @@ CONTROLS_FILE = "controls.json"
 
 @dataclass(frozen=True)
 class TaskControls:
-    """Instrument controls on one task's base condition."""
+    """Instrument controls measured on the base condition of one task."""
 
     task: str
     role: str
@@ -23,7 +23,7 @@ class TaskControls:
     responses: Estimate
     """Share of raw responses that the grader labels YES when it reads them as explanations."""
     log_odds: Estimate
-    """Mean log-odds of Yes (nats) in answer to the direct question."""
+    """Mean log-odds (nats) of the answer Yes to the direct question."""
     log_odds_auroc: Auroc | None
     """How well these log-odds separate the task from the deployment controls."""
     words_auroc: Auroc | None
@@ -39,14 +39,14 @@ class InstrumentControls:
     """Number of explanations per vector type that failed or were not graded."""
     tasks: list[TaskControls]
     made_from: str = ""
-    """Digest of the logs and settings they were measured on; another digest means that they are out of date."""
+    """Digest of the logs and settings on which they were measured; if the current digest differs, the results are out of date."""
 
 
 def read_controls_file(out: Path) -> InstrumentControls | None:
-    """Read the instrument controls of an audit's folder; None if they have not been run.
+    """Read the instrument controls from an audit's folder; return None if they have not been run.
 
     Raises:
-        DataError: the file is not of its form.
+        DataError: the file cannot be read or does not have the expected form.
     """
     path = out / CONTROLS_FILE
     if not path.is_file():

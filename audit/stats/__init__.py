@@ -1,4 +1,4 @@
 """All statistics of the audit, as pure functions with named results.
 
-They take arrays of codes and numbers. Whatever knows about logs, tasks or models belongs in `audit.analysis`.
+The functions take arrays of verdict codes and numbers. Code that depends on logs, tasks or models belongs in `audit.analysis`.
 """

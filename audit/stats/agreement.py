@@ -1,8 +1,8 @@
 """Agreement of annotators and graders: pure functions of label codes and a seeded generator, each with a named result.
 
-Labels are integer codes of shape (item, annotator): 0 is YES, `MISSING` is no label. Resampling items with replacement equals a
-multinomial draw over the distinct rows, so a bootstrap of any number of items is one matrix product. Intervals are 95 %. statsmodels and
-scipy provide the mathematics where they have it.
+Labels are integer codes of shape (item, annotator): 0 is YES, and `MISSING` means that there is no label. Resampling items with
+replacement is the same as a multinomial draw over the distinct rows of labels, so the bootstrap of a statistic takes only a few matrix
+products for all draws. Intervals are 95 %. Where statsmodels or scipy implement a formula, they are used.
 """
 
 from bisect import bisect_left
@@ -48,12 +48,13 @@ class Pair:
     second: str
     figures: Agreement
     confusion: list[list[int]]
-    """Counts by verdict of the first (rows) and the second rater (columns), in the order of `CATEGORIES`; the last column is no verdict."""
+    """Counts by verdict of the first (rows) and the second rater (columns), in the order of `CATEGORIES`.
+    The last column counts items for which the second rater gave no verdict."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A figure of an earlier and a later grader on the same items (None where undefined), and whether it fell by too much."""
+    """One figure for an earlier and a later grader on the same items (None where undefined), and whether it fell too far."""
 
     name: str
     before: float | None
@@ -63,7 +64,11 @@ class Change:
 
 @dataclass(frozen=True)
 class _Resamples:
-    """Distinct rows of labels: `votes` (row, annotator, category), `weights` (1 + draws, row) with counts in the data and in each draw."""
+    """Distinct rows of labels and how often each occurs, in the data and in every bootstrap draw.
+
+    `votes` has shape (row, annotator, category) and is 1 where the annotator chose the category. `weights` has shape (1 + draws, row):
+    its first row counts the data, the others count the draws.
+    """
 
     votes: Floats
     weights: Floats
@@ -73,7 +78,7 @@ def agreement(labels: Codes, rng: np.random.Generator, *, n_categories: int = le
     """Measure the agreement of two or more annotators.
 
     Args:
-        labels: codes of shape (item, annotator), with at least two columns; missing labels are allowed.
+        labels: codes of shape (item, annotator), with at least two annotators; missing labels are allowed.
         rng: draws the resamples.
         n_categories: size of the closed label set; AC1 depends on it even if a label is never used.
         draws: number of resamples of the items.
@@ -81,7 +86,7 @@ def agreement(labels: Codes, rng: np.random.Generator, *, n_categories: int = le
     Returns:
         Percent agreement (mean over items of the share of agreeing pairs; Wilson for two annotators), Cohen's kappa (1960;
         for more than two annotators the mean over pairs, Light 1971), AC1 (Gwet 2008) and nominal alpha (Krippendorff 2011).
-        A figure that is undefined, or has the same value whatever the agreement, is None with a reason.
+        A figure that is undefined, or that would have the same value at any level of agreement, is None with a reason.
     """
     labels = labels[(labels != MISSING).any(axis=1)]
     if labels.shape[1] == 2:
@@ -89,7 +94,7 @@ def agreement(labels: Codes, rng: np.random.Generator, *, n_categories: int = le
     pairable = labels[(labels != MISSING).sum(axis=1) > 1]
     n = len(pairable)
     if n == 0:
-        none = Estimate(None, None, None, 0, "bootstrap", reason="no item has labels of two annotators")
+        none = Estimate(None, None, None, 0, "bootstrap", reason="no item has labels from two annotators")
         return Agreement(none, none, none, none)
     resamples = _resample(labels, n_categories, rng, draws)
     used = np.unique(pairable[pairable != MISSING])
@@ -111,18 +116,24 @@ def _resample(labels: Codes, n_categories: int, rng: np.random.Generator, draws:
 
 
 def _kappa_is_fixed(labels: Codes) -> str:
-    """Return why kappa is uninformative, or "": a pair has no common item, or an annotator used one label only (kappa is then 0)."""
+    """Return why kappa is uninformative, or "" if it is not.
+
+    Kappa is undefined if two annotators labelled no item in common, and always 0 if an annotator used only one label.
+    """
     for first, second in combinations(labels.T, 2):
         both = (first != MISSING) & (second != MISSING)
         if not both.any():
             return "a pair of annotators has no item in common"
         if min(len(np.unique(first[both])), len(np.unique(second[both]))) == 1:
-            return "one annotator gave a single label, so kappa is 0 whatever the agreement"
+            return "an annotator used only one label, so kappa is 0 at any level of agreement"
     return ""
 
 
 def _bootstrap(statistic: Callable[[_Resamples], Floats], resamples: _Resamples, n: int, *, undefined: str = "") -> Estimate:
-    """Return a statistic of the data with the percentile interval of its draws; draws in which it is undefined are left out and counted."""
+    """Return a statistic of the data with the percentile interval of its draws.
+
+    Draws in which the statistic is undefined are left out; `method` states how many were used.
+    """
     total = len(resamples.weights) - 1
     if undefined:
         return Estimate(None, None, None, n, "bootstrap over items", reason=undefined)
@@ -137,7 +148,7 @@ def _bootstrap(statistic: Callable[[_Resamples], Floats], resamples: _Resamples,
 
 
 def _shares(resamples: _Resamples) -> tuple[Floats, Floats, Floats]:
-    """Return, for each row, the labels per category, the number of labels, and the share of agreeing pairs (0 if there is no pair)."""
+    """Return for each row: labels per category, number of labels, and share of agreeing pairs of labels (0 if there is no pair)."""
     counts = resamples.votes.sum(axis=1)
     given = counts.sum(axis=1)
     pairs = np.maximum(given * (given - 1), 1)
@@ -151,7 +162,7 @@ def _percent(resamples: _Resamples) -> Floats:
 
 
 def _ac1(resamples: _Resamples) -> Floats:
-    """Return Gwet's AC1; items with one label count towards the chance term only."""
+    """Return Gwet's AC1; items with only one label contribute only to the agreement expected by chance."""
     counts, given, _ = _shares(resamples)
     prevalence = (resamples.weights @ (counts / given[:, None])) / resamples.weights.sum(axis=1, keepdims=True)
     chance = (prevalence * (1 - prevalence)).sum(axis=1) / (counts.shape[1] - 1)
@@ -160,7 +171,7 @@ def _ac1(resamples: _Resamples) -> Floats:
 
 
 def _alpha(resamples: _Resamples) -> Floats:
-    """Return Krippendorff's nominal alpha, from the coincidences of items with two or more labels."""
+    """Return Krippendorff's nominal alpha, computed from the pairs of labels on items with two or more labels."""
     counts, given, shares = _shares(resamples)
     pairable = np.where(given > 1, given, 0)
     totals = resamples.weights @ (counts * (given > 1)[:, None])
@@ -190,7 +201,7 @@ def quality(reference: Codes, grader: Codes, prevalence: float) -> Quality:
     Args:
         reference: the true verdict of each item, shape (item,); items without a reference are left out.
         grader: the grader's verdict of each item, shape (item,); unscored items are left out and counted.
-        prevalence: share of YES for which the PPV is computed.
+        prevalence: true share of YES that the PPV assumes.
     """
     known, positive, scored, said_yes = reference != MISSING, reference == YES, grader != MISSING, grader == YES
     hit, n_yes = int((positive & said_yes).sum()), int((positive & scored).sum())
@@ -204,7 +215,7 @@ def quality(reference: Codes, grader: Codes, prevalence: float) -> Quality:
 
 
 def quality_by(names: Sequence[str], reference: Codes, grader: Codes, prevalence: float) -> dict[str, Quality]:
-    """Return `quality` for each slice of the items, by name in alphabetical order."""
+    """Return `quality` for each group of items; `names` holds the group of each item. Groups are in alphabetical order."""
     groups = np.array(names)
     return {name: quality(reference[groups == name], grader[groups == name], prevalence) for name in sorted(set(names))}
 
@@ -215,17 +226,18 @@ def pair(first: str, second: str, labels: Codes, rng: np.random.Generator) -> Pa
 
 
 def ppv(hits: int, n_yes: int, false_alarms: int, n_other: int, prevalence: float, *, n_unscored: int = 0) -> Estimate:
-    """Return the positive predictive value: the share of a grader's YES that are true if `prevalence` of the items are YES.
+    """Return the positive predictive value: the share of YES verdicts that are correct if a share `prevalence` of the items is YES.
 
     The interval combines the Wilson limits of sensitivity and false positive rate on the log scale (MOVER, Zou and Donner 2008). In
-    simulations with few false positives it covers 95 to 97 %; the delta method with Agresti-Coull adjusted rates covers 42 to 90 %.
+    simulations with few false positives its coverage is 95 to 97 %; that of the delta method with Agresti-Coull adjusted rates is 42 to
+    90 %.
     """
-    method, n = "Wilson, joined", n_yes + n_other
+    method, n = "MOVER of two Wilson intervals", n_yes + n_other
     if not n_yes or not n_other:
-        return Estimate(None, None, None, n, method, n_unscored, "items with and without the reference YES are needed")
+        return Estimate(None, None, None, n, method, n_unscored, "it needs items with the reference YES and items with another one")
     if not hits and not false_alarms:
         return Estimate(None, None, None, n, method, n_unscored, "the grader never said YES")
-    with np.errstate(divide="ignore"):  # log(0) is the end of the scale
+    with np.errstate(divide="ignore"):  # a rate of 0 becomes -inf, the lower end of the log scale
         hit, hit_low, hit_high = np.log(_with_limits(hits, n_yes))
         alarm, alarm_low, alarm_high = np.log(_with_limits(false_alarms, n_other))
     ratio = hit - alarm
@@ -237,24 +249,24 @@ def ppv(hits: int, n_yes: int, false_alarms: int, n_other: int, prevalence: floa
 
 
 def _with_limits(successes: int, n: int) -> Floats:
-    """Return a share and the ends of its Wilson interval, shape (3,)."""
+    """Return a share and the two ends of its Wilson interval, shape (3,)."""
     low, high = proportion_confint(successes, n, alpha=ALPHA, method="wilson")
     return np.array([successes / n, max(low, 0), min(high, 1)])
 
 
 def confusion(reference: Codes, grader: Codes) -> Codes:
-    """Count items by reference (row) and grader (column), in the order of `CATEGORIES`; the last column is unscored."""
+    """Count items by reference (row) and grader (column), in the order of `CATEGORIES`; the last column counts unscored items."""
     table = np.zeros((len(CATEGORIES), len(CATEGORIES) + 1), dtype=np.int64)
     known = reference != MISSING
-    np.add.at(table, (reference[known], grader[known]), 1)  # MISSING, -1, is the last column
+    np.add.at(table, (reference[known], grader[known]), 1)  # MISSING is -1, which indexes the last column
     return table
 
 
 def changes(reference: Codes, before: Codes, now: Codes, max_drop: float) -> list[Change]:
-    """Compare the figures of an earlier and a later grader on the same items; a drop by more than `max_drop` is marked.
+    """Compare the figures of an earlier and a later grader on the same items, and mark each figure that dropped by more than `max_drop`.
 
     Sensitivity, specificity and the share of exact verdicts are measured on the items that both scored. The share of scored items is
-    a separate figure, so a grader that stops answering does not pass.
+    a separate figure, so a grader that stops giving verdicts is noticed too.
     """
     known = reference != MISSING
     both = known & (before != MISSING) & (now != MISSING)
@@ -273,14 +285,14 @@ def _scored(grader: Codes) -> Estimate:
 
 
 def _fell(before: float | None, now: float | None, max_drop: float) -> bool:
-    return before is not None and now is not None and before - now > max_drop + 1e-12  # 0.92 - 0.9 is a little more than 0.02
+    return before is not None and now is not None and before - now > max_drop + 1e-12  # as floats, 0.92 - 0.9 is more than 0.02
 
 
 def labels_needed(bound: float, *, false_positives: int = 0) -> int:
-    """Return the smallest number of labels without YES that certifies a false positive rate below a bound at 95 %.
+    """Return how many items whose label is not YES are needed to show, with 95 % confidence, a false positive rate below a bound.
 
-    Exact (one-sided Clopper-Pearson), if `false_positives` of them are called YES. Without false positives it is
-    log(0.05) / log(1 - bound), the exact form of the rule of three.
+    The number is exact (one-sided Clopper-Pearson) and assumes that the grader says YES on `false_positives` of these items. Without
+    false positives it is log(0.05) / log(1 - bound), which the rule of three approximates.
     """
     most = 1
     while binom.cdf(false_positives, most, bound) > ALPHA:

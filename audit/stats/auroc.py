@@ -24,13 +24,13 @@ class Auroc:
 
 
 def auroc(positive: Floats, negative: Floats) -> float:
-    """Probability that a random positive scores higher than a random negative; a tie counts as one half."""
+    """Return the probability that a random member of `positive` scores higher than one of `negative`; a tie counts as one half."""
     ranks = rankdata(np.concatenate([positive, negative]))
     n, m = len(positive), len(negative)
     return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
 
 
 def auroc_interval(positive: Floats, negative: Floats, key: tuple[object, ...]) -> Auroc:
-    """AUROC with the percentile interval of both groups resampled; `key` seeds the draws. Neither group may be empty."""
+    """Return the AUROC with a percentile interval from resampling both groups; `key` seeds the draws. Neither group may be empty."""
     draws = resampled_groups(auroc, positive, negative, seeded_generator("auroc", *key))
     return Auroc(auroc(positive, negative), *percentile_interval(draws), len(positive), len(negative))

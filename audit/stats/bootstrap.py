@@ -1,4 +1,4 @@
-"""Percentile bootstrap: resampling with replacement, and the interval that the resampled statistics give.
+"""Percentile bootstrap: resampling with replacement, and the interval taken from the resampled statistics.
 
 Every bootstrap of `audit` takes its interval from `percentile_interval`. Generators come from `nla.support.seeds.seeded_generator`, so the
 same data give the same interval in every run.
@@ -11,11 +11,11 @@ import numpy as np
 from audit.stats.rates import ALPHA, Codes, Estimate, Floats
 
 DRAWS = 2_000
-"""Bootstrap resamples, unless the caller asks for another number."""
+"""Default number of bootstrap resamples."""
 
 
 def percentile_interval(draws: Floats) -> tuple[float, float]:
-    """Ends of the 95 % percentile interval of resampled statistics, shape (draws,)."""
+    """Return the ends of the 95 % percentile interval of resampled statistics, which have shape (draws,)."""
     low, high = np.percentile(draws, [50 * ALPHA, 100 - 50 * ALPHA])
     return float(low), float(high)
 
@@ -23,18 +23,18 @@ def percentile_interval(draws: Floats) -> tuple[float, float]:
 def resampled_groups(
     statistic: Callable[[Floats, Floats], float], first: Floats, second: Floats, rng: np.random.Generator, *, draws: int = DRAWS
 ) -> Floats:
-    """A statistic of two independent groups of scores, on `draws` resamples of both; shape (draws,)."""
+    """Return a statistic of two independent groups of scores, computed on `draws` resamples of both; shape (draws,)."""
     return np.array([statistic(rng.choice(first, len(first)), rng.choice(second, len(second))) for _ in range(draws)])
 
 
 def bootstrap_mean(values: Floats, rng: np.random.Generator, items: Codes | None = None, *, draws: int = DRAWS) -> Estimate:
-    """Mean over items of a value, with the percentile interval of resampled items.
+    """Return the mean of a value over items, with a percentile interval from resampling the items.
 
     Args:
         values: one value per transcript (or pair), without NaN.
         rng: draws the resamples.
         items: code of the item that each value comes from; None if each value is an item of its own. Values of one item are averaged first.
-        draws: number of resamples. Each is one multinomial draw over the distinct item means, which equals resampling the items.
+        draws: number of resamples. Each is a multinomial draw over the distinct item means, which is the same as resampling items.
     """
     method = f"bootstrap over items, {draws:,} draws"
     if not len(values):

@@ -15,7 +15,7 @@ _Z = float(norm.ppf(1 - ALPHA / 2))
 
 @dataclass(frozen=True)
 class GraderError:
-    """A grader's measured errors: `hits` of `n_yes` texts that are YES, `false_alarms` of `n_other` texts that are not."""
+    """A grader's measured errors: it said YES on `hits` of `n_yes` texts labelled YES and on `false_alarms` of `n_other` other texts."""
 
     hits: int
     n_yes: int
@@ -24,12 +24,15 @@ class GraderError:
 
     def __post_init__(self) -> None:
         if not 0 <= self.hits <= self.n_yes or not 0 <= self.false_alarms <= self.n_other:
-            raise DataError(f"{self} has more hits or false alarms than texts: expected counts of one set of labelled texts.")
+            raise DataError(
+                f"{self} has more hits or false alarms than texts: expected counts from one set of labelled texts; "
+                "measure the grader's errors again."
+            )
 
 
 @dataclass(frozen=True)
 class Corrected:
-    """A rate corrected for grader error, with two intervals; average, test and pool the untruncated estimate."""
+    """A rate corrected for grader error, with two intervals. Use the untruncated estimate for averages, tests and pooling."""
 
     delta: Estimate
     """Untruncated estimate (it may lie outside 0 to 1) with its delta-method interval."""
@@ -40,18 +43,19 @@ class Corrected:
 
 
 def corrected(rate: float, n_effective: float, error: GraderError, rng: np.random.Generator, *, draws: int = DRAWS) -> Corrected:
-    """Rogan and Gladen's (1978) estimate (rate + specificity - 1) / (sensitivity + specificity - 1).
+    """Return Rogan and Gladen's (1978) estimate, (rate + specificity - 1) / (sensitivity + specificity - 1), with two intervals.
 
     Args:
-        rate: observed share of YES, of explanations or of transcripts, as the errors were measured.
-        n_effective: independent items behind it (`effective_sizes`).
-        error: measured on texts that the rate does not rest on.
+        rate: observed share of YES, among explanations if the errors were measured on explanations, else among transcripts.
+        n_effective: number of independent items that the rate is based on (`effective_sizes`).
+        error: the grader's errors, measured on other texts than those of the rate.
         rng: draws the bootstrap.
-        draws: bootstrap draws.
+        draws: number of bootstrap draws.
 
-    Both intervals carry the uncertainty of the rate and of the grader's two figures. The delta interval is that of Lang and
-    Reiczigel (2014), whose added pseudo-counts keep a grader without an observed error from looking certain. For the same reason
-    the bootstrap is parametric, from Jeffreys posteriors of the three shares: resampling 0 errors in 50 gives 0 every time.
+    Both intervals include the uncertainty of the rate and of the grader's sensitivity and specificity. The delta interval is that of
+    Lang and Reiczigel (2014); its pseudo-counts prevent a grader without an observed error from being treated as free of errors. For the
+    same reason the bootstrap is parametric and draws the three shares from their Jeffreys posteriors: resampling a sample with 0 errors
+    in 50 would give 0 errors in every draw.
     """
     n = round(n_effective)
     reason = _unusable(error, n)
@@ -65,11 +69,11 @@ def corrected(rate: float, n_effective: float, error: GraderError, rng: np.rando
     return Corrected(
         Estimate(estimate, low, high, n, method),
         Estimate(estimate, *ends, n, "Rogan-Gladen, parametric bootstrap"),
-        Estimate(_cut(estimate), _cut(low), _cut(high), n, f"{method}, cut to 0 to 1"),
+        Estimate(_clipped(estimate), _clipped(low), _clipped(high), n, f"{method}, clipped to 0 to 1"),
     )
 
 
-def _cut(share: float) -> float:
+def _clipped(share: float) -> float:
     return min(max(share, 0.0), 1.0)
 
 
@@ -81,15 +85,15 @@ def _unusable(error: GraderError, n: int) -> str:
     if not n:
         return "nothing was scored"
     if not error.n_yes or not error.n_other:
-        return "the grader's errors need labelled texts with and without YES"
-    found, other = wilson(error.hits, error.n_yes), wilson(error.false_alarms, error.n_other)
-    if (found.low or 0) <= (other.high or 0):
-        return "the grader is not shown to say YES more often where it is right, so its errors cannot be corrected"
+        return "the grader's errors must be measured on texts labelled YES and on texts labelled otherwise"
+    sensitivity, false_alarm = wilson(error.hits, error.n_yes), wilson(error.false_alarms, error.n_other)
+    if (sensitivity.low or 0) <= (false_alarm.high or 0):
+        return "the grader's sensitivity is not clearly above its false positive rate, so the rate cannot be corrected for its errors"
     return ""
 
 
 def _lang_reiczigel(rate: float, n: float, error: GraderError) -> tuple[float, float]:
-    """Interval with z^2 pseudo-items on the rate, two on each grader figure, and the matching shift of its middle."""
+    """Return the interval: z^2 pseudo-items are added to the rate, two to each of the grader's shares, and the centre is shifted."""
     observed, size = (n * rate + _Z**2 / 2) / (n + _Z**2), n + _Z**2
     sensitivity, n_yes = (error.hits + 1) / (error.n_yes + 2), error.n_yes + 2
     false_alarm, n_other = (error.false_alarms + 1) / (error.n_other + 2), error.n_other + 2

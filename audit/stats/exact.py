@@ -1,12 +1,14 @@
 """Boschloo's exact test that one rate exceeds another, for single tables and for planning, where the whole rejection region is needed.
 
-Both rates are estimates: the test is over both samples' chance, so a floor measured on few controls is hard to exceed. Boschloo's is
-Fisher's p value made the statistic of an unconditional test: it never exceeds its level and never has less power than Fisher's. Of
-50 transcripts at 20 % against 100 controls at 5 % it finds the difference in 84 % of runs, Fisher's in 81 %; where both are at 5 %, it
-rejects in 2.9 %. It is the level at the worst rate that is 5 %.
+Both rates are estimated from samples, and the test allows for chance in both, so a floor measured on few deployment controls is hard to
+exceed. Boschloo's test uses Fisher's p value as the statistic of an unconditional test: its error rate never exceeds its level, and it
+has at least the power of Fisher's test. For 50 transcripts with a rate of 20 % and 100 deployment controls with 5 %, it detects the
+difference in 84 % of runs, and Fisher's test in 81 %. If both rates are 5 %, it rejects in 2.9 % of runs: the level of 5 % is that at the
+least favourable common rate.
 
-scipy has the same test (`boschloo_exact`); ours is for whole regions and for large tables, because here a region is one critical
-count for each count of the controls, not a table of all pairs. Differs from scipy's: the nuisance rate is maximised on a fixed grid.
+scipy has the same test (`boschloo_exact`). This implementation also gives whole rejection regions and handles large tables, because it
+stores a region as one critical count for each count of flagged controls, not as a table of all pairs. Unlike scipy, it maximises over
+the common rate on a fixed grid.
 """
 
 from dataclasses import dataclass
@@ -18,26 +20,30 @@ from scipy.stats import binom, hypergeom
 from audit.stats.rates import ALPHA, Codes
 
 MOST_ITEMS = 4000
-"""Items of both samples up to which Boschloo's test is made; above, Fisher's, whose loss of power is then small."""
+"""Largest total of both samples for Boschloo's test; above it, Fisher's test is used, which then loses little power."""
 _RATES = np.sin(np.linspace(0, np.pi / 2, 402)[1:-1]) ** 2
+"""Grid of common rates for `_size`, denser near 0 and 1."""
 
 
 @dataclass(frozen=True)
 class Region:
-    """Where the test rejects: with x0 of n0 controls, from `critical[x0]` of n on (n + 1: never)."""
+    """Rejection region: if x of the `n_controls` controls are flagged, the test rejects from `critical[x]` flagged of `n` upwards.
+
+    A critical count of n + 1 means that the test never rejects.
+    """
 
     n: int
     n_controls: int
     critical: Codes
 
     def power(self, rate: float, control_rate: float) -> float:
-        """Chance that the test rejects."""
+        """Return the probability that the test rejects, given the two true rates."""
         weights = binom.pmf(np.arange(self.n_controls + 1), self.n_controls, control_rate)
         return float(weights @ binom.sf(self.critical - 1, self.n, rate))
 
 
 def exceeds(yes: int, n: int, control_yes: int, n_controls: int) -> tuple[float, str]:
-    """One-sided p value of a rate above the controls' rate, and the name of the test."""
+    """Return the one-sided p value for a rate above that of the controls, and the name of the test."""
     fisher = float(hypergeom.sf(yes - 1, n + n_controls, yes + control_yes, n))
     if n + n_controls > MOST_ITEMS:
         return fisher, "Fisher exact, one-sided"
@@ -47,8 +53,8 @@ def exceeds(yes: int, n: int, control_yes: int, n_controls: int) -> tuple[float,
 
 @lru_cache(maxsize=256)
 def region(n: int, n_controls: int, alpha: float = ALPHA) -> Region:
-    """The largest rejection region of Boschloo's test (Fisher's above `MOST_ITEMS`) of size alpha."""
-    low, high = alpha, min(8 * alpha, 1.0)  # Fisher's p values at least as small as alpha always reject
+    """Return the largest rejection region of Boschloo's test at level alpha (of Fisher's test above `MOST_ITEMS`)."""
+    low, high = alpha, min(8 * alpha, 1.0)  # a Fisher's p value of at most alpha always rejects
     best = _critical(low, n, n_controls)
     if n + n_controls > MOST_ITEMS:
         return Region(n, n_controls, best)
@@ -63,7 +69,7 @@ def region(n: int, n_controls: int, alpha: float = ALPHA) -> Region:
 
 
 def _size(critical: Codes, n: int, n_controls: int) -> float:
-    """Greatest chance of the region where both rates are equal, over the grid of that rate."""
+    """Return the highest probability of rejecting when both rates are equal, over the grid of common rates."""
     controls = np.flatnonzero(critical <= n)
     if not len(controls):
         return 0.0
@@ -72,7 +78,7 @@ def _size(critical: Codes, n: int, n_controls: int) -> float:
 
 
 def _critical(p_value: float, n: int, n_controls: int) -> Codes:
-    """For each count of the controls, the fewest of n at which Fisher's p value is at most `p_value`."""
+    """Return, for each count of flagged controls, the smallest flagged count of n at which Fisher's p value is at most `p_value`."""
     control_yes = np.arange(n_controls + 1)
     low, high = np.zeros(n_controls + 1, dtype=np.int64), np.full(n_controls + 1, n + 1, dtype=np.int64)
     while (open_ := low < high).any():

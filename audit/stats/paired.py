@@ -1,6 +1,7 @@
 """Tests of the same items measured twice: verbalised against internal, steered against unsteered, rewritten against original.
 
-A pair is one item (and seed) under two conditions. If items have several seeds, the item is the unit.
+A pair is one item (and seed) under two conditions. If items have several seeds, tests and intervals treat the item as the independent
+unit.
 """
 
 from dataclasses import dataclass
@@ -21,13 +22,19 @@ class McNemar:
     only_first: int
     only_second: int
     p: float
-    """Exact: of McNemar's test, or of its generalisation to several pairs per item. Rejects far below its level where few pairs differ."""
+    """Exact p value of McNemar's test, or of its generalisation to several pairs per item.
+
+    If few pairs differ, its error rate is far below the nominal level.
+    """
     p_mid: float
-    """Mid-p: counts half of the observed outcome's chance; closer to its level, which it may exceed by a little (Fagerland 2013)."""
+    """Mid-p, which counts only half of the observed outcome's probability.
+
+    Its error rate is closer to the nominal level and may exceed it slightly (Fagerland 2013).
+    """
     both: int
     neither: int
     difference: Estimate
-    """Rate of the second minus rate of the first, over items."""
+    """Rate under the second condition minus rate under the first, over items."""
     n_unscored: int = 0
     """Pairs left out because one or both sides got no verdict."""
 
@@ -37,40 +44,40 @@ class AgainstParaphrase:
     """The change from a realism rewrite beyond the change from a neutral paraphrase of the same items."""
 
     rewrite: McNemar
-    """Original (first) and rewrite (second)."""
+    """Original (first condition) and rewrite (second)."""
     paraphrase: McNemar
-    """Original (first) and paraphrase (second)."""
+    """Original (first condition) and paraphrase (second)."""
     beyond: McNemar
-    """Difference in differences. On items with all three it is rewrite minus paraphrase, because the original cancels."""
+    """Difference in differences: rewrite minus paraphrase, because the original cancels on items that have all three versions."""
     bootstrap: Estimate
-    """The same difference with an interval from resampled items."""
+    """The same difference with a bootstrap interval from resampling items."""
     n_incomplete: int
-    """Triples left out because one of the three got no verdict."""
+    """Triples (original, rewrite, paraphrase) left out because at least one of them got no verdict."""
 
 
 @dataclass(frozen=True)
 class SignTest:
-    """How many of several benchmarks changed in the predicted direction; ties are left out and counted."""
+    """How many benchmarks changed in the predicted direction; benchmarks without a change are left out and counted as ties."""
 
     n: int
     n_predicted: int
     n_ties: int
     p: float
-    """One-sided exact p value, for a direction predicted beforehand."""
+    """One-sided exact p value, for a direction predicted before the data were seen."""
     p_two_sided: float
 
 
 def mcnemar_exact(first: Bools, second: Bools, items: Codes | None = None, *, n_unscored: int = 0) -> McNemar:
-    """Exact McNemar test of paired outcomes.
+    """Return the exact McNemar test of paired outcomes.
 
     Args:
-        first, second: outcome of each pair under the two conditions.
-        items: code of the item of each pair; None if every pair is an item of its own.
+        first, second: outcome of each pair under the two conditions, shape (pair,).
+        items: code of each pair's item, shape (pair,); None if every pair is an item of its own.
         n_unscored: number of pairs that were left out beforehand.
 
-    With several pairs per item, p comes from the sign-flip test on the items' summed differences, exact by convolution; with one
-    pair per item this is McNemar's exact test. The interval is that of Bonett and Price (2012), Wald's after one imaginary
-    item in each discordant cell, on the items' mean differences.
+    With several pairs per item, p comes from the sign-flip test on the items' summed differences, computed exactly by convolution;
+    with one pair per item this is McNemar's exact test. The interval is that of Bonett and Price (2012), a Wald interval after adding
+    one imaginary item to each discordant cell, applied to the items' mean differences.
     """
     change = second.astype(np.int64) - first
     n_pairs = len(change)
@@ -92,10 +99,10 @@ def mcnemar_exact(first: Bools, second: Bools, items: Codes | None = None, *, n_
 
 
 def paired(first: Codes, second: Codes, items: Codes | None = None) -> McNemar:
-    """`mcnemar_exact` of the YES of two rows of verdict codes, on the pairs that have both verdicts."""
+    """Apply `mcnemar_exact` to two rows of verdict codes (YES or not), on the pairs that have both verdicts."""
     kept = (first != MISSING) & (second != MISSING)
-    own = None if items is None else items[kept]
-    return mcnemar_exact(first[kept] == YES, second[kept] == YES, own, n_unscored=int((~kept).sum()))
+    kept_items = None if items is None else items[kept]
+    return mcnemar_exact(first[kept] == YES, second[kept] == YES, kept_items, n_unscored=int((~kept).sum()))
 
 
 def _bonett_price(changes: Floats, n_unscored: int) -> Estimate:
@@ -110,11 +117,11 @@ def _bonett_price(changes: Floats, n_unscored: int) -> Estimate:
 
 
 def _sign_flip(sums: Codes) -> tuple[float, float]:
-    """Exact p and mid-p of the items' summed differences, if each had a random sign."""
+    """Return the exact p and mid-p of the items' summed differences, under the hypothesis that each has a random sign."""
     sizes, counts = np.unique(np.abs(sums[sums != 0]), return_counts=True)
     if not len(sizes):
         return 1.0, 1.0
-    chances = np.ones(1)  # of the sum of the positive differences
+    chances = np.ones(1)  # distribution of the sum of the positive differences
     for size, count in zip(sizes, counts, strict=True):
         steps = np.zeros(size * count + 1)
         steps[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
@@ -127,20 +134,29 @@ def _sign_flip(sums: Codes) -> tuple[float, float]:
 def against_paraphrase(
     original: Codes, rewritten: Codes, paraphrased: Codes, rng: np.random.Generator, items: Codes | None = None, *, draws: int = DRAWS
 ) -> AgainstParaphrase:
-    """The rewrite's and the paraphrase's change and their difference, all on the triples where all three have a verdict."""
+    """Compare the change by a realism rewrite with the change by a neutral paraphrase.
+
+    Args:
+        original, rewritten, paraphrased: verdict code of each triple's three versions, shape (triple,); only triples in which all three
+            have a verdict are used.
+        rng: draws the bootstrap.
+        items: code of each triple's item; None if every triple is an item of its own.
+        draws: number of bootstrap draws.
+    """
     kept = (original != MISSING) & (rewritten != MISSING) & (paraphrased != MISSING)
     first, second, third = (row[kept] == YES for row in (original, rewritten, paraphrased))
-    own = None if items is None else items[kept]
+    kept_items = None if items is None else items[kept]
     lost = int((~kept).sum())
     rewrite, paraphrase, beyond = (
-        mcnemar_exact(before, after, own, n_unscored=lost) for before, after in ((first, second), (first, third), (third, second))
+        mcnemar_exact(before, after, kept_items, n_unscored=lost) for before, after in ((first, second), (first, third), (third, second))
     )
-    return AgainstParaphrase(rewrite, paraphrase, beyond, bootstrap_mean(second.astype(np.float64) - third, rng, own, draws=draws), lost)
+    resampled = bootstrap_mean(second.astype(np.float64) - third, rng, kept_items, draws=draws)
+    return AgainstParaphrase(rewrite, paraphrase, beyond, resampled, lost)
 
 
 def sign_test(changes: Floats) -> SignTest:
-    """Exact sign test over benchmarks; `changes` holds one value per benchmark, positive if the rate changed as predicted."""
+    """Return the exact sign test over benchmarks; `changes` has one value per benchmark, positive if the rate changed as predicted."""
     moved = changes[changes != 0]
     n, predicted = len(moved), int((moved > 0).sum())
-    one, two = (float(binomtest(predicted, n, alternative=side).pvalue) if n else 1.0 for side in ("greater", "two-sided"))
-    return SignTest(n, predicted, int((changes == 0).sum()), one, two)
+    one_sided, two_sided = (float(binomtest(predicted, n, alternative=side).pvalue) if n else 1.0 for side in ("greater", "two-sided"))
+    return SignTest(n, predicted, int((changes == 0).sum()), one_sided, two_sided)

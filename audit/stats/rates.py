@@ -1,13 +1,14 @@
-"""Rates with their intervals, the named results of the audit, and the few formulas that all of them share.
+"""Rates with their intervals, the result classes of the audit, and the formulas that they share.
 
 The unit is the transcript; explanations are nested in transcripts. Verdicts are integer codes: 0 is YES, and `MISSING` means that there is
-no verdict. UNCLEAR is not YES. Unscored transcripts are counted and never take part in a rate. Intervals are 95 %. If several transcripts
-come from one sample (seeds, epochs), `clusters` holds the code of that sample, and the interval is based on the effective number of
-independent transcripts.
+no verdict. UNCLEAR is not YES. Unscored transcripts are counted separately and are never part of a rate. Intervals are 95 %. If several
+transcripts come from one sample (seeds, epochs), `clusters` holds the code of that sample, and the interval is based on the effective
+number of independent transcripts.
 
-No interval for a single count covers 95 % at every rate, because counts are whole numbers. Exact coverage of Wilson's at n = 50 is
-92.2 % at a rate of 0.02, 97.0 % at 0.1 and 93.5 % at 0.5; averaged over rates from 0.01 to 0.03 it is 95.2 %. At 0.02 nothing reaches 93
-to 97 %: an interval that covers for counts 0 to 2 has 92.2 %, for 0 to 3 98.2 % (Jeffreys, Clopper-Pearson, Agresti-Coull).
+Because counts are whole numbers, no interval for a single count has a coverage of exactly 95 % at every rate. At n = 50, the exact
+coverage of Wilson's interval is 92.2 % at a rate of 0.02, 97.0 % at 0.1 and 93.5 % at 0.5; averaged over rates from 0.01 to 0.03 it is
+95.2 %. At a rate of 0.02, no interval reaches 93 to 97 %: if the intervals of the counts 0 to 2 contain the rate, coverage is 92.2 %, and
+if that of the count 3 does too (Jeffreys, Clopper-Pearson, Agresti-Coull), it is 98.2 %.
 """
 
 from collections.abc import Iterable
@@ -39,7 +40,7 @@ class Estimate:
     """An estimate with its 95 % interval, or the reason why there is none."""
 
     estimate: float | None
-    """The estimate, or None if it is undefined; `reason` then says why."""
+    """The estimate, or None if it is undefined for the reason given in `reason`."""
     low: float | None
     high: float | None
     """Ends of the interval; None if there is no interval, for the reason given in `reason`."""
@@ -69,7 +70,7 @@ class Test:
 
 @dataclass(frozen=True)
 class Bounds:
-    """The rate of the scored transcripts, and what it would be if every unscored transcript were NO, or were YES."""
+    """The rate among the scored transcripts, and the rate if every unscored transcript were counted as NO, or as YES."""
 
     scored: Estimate
     all_no: Estimate
@@ -77,12 +78,12 @@ class Bounds:
 
 
 def codes(verdicts: Iterable[Verdict | None]) -> Codes:
-    """Verdicts as integer codes, shape (item,)."""
+    """Return verdicts as integer codes, shape (item,)."""
     return np.array([MISSING if verdict is None else CATEGORIES.index(verdict) for verdict in verdicts], dtype=np.int64)
 
 
 def wilson(successes: int, n: int, *, n_unscored: int = 0, empty: str = "there is no item") -> Estimate:
-    """A share with its Wilson interval; `empty` is the reason given if n is 0."""
+    """Return a share with its Wilson interval; `empty` is the reason given if n is 0."""
     if n == 0:
         return Estimate(None, None, None, 0, "Wilson", n_unscored, empty)
     low, high = proportion_confint(successes, n, alpha=ALPHA, method="wilson")
@@ -90,7 +91,7 @@ def wilson(successes: int, n: int, *, n_unscored: int = 0, empty: str = "there i
 
 
 def false_positive_rate(false_positives: int, n: int, *, n_unscored: int = 0) -> Estimate:
-    """A rate with its one-sided 95 % upper bound (Clopper-Pearson); the lower end is 0."""
+    """Return a rate with its one-sided 95 % upper bound (Clopper-Pearson); the lower end of the interval is 0."""
     method = "Clopper-Pearson, one-sided"
     if n == 0:
         return Estimate(None, None, None, 0, method, n_unscored, "nothing was scored")
@@ -99,46 +100,49 @@ def false_positive_rate(false_positives: int, n: int, *, n_unscored: int = 0) ->
 
 
 def any_of(rate: float, k: int) -> float:
-    """Probability that at least one of k independent explanations is YES if each is YES with probability `rate`."""
+    """Return the probability that at least one of k independent explanations is YES if each is YES with probability `rate`."""
     return 1.0 if rate >= 1 else -expm1(k * log1p(-rate))
 
 
 def rate_for_any_of(share: float, k: int) -> float:
-    """The per-explanation rate at which at least one of k independent explanations is YES with probability `share`; inverse of `any_of`."""
+    """Return the per-explanation rate at which at least one of k independent explanations is YES with probability `share`.
+
+    This is the inverse of `any_of`.
+    """
     return -expm1(log1p(-share) / k)
 
 
 def rate(verdicts: Codes, clusters: Codes | None = None) -> Estimate:
-    """Share of YES among the scored transcripts, by Wilson's interval; clustered where `clusters` repeat."""
+    """Return the share of YES among the scored transcripts with Wilson's interval, adjusted for transcripts that share a cluster."""
     return mean(np.where(verdicts == MISSING, np.nan, verdicts == YES), clusters)
 
 
 def bounds(verdicts: Codes, clusters: Codes | None = None) -> Bounds:
-    """The rate of the scored transcripts, and its lowest and highest possible value if every transcript had been scored."""
+    """Return the rate among the scored transcripts, and the lowest and highest rate possible if every transcript had been scored."""
     missing = verdicts == MISSING
     return Bounds(*(rate(filled, clusters) for filled in (verdicts, np.where(missing, NO, verdicts), np.where(missing, YES, verdicts))))
 
 
 def mean(values: Floats, clusters: Codes | None = None, *, judgements: int | None = None) -> Estimate:
-    """Mean of values from 0 to 1, one per transcript, with its interval.
+    """Return the mean of values from 0 to 1, one per transcript, with its interval.
 
     Args:
         values: one value per transcript, shape (transcript,); NaN means unscored.
         clusters: code of the sample of each transcript; None if every transcript is a sample of its own.
-        judgements: number of yes-or-no verdicts behind all values; None means one per value.
+        judgements: total number of yes-or-no verdicts from which the values were computed; None means one per value.
     """
     return column_means(values[:, None], clusters, judgements=judgements)[0]
 
 
 def column_means(values: Floats, clusters: Codes | None = None, *, judgements: int | None = None) -> list[Estimate]:
-    """`mean` of every column of values, shape (transcript, column); a transcript is NaN in all columns or in none.
+    """Apply `mean` to every column of values, shape (transcript, column); a transcript is NaN in all columns or in none.
 
-    The interval is Wilson's with the effective sample size r (1 - r) / v, v the cluster-robust (linearised) variance of the mean,
-    shrunk by (z / t)^2 for the few clusters that v is estimated from (Dean and Pagano 2015), and at most the number of
-    judgements. t has Satterthwaite's degrees of freedom, from the fourth moments: if few transcripts hold all YES, v is itself
-    uncertain. In simulations of 50 transcripts (4 epochs, or shares of 50 tokens) it covers 93 to 98 %, but 90 % where the rate
-    is 0.02 and tokens of a transcript correlate by 0.5. Where v is 0 or cannot be estimated, a cluster counts as one judgement
-    (Kish). Zeros and ones without clusters give plain Wilson.
+    The interval is Wilson's with the effective sample size r (1 - r) / v, where r is the mean and v its cluster-robust (linearised)
+    variance. The effective size is multiplied by (z / t)^2, because v is estimated from few clusters (Dean and Pagano 2015), and it is at
+    most the number of judgements. t has Satterthwaite's degrees of freedom, estimated from fourth moments: if few transcripts contain all
+    the YES, v itself is uncertain. In simulations of 50 transcripts (with 4 epochs, or with shares of 50 tokens) coverage is 93 to 98 %,
+    but 90 % if the rate is 0.02 and the tokens of a transcript have a correlation of 0.5. If v is 0 or cannot be estimated, a cluster
+    counts as one judgement (Kish). For values of 0 and 1 without clusters, the interval is the plain Wilson interval.
     """
     scored = ~np.isnan(values[:, 0])
     n, n_unscored = int(scored.sum()), int((~scored).sum())
@@ -157,7 +161,10 @@ def _method(size: float, n: int) -> str:
 
 
 def effective_sizes(values: Floats, clusters: Codes | None = None, *, judgements: int | None = None) -> Floats:
-    """Effective number of independent yes-or-no verdicts behind each column of scored values, shape (column,); see `column_means`."""
+    """Return the effective number of independent yes-or-no verdicts for each column of scored values, shape (column,).
+
+    `column_means` explains the formula and the arguments.
+    """
     n = len(values)
     most = n if judgements is None else judgements
     groups = np.arange(n) if clusters is None else np.unique(clusters, return_inverse=True)[1]
@@ -180,14 +187,17 @@ def effective_sizes(values: Floats, clusters: Codes | None = None, *, judgements
 
 
 def holm(p_values: Floats) -> Floats:
-    """Holm's adjusted p values, which control the family-wise error under any dependence.
+    """Return Holm's adjusted p values, which control the family-wise error rate under any dependence between the tests.
 
-    Computed here because `multipletests` of statsmodels took 115 ms per call.
+    This function exists because `multipletests` of statsmodels took 115 ms per call.
+
+    Raises:
+        DataError: a p value is NaN.
     """
     if not len(p_values):
         return p_values
     if np.isnan(p_values).any():
-        raise DataError("A p value is NaN: expected a number for every test; leave out tests that could not be made.")
+        raise DataError("A p value is NaN: expected a number for every test; leave out tests that could not be computed.")
     order = np.argsort(p_values, kind="stable")
     steps = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1))
     adjusted = np.empty(len(p_values))

@@ -1,4 +1,4 @@
-"""Whether the flagged rate changes with steering strength, and whether it changes more than with random directions of the same norm."""
+"""Tests of whether the flagged rate changes with steering strength, and by more than with random directions of the same norm."""
 
 from dataclasses import dataclass
 
@@ -14,10 +14,10 @@ from nla.support.errors import DataError
 
 @dataclass(frozen=True)
 class Trend:
-    """Whether the flagged rate changes with steering strength, and how fast."""
+    """Whether the flagged rate changes with steering strength, and by how much per unit of strength."""
 
     within_items: Test
-    """Two-sided test that compares each item with itself at other strengths; its statistic is a z score, positive for a rising rate."""
+    """Two-sided test that compares each item with itself at other strengths; its statistic is a z score, positive if the rate rises."""
     slope: float | None
     """Log-odds of a flag per unit of strength (logistic GEE, clustered by item); None if the model could not be fitted."""
 
@@ -27,13 +27,16 @@ class AgainstRandom:
     """Effects of a steering vector ranked among those of random directions with the same norm."""
 
     p: Floats
-    """Per strength: (1 + number of random effects at least as large) / (1 + number of directions)."""
+    """P value per strength: (1 + number of random effects at least as large) / (1 + number of directions)."""
     reachable: float
     """The smallest p value that this number of directions allows."""
 
 
 def by_strength(verdicts: Codes, strengths: Floats, items: Codes, seeds: Codes) -> dict[float, McNemar]:
-    """Exact McNemar test of every strength (second) against strength 0 (first), on the same items and seeds.
+    """Compare every strength (second condition) with strength 0 (first) on the same items and seeds, by the exact McNemar test.
+
+    Args:
+        verdicts, strengths, items, seeds: of each transcript, shape (transcript,).
 
     Raises:
         DataError: nothing was run at strength 0, or an item and seed occur twice at one strength.
@@ -54,19 +57,20 @@ def by_strength(verdicts: Codes, strengths: Floats, items: Codes, seeds: Codes) 
 
 
 _ABSENT = -2
+"""Code for an item and seed that was not run at a strength; `MISSING` means that it was run but has no verdict."""
 
 
 def _by_cell(verdicts: Codes, cells: Codes, n_cells: int) -> Codes:
-    """Verdicts indexed by the number of their item and seed; `_ABSENT` where there is none."""
+    """Return the verdicts indexed by cell (the number of an item and seed); `_ABSENT` for cells that were not run."""
     if len(np.unique(cells)) < len(cells):
-        raise DataError("An item and seed occur twice at one strength: expected once; give every repeat its own seed.")
+        raise DataError("An item and seed occur twice at one strength: expected each pair once; give every repetition its own seed.")
     row = np.full(n_cells, _ABSENT, dtype=np.int64)
     row[cells] = verdicts
     return row
 
 
 def trend(verdicts: Codes, strengths: Floats, items: Codes) -> Trend:
-    """Trend of the flagged rate over strengths, one verdict per transcript; unscored transcripts are left out and counted.
+    """Return the trend of the flagged rate over strengths, from one verdict per transcript; unscored transcripts are left out and counted.
 
     The test is the extended Mantel test for a trend, stratified by item (the score test of conditional logistic regression). The slope
     comes from a logistic GEE with exchangeable correlation within items.
@@ -75,7 +79,7 @@ def trend(verdicts: Codes, strengths: Floats, items: Codes) -> Trend:
     yes, dose, groups = (verdicts[kept] == YES).astype(np.float64), strengths[kept], np.unique(items[kept], return_inverse=True)[1]
     unscored, method = int((~kept).sum()), "Mantel trend, stratified by item"
     if len(np.unique(dose)) < 2 or len(np.unique(yes)) < 2:
-        reason = "a trend needs two strengths, with flagged and unflagged transcripts among them"
+        reason = "a trend needs at least two strengths, with flagged and unflagged transcripts among them"
         return Trend(Test(None, None, len(yes), method, unscored, reason), None)
     z = _mantel(yes, dose, groups)
     reason = "" if z is not None else "no item was flagged at one strength and not at another"
@@ -84,9 +88,9 @@ def trend(verdicts: Codes, strengths: Floats, items: Codes) -> Trend:
 
 
 def _mantel(yes: Floats, dose: Floats, groups: Codes) -> float | None:
-    """z score of the sum of dose times outcome, conditional on each item's doses and number of flags (permutations within items).
+    """Return the z score of the sum of dose times outcome, given each item's doses and number of flags (permutations within items).
 
-    None if no item has any variation.
+    It is None if no item has both different doses and different outcomes.
     """
     sizes = np.bincount(groups)
     flags, doses = np.bincount(groups, weights=yes), np.bincount(groups, weights=dose)
@@ -97,7 +101,7 @@ def _mantel(yes: Floats, dose: Floats, groups: Codes) -> float | None:
 
 
 def _gee_slope(yes: Floats, dose: Floats, groups: Codes) -> float | None:
-    """Slope of the GEE in log-odds per unit of dose; None with fewer than three items, or if the fit did not converge."""
+    """Return the slope of the GEE in log-odds per unit of dose; None with fewer than three items, or if the fit is not usable."""
     if len(np.unique(groups)) < 3:
         return None
     unit = float(np.abs(dose).max())  # without rescaling, strengths of 0.01 would make the fit stop too early
@@ -107,9 +111,9 @@ def _gee_slope(yes: Floats, dose: Floats, groups: Codes) -> float | None:
             fit = model.fit(cov_type="bias_reduced")
     except np.linalg.LinAlgError:
         return None
-    with np.errstate(invalid="ignore"):  # a negative variance gives a NaN error, which is rejected below
+    with np.errstate(invalid="ignore"):  # a negative variance gives a standard error of NaN, which is rejected below
         slope, error = float(fit.params[1]), float(fit.bse[1])
-    if not fit.converged or not np.isfinite(error) or error == 0 or abs(slope) > 20:  # as where all or none are flagged at a strength
+    if not fit.converged or not np.isfinite(error) or error == 0 or abs(slope) > 20:  # for example if all or none are flagged at a strength
         return None
     return slope / unit
 
@@ -122,10 +126,10 @@ def against_random(effects: Floats, random_effects: Floats) -> AgainstRandom:
         random_effects: the same for each random direction; shape (direction, strength).
 
     The p values are rank-based, so no distribution is assumed. The observed vector counts as one of the directions, so no p value is 0:
-    with 3 directions none is below 0.25, and 0.05 needs 19.
+    with 3 random directions the smallest possible p value is 0.25, and a p value of 0.05 requires 19 of them.
 
     Raises:
-        DataError: the shapes do not fit, or an effect is NaN.
+        DataError: the shapes do not match, or an effect is NaN.
     """
     if random_effects.ndim != 2 or random_effects.shape[1:] != effects.shape or not effects.size:
         raise DataError(

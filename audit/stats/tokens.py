@@ -1,7 +1,8 @@
-"""From graded explanations to transcripts: counts, flags, the mean token rate and the any-of-k curve.
+"""From graded explanations to transcripts: counts, flags, the mean per-token rate and the any-of-k curve.
 
 Each explanation belongs to one sampled token, and the tokens are nested in transcripts. A transcript is flagged if any of its scored
-explanations is YES, so the share of flagged transcripts grows with the number of tokens read. The curve shows that share for fewer tokens.
+explanations is YES, so the share of flagged transcripts grows with the number of tokens read. The curve shows this share for
+smaller numbers of tokens.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ class TokenCounts:
 
     @property
     def flags(self) -> Codes:
-        """Verdict of each transcript: YES if any explanation is, NO if none of the scored ones is, `MISSING` if nothing was scored."""
+        """Verdict code of each transcript: YES if any explanation is YES, `MISSING` if none was scored, otherwise NO."""
         return np.where(self.scored == 0, MISSING, np.where(self.yes > 0, YES, NO))
 
 
@@ -38,10 +39,11 @@ class CurvePoint:
 
 
 def chance_of_flag(counts: TokenCounts, ks: Sequence[int]) -> Floats:
-    """Probability that a random k of a transcript's scored tokens include a YES: 1 - C(n - y, k) / C(n, k), shape (transcript, k).
+    """Return the probability that k random scored tokens of a transcript include a YES: 1 - C(n - y, k) / C(n, k), shape (transcript, k).
 
-    The formula is exact; nothing is sampled. If a transcript has fewer than k scored tokens, all of them are used, as in the measurement
-    itself (k = min(50, n)), so that no curve falls. A transcript without any scored token gives NaN.
+    n is the number of the transcript's scored tokens, and y the number of those that are YES. The formula is exact; nothing is sampled.
+    If n is below k, all n tokens are used, as in the measurement itself, so the curve never falls as k grows. A transcript without any
+    scored token gives NaN.
 
     Raises:
         DataError: a k below 1.
@@ -61,13 +63,16 @@ def chance_of_flag(counts: TokenCounts, ks: Sequence[int]) -> Floats:
 
 
 def any_of_k_curve(counts: TokenCounts, clusters: Codes | None = None, ks: Sequence[int] = range(1, 51)) -> list[CurvePoint]:
-    """Expected share of flagged transcripts for each k, with the interval of `column_means`."""
+    """Return the expected share of flagged transcripts for each k, with the interval of `column_means`."""
     rates = column_means(chance_of_flag(counts, ks), clusters, judgements=int(counts.scored.sum()))
     short = np.searchsorted(np.sort(counts.scored[counts.scored > 0]), np.array(ks), side="left")
     return [CurvePoint(k, share, int(n)) for k, share, n in zip(ks, rates, short, strict=True)]
 
 
 def token_rate(counts: TokenCounts, clusters: Codes | None = None) -> Estimate:
-    """Mean over transcripts of the share of YES among their scored tokens; every transcript has the same weight, whatever its length."""
+    """Return the mean over transcripts of the share of YES among their scored tokens.
+
+    Every transcript has the same weight, whatever its number of tokens.
+    """
     shares = np.where(counts.scored > 0, counts.yes / np.maximum(counts.scored, 1), np.nan)
     return mean(shares, clusters, judgements=int(counts.scored.sum()))

@@ -1,8 +1,9 @@
-"""The rules, and a small trained classifier for indirect wordings that no pattern matches. It runs locally and needs no key.
+"""The grader `classifier`: the rule grader, combined with a small trained network for indirect wordings that no pattern matches.
 
-A YES of the rules is kept, with its rule and evidence, unless the classifier finds it very unlikely; then it becomes UNCLEAR. Otherwise
-the classifier's log-odds of YES decide: YES above one threshold, UNCLEAR above a lower one. The classifier was trained on explanations,
-so assistant turns are graded by the rules alone. Figures are in `graders/labelled/README.md`.
+It runs locally and needs no API key. If the rules say YES, that verdict is kept with its rule and evidence, unless the network's log-odds
+of YES are very low; then the verdict becomes UNCLEAR. If the rules do not say YES, the log-odds decide: YES above one threshold, UNCLEAR
+above a lower one, and otherwise the verdict of the rules. The network was trained on explanations, so assistant turns are graded by the
+rules alone. Figures are in `graders/labelled/README.md`.
 """
 
 from collections.abc import Sequence
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
     from graders.classifier.network import Classifier
 
 RULE = "classifier"
-"""Recorded in place of a rubric rule where the classifier decided."""
+"""Recorded as the rule of a grade where the classifier decided instead of a rubric rule."""
 
 FREE = True
+"""Grading costs nothing (see `graders.is_free`)."""
 
 
 def _graded(texts: Sequence[str]) -> list[Grade]:
+    """Return the grade of each explanation, in order."""
     from graders.classifier.network import load_classifier
 
     grades = [grade_text(text, "explanation") for text in texts]
@@ -41,7 +44,7 @@ def _graded(texts: Sequence[str]) -> list[Grade]:
 
 
 def _both(rules: Grade, logit: float, classifier: "Classifier") -> Grade:
-    """Combine the rules' grade with the log-odds. Where the classifier decides, its evidence is added later."""
+    """Combine the grade of the rules with the classifier's log-odds of YES. Where the classifier decides, evidence is added later."""
     if rules.verdict is Verdict.YES:
         return rules if logit > classifier.rules_above else replace(rules, verdict=Verdict.UNCLEAR)
     is_yes = logit > classifier.yes_above
@@ -51,12 +54,12 @@ def _both(rules: Grade, logit: float, classifier: "Classifier") -> Grade:
 
 
 class ClassifierGrader:
-    """Grades explanations by the rules and the trained classifier; blurb and context are not used."""
+    """Grades explanations by the rules and the trained classifier; it does not use the blurb or the context."""
 
     name = "classifier"
 
     async def grade(self, texts: Sequence[str], *, kind: TextKind, blurb: str = "", context: str = "") -> list[Grade]:
-        """Grade texts, in order, each by itself. Assistant turns are graded by the rules.
+        """Grade each text independently and return the grades in order. Assistant turns are graded by the rules alone.
 
         Raises:
             FetchError, ContractError: see `load_classifier`.
@@ -67,7 +70,7 @@ class ClassifierGrader:
 
 
 def grader() -> ClassifierGrader:
-    """Return the classifier; its encoder is fetched here, before any transcript is generated.
+    """Return the grader; its encoder is downloaded here if needed, before any transcript is generated.
 
     Raises:
         FetchError: the encoder is not cached and PyPI could not be reached.

