@@ -1,5 +1,5 @@
-"""Labels of people: the sample they label, the file their labels are kept in, and how well a grader agrees with them.
+"""Labels by people: the sample of explanations that they label, the file of their labels, and how well a grader agrees with them.
 
-Here belong drawing the sample, reading and writing files of labels, and the agreement report. The page on which people label belongs
+This package draws the sample, reads and writes files of labels, and makes the agreement report. The page on which people label belongs
 in `reports`, and the schema of labels in `graders.labelled`.
 """

@@ -1,4 +1,4 @@
-"""What `audit agreement` is asked for and what it measures, as a JSON record with which a later run is compared.
+"""The arguments and results of `audit agreement`, as a JSON record with which a later run can be compared.
 
 The field names of these classes are the keys of the record.
 """
@@ -22,7 +22,7 @@ from nla.support.files import replacing
 
 @dataclass(frozen=True)
 class AgreementConfig:
-    """The arguments of `audit agreement`; a bound that is None is not checked.
+    """The arguments of `audit agreement`. A bound that is None is not checked.
 
     Raises:
         ConfigError: an argument is outside its range, or `json` would overwrite `against`.
@@ -39,7 +39,7 @@ class AgreementConfig:
     max_drop: float = 0.02
     prevalence: float = 0.05
     controls: tuple[Path, ...] = ()
-    """Logs, or folders of logs, with reference texts."""
+    """Logs of deployment traffic, or folders of them, whose explanations are used as reference texts."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -56,12 +56,12 @@ class AgreementConfig:
         if self.json and self.json.is_dir():
             raise ConfigError(f"--json {self.json} is a folder; give the path of a file.")
         if self.json and self.against and self.json.resolve() == self.against.resolve():
-            raise ConfigError(f"--json and --against are both {self.json}; name another file, or the earlier record would be lost.")
+            raise ConfigError(f"--json and --against are both {self.json}; give two paths, or the earlier record would be lost.")
 
 
 @dataclass(frozen=True)
 class ReferenceTextRates:
-    """YES on explanations of deployment transcripts, and transcripts with at least one; each YES is listed."""
+    """YES rate over explanations of deployment transcripts, share of transcripts with at least one YES, and a list of the YES verdicts."""
 
     logs: list[str]
     explanations: Estimate
@@ -71,7 +71,7 @@ class ReferenceTextRates:
 
 @dataclass(frozen=True)
 class GraderChange:
-    """The grader compared with an earlier one on the texts of both; the test is on YES or not YES where both scored the text."""
+    """The grader compared with an earlier one, on the texts of both records. The test compares how often each is right about YES."""
 
     earlier: str
     n: int
@@ -91,14 +91,14 @@ class AgreementReport:
     kinds: dict[str, Kind]
     assumed: tuple[str, ...]
     reference: str
-    """What the reference is, in words."""
+    """Description of the reference verdicts for people."""
     n_unlabelled: int
     main: Pair
     """The reference and the grader."""
     pairs: list[Pair]
-    """Each pair of the annotators and the grader; with one annotator this is `main` again."""
+    """Every pair of raters (annotators and the grader). With one annotator, this is the same pair as `main`."""
     pooled: Agreement | None
-    """All annotators, without the grader, if there are three or more."""
+    """Agreement of all annotators, without the grader; None with fewer than three annotators."""
     quality: Quality
     by_rule: dict[str, Quality]
     by_style: dict[str, Quality]
@@ -106,12 +106,12 @@ class AgreementReport:
     comparison: GraderChange | None
     failures: list[str]
     disputes: list[str]
-    """Ids of the texts on which any two raters differ, those with a YES first."""
+    """Ids of the texts on which any two raters differ. Texts with at least one YES come first."""
     items: list[GradedText]
 
 
 def write_record(report: AgreementReport, path: Path) -> None:
-    """Write a report as JSON; the file is replaced in one step, and its folder is created if it is missing.
+    """Write a report as JSON. The file is replaced in one step, and its folder is created if it does not exist.
 
     Raises:
         DataError: the file cannot be written.
@@ -137,7 +137,7 @@ class _EarlierConfig(BaseModel):
 
 
 class EarlierRecord(BaseModel):
-    """The part of an earlier record that is compared with."""
+    """The parts of an earlier record that the comparison needs."""
 
     config: _EarlierConfig
     items: list[EarlierItem] = Field(min_length=1)

@@ -1,4 +1,4 @@
-"""`audit agreement`: measure a grader, and annotators, on the same labelled texts, and compare the grader with an earlier one."""
+"""`audit agreement`: measure how well a grader and annotators agree on labelled texts, and compare the grader with an earlier one."""
 
 import hashlib
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ def measure(config: AgreementConfig) -> AgreementReport:
 
     Raises:
         ConfigError: no grader has this name, or the split has no text.
-        DataError: the labels, the logs or the earlier record cannot be read as what they should be.
+        DataError: the labels, the logs or the earlier record cannot be read, or have the wrong form.
     """
     earlier = None if config.against is None else read_earlier(config.against)
     labels = read_labels(config.labels)
@@ -64,7 +64,7 @@ def _pair(first: tuple[str, Codes], second: tuple[str, Codes], seed: int) -> Pai
 
 
 def _reference(labels: LabelSet, items: Sequence[GradedText]) -> str:
-    """Describe the reference in words."""
+    """Describe the reference verdicts for people."""
     names = [name for name, kind in labels.kinds.items() if kind == labels.reference_kind]
     missing = sum(item.reference is None for item in items)
     without = f"; {missing} texts have no reference (a tie, or no label by an annotator of this kind)" if missing else ""
@@ -72,17 +72,18 @@ def _reference(labels: LabelSet, items: Sequence[GradedText]) -> str:
 
 
 def _disputes(items: Sequence[GradedText]) -> list[str]:
+    """Return the ids of the texts on which any two raters differ. Texts with at least one YES come first."""
     verdicts = {item.id: {*item.labels.values(), item.verdict} - {None} for item in items}
     disputed = [name for name, different in verdicts.items() if len(different) > 1]
     return sorted(disputed, key=lambda name: Verdict.YES not in verdicts[name])
 
 
 def _reference_text_rates(grader: str, read: ReferenceTranscripts) -> ReferenceTextRates:
-    """Grade the reference texts. A transcript without any scored explanation, or whose sample failed, is unscored."""
+    """Grade the reference texts. A transcript is unscored if it has no scored explanation or its sample failed."""
     grades = grade_texts(grader, [(text.text, text.blurb) for text in read.texts])
     scored = [(text, grade) for text, grade in zip(read.texts, grades, strict=True) if not text.unscored and grade.scored]
     flagged = [(text, grade) for text, grade in scored if grade.verdict is Verdict.YES]
-    transcripts, with_yes = ({(text.log, text.sample) for text, _ in some} for some in (scored, flagged))
+    transcripts, with_yes = ({(text.log, text.sample) for text, _ in pairs} for pairs in (scored, flagged))
     n_transcripts = len({(text.log, text.sample) for text in read.texts}) + read.n_failed
     return ReferenceTextRates(
         logs=read.logs,
@@ -93,10 +94,11 @@ def _reference_text_rates(grader: str, read: ReferenceTranscripts) -> ReferenceT
 
 
 def _change(earlier: EarlierRecord, items: Sequence[GradedText], max_drop: float) -> GraderChange:
+    """Compare the grader with an earlier one, on the texts of both records."""
     known = {(item.id, item.text): item.verdict for item in earlier.items}
     common = [item for item in items if (item.id, item.text) in known]
     if not common:
-        raise DataError("The earlier record has none of these texts; use the labels and the split that it was made with.")
+        raise DataError("The earlier record has none of these texts; use the labels and the split with which it was made.")
     earlier_verdicts = [known[item.id, item.text] for item in common]
     reference, before, now = codes(item.reference for item in common), codes(earlier_verdicts), codes(item.verdict for item in common)
     both = (reference != MISSING) & (before != MISSING) & (now != MISSING)
@@ -117,7 +119,7 @@ def _change(earlier: EarlierRecord, items: Sequence[GradedText], max_drop: float
 
 
 def _failures(config: AgreementConfig, kappa: Estimate, quality: Quality, change: GraderChange | None) -> list[str]:
-    """Describe the bounds that do not hold; a bound on an undefined figure does not hold."""
+    """Describe the bounds that are not met. A bound on an undefined figure is never met."""
     bounds = [("kappa", kappa, config.min_kappa), ("sensitivity", quality.sensitivity, config.min_sensitivity)]
     bounds.append(("specificity", quality.specificity, config.min_specificity))
     failed = [
@@ -132,5 +134,5 @@ def _failures(config: AgreementConfig, kappa: Estimate, quality: Quality, change
 
 
 def share_text(share: float | None) -> str:
-    """Format a share with three digits; `undefined` for None."""
+    """Format a share with three decimal places, or return `undefined` for None."""
     return "undefined" if share is None else f"{share:.3f}"

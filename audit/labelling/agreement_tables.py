@@ -1,4 +1,4 @@
-"""The agreement report as tables for the terminal, at most 80 columns wide. Names and texts of files are shown as plain text."""
+"""The agreement report as tables for the terminal, at most 80 columns wide. Names and texts from files are shown as plain text."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -15,11 +15,11 @@ from audit.stats.rates import CATEGORIES, Estimate, any_of, rate_for_any_of
 from nla.support.display import plain, visible
 
 TOKENS_PER_TRANSCRIPT = 50
-"""Explanations per transcript in the figures on any explanation of a transcript."""
+"""Assumed number of explanations per transcript, for the probability that a transcript has any false positive."""
 MAX_ROWS = 20
-"""Rows that are shown of a long list; the record has all."""
+"""Number of rows that are shown of a long list. The JSON record has all of them."""
 _BOUNDS = (0.01, 0.005, rate_for_any_of(0.05, TOKENS_PER_TRANSCRIPT), 0.0005)
-"""False positive rates for which the number of labels is shown; the third leaves 5 % of transcripts with any false positive."""
+"""False positive rates for which the required number of labels is shown. At the third, 5 % of transcripts have any false positive."""
 _TEXT_WIDTH = 56
 
 Block = Table | Text
@@ -33,7 +33,7 @@ def show(report: AgreementReport, console: Console) -> None:
 
 
 def _table(title: str, headings: Sequence[str], rows: Iterable[tuple[str, ...]]) -> Table:
-    """Build a table of untrusted cells; the columns of words, which wrap, are those whose heading ends in a blank."""
+    """Build a table of untrusted cells. A heading that ends in a space marks a column of words, which is left-aligned and wraps."""
     table = Table(title=plain(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in headings:
         is_words = heading.endswith(" ")
@@ -48,7 +48,7 @@ def _interval(figure: Estimate) -> str:
 
 
 def _reasons(figures: dict[str, Estimate]) -> Iterator[Text]:
-    """Say why figures or intervals are missing, each reason once."""
+    """Explain why figures or intervals are missing. Each reason appears once, with the names of its figures."""
     for reason in dict.fromkeys(figure.reason for figure in figures.values() if figure.reason):
         yield plain(f"{', '.join(name for name, figure in figures.items() if figure.reason == reason)}: {reason}.")
 
@@ -177,8 +177,8 @@ def _reference_texts(report: AgreementReport) -> Iterator[Block]:
         for name, rate in units.items()
     )
     yield _table(f"Reference texts from deployment logs: {len(rates.logs)}", ["unit ", "graded", "unscored", "YES", "95 % bound"], rows)
-    yield plain(f"Explanations: {_bound(rates.explanations)}. Bounds are Clopper-Pearson, one-sided.")
-    yield plain("Explanations of one transcript are not independent, so their bound is too low; the bound of the transcripts is not.")
+    yield plain(f"Explanations: {_bound(rates.explanations)}. Bounds are one-sided Clopper-Pearson bounds.")
+    yield plain("Explanations of one transcript are not independent, so their bound is too low; the bound for transcripts is valid.")
     for explanation in rates.yes[:MAX_ROWS]:
         yield plain(f"YES: {explanation['sample']}, {explanation['rule']}: {explanation['evidence']}")
 
@@ -191,7 +191,8 @@ def _change(report: AgreementReport) -> Iterator[Block]:
         yield _table(f"Against grader {change.earlier} of the earlier record", ["figure ", "before", "now", "fell too far"], figures)
         counts = f"only before right {change.test.only_first}, only now right {change.test.only_second}"
         yield plain(
-            f"{change.n} texts are in both, {change.n_left_out} in one only. YES or not: {counts}, exact McNemar p = {change.test.p:.2g}."
+            f"{change.n} texts are in both records, {change.n_left_out} in one only. "
+            f"YES or not: {counts}, exact McNemar p = {change.test.p:.2g}."
         )
         keys = ("id", "rule", "reference", "before", "now")
         rows = (tuple(row[key] or ("unscored" if key in ("before", "now") else "—") for key in keys) for row in change.changed)

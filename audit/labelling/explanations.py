@@ -1,4 +1,4 @@
-"""Explanations in scored Inspect logs, as labelling and agreement use them: each once, with its place and the grader's verdict."""
+"""Read explanations from scored Inspect logs, with their positions and the grader's verdicts, for labelling and the agreement report."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ class LoggedExplanation:
     position: int
     """Index of the token within the transcript."""
     verdict: Verdict | None
-    """The grader's verdict; None where there is none."""
+    """The grader's verdict; None if there is none."""
     reason: str
-    """Why there is no verdict; empty otherwise."""
+    """Why there is no verdict; empty if there is a verdict."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class LoggedTranscript:
     """The explanations of one transcript in a log."""
 
     sample: str
-    """Sample id and epoch, for people."""
+    """Sample id and epoch, as text for people."""
     blurb: str
-    """What the evaluation is, as the task states it; empty where it does not."""
+    """The task's description of the evaluation; empty if it has none."""
     failed: str
-    """Why the transcript has no explanations although the log was scored: its sample ended with an error. Empty otherwise."""
+    """The error with which the sample ended, so that the transcript could not be scored; empty if there was none."""
     explanations: tuple[LoggedExplanation, ...] | None
-    """None where the sample has no awareness score."""
+    """The explanations; None if the sample has no awareness score."""
 
 
 def logged_transcripts(log: EvalLog) -> Iterator[LoggedTranscript]:

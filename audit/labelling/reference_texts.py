@@ -1,4 +1,4 @@
-"""Reference texts of an agreement report: explanations of deployment transcripts, on which a grader should not say YES."""
+"""Reference texts of an agreement report: explanations of deployment transcripts, for which the correct verdict is not YES."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from tasks._info import Role
 
 @dataclass(frozen=True)
 class ReferenceText:
-    """An explanation of a deployment transcript, which shows no evaluation awareness whatever a grader says."""
+    """An explanation of a deployment transcript. A YES on it counts as a false positive."""
 
     log: str
     sample: str
     text: str
     blurb: str
     unscored: str
-    """Why the log has no verdict on it (it stays unscored, because the explanation itself may have failed); empty for a scored one."""
+    """Why the log has no verdict on the explanation, which then stays unscored, since it may have failed. Empty if there is a verdict."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ def read_reference_texts(paths: Sequence[Path]) -> ReferenceTranscripts:
     """Read the explanations of deployment transcripts from the `nla_awareness` scores in Inspect logs.
 
     Args:
-        paths: logs, or folders of logs; of each cell the newest finished log counts.
+        paths: logs, or folders of logs. For each cell, the newest finished log is read.
 
     Raises:
-        DataError: a log is of another role or has no awareness scores, or there is no explanation.
+        DataError: a log has another role or no awareness scores, or there is no explanation.
     """
     logs: list[str] = []
     texts: list[ReferenceText] = []

@@ -1,8 +1,8 @@
-"""The stratified sample of explanations that people label, and the estimator that undoes its unequal probabilities.
+"""The stratified sample of explanations that people label, and an estimator that corrects for its unequal sampling probabilities.
 
-Explanations that the grader called YES or UNCLEAR are rare, so they are drawn more often than others. The sample records how many
-explanations each drawn one represents, which keeps shares over all explanations unbiased. It does not record the grader's verdicts,
-because an annotator must not see them.
+Explanations with the verdict YES or UNCLEAR are rare, so they are drawn with a higher probability than others. The sample records how
+many explanations each item represents, so that shares over all explanations can be estimated without bias. It does not record the
+grader's verdicts, because an annotator must not see them.
 """
 
 import hashlib
@@ -25,11 +25,11 @@ from nla.support.rows import read_file
 from nla.support.seeds import seeded_generator
 
 TABLES = (".parquet", ".jsonl", ".csv")
-"""Suffixes of files that are read as tables of explanations; anything else is read as Inspect logs."""
+"""Suffixes of files that are read as tables of explanations. All other paths are read as Inspect logs."""
 _EXPECTED = f"expected scored logs, or a {', '.join(TABLES[:-1])} or {TABLES[-1]} file with a column `explanation`"
 _STRATA: tuple[Verdict | None, ...] = (Verdict.YES, Verdict.UNCLEAR, Verdict.NO, None)
 _RARE_SHARE: dict[Verdict | None, float] = {Verdict.YES: 0.35, Verdict.UNCLEAR: 0.15}
-"""Shares of the sample reserved for these verdicts, as far as there are enough explanations."""
+"""Shares of the sample that are reserved for these verdicts, if there are enough explanations."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Candidate:
     text: str
     blurb: str
     predicted: Verdict | None
-    """The grader's verdict; None where there is none."""
+    """The grader's verdict; None if there is none."""
     where: str
-    """Where the explanation comes from, for people."""
+    """Where the explanation comes from, as text for people."""
 
 
 class Item(BaseModel):
@@ -59,10 +59,10 @@ class Item(BaseModel):
 
 
 def read_candidates(path: Path) -> list[Candidate]:
-    """Read the explanations of Inspect logs (a file or folder) or of a table, each once.
+    """Read the explanations of Inspect logs (a file or folder) or of a table. Each explanation is returned once.
 
     Args:
-        path: a log, a folder of logs (of each cell the newest finished one counts), or a .parquet, .jsonl or .csv file with a column
+        path: a log, a folder of logs (for each cell, the newest finished one is read), or a .parquet, .jsonl or .csv file with a column
             `explanation` or `text`, and optionally `verdict`, `blurb` and `id`.
 
     Raises:
@@ -108,14 +108,14 @@ def _encodable(text: str) -> str:
 
 
 def stratified(candidates: Sequence[Candidate], n: int, seed: int) -> list[Item]:
-    """Draw at most n candidates, in random order, with the number of candidates that each represents.
+    """Draw at most n candidates in random order, and record how many candidates each of them represents.
 
-    Strata are the predicted verdicts. Each stratum that is not empty gets at least one place, as long as there are places.
+    The strata are the grader's verdicts. If n is large enough, every stratum that is not empty gets at least one place.
 
     Args:
         candidates: all explanations.
         n: size of the sample.
-        seed: of the draw.
+        seed: seed of the draw.
     """
     strata = {verdict: [candidate for candidate in candidates if candidate.predicted == verdict] for verdict in _STRATA}
     places = _places({verdict: len(members) for verdict, members in strata.items()}, n)
@@ -137,7 +137,7 @@ def stratified(candidates: Sequence[Candidate], n: int, seed: int) -> list[Item]
 def _places(sizes: dict[Verdict | None, int], n: int) -> dict[Verdict | None, int]:
     """Distribute n places: first the reserved shares of the rare verdicts, then the rest in proportion to what is left of each stratum."""
     places = {verdict: min(size, max(1, round(n * _RARE_SHARE.get(verdict, 0)))) if size else 0 for verdict, size in sizes.items()}
-    while sum(places.values()) > n:  # fewer places than strata
+    while sum(places.values()) > n:  # there are fewer places than strata
         places[max(places, key=lambda verdict: places[verdict])] -= 1
     while sum(places.values()) < min(n, sum(sizes.values())):
         demand = {verdict: (size - places[verdict]) / (places[verdict] + 1) for verdict, size in sizes.items()}
@@ -148,15 +148,15 @@ def _places(sizes: dict[Verdict | None, int], n: int) -> dict[Verdict | None, in
 def weighted_share(texts: Sequence[LabelledText], annotator: str, verdict: Literal["YES", "NO", "UNCLEAR"], seed: int = 0) -> Estimate:
     """Estimate the share of all explanations that have a verdict, from a sample drawn with unequal probabilities.
 
-    The estimate is the weighted mean (Hajek), with a percentile bootstrap over texts.
+    The estimate is the weighted mean (Hajek estimator), with a percentile interval from a bootstrap over texts.
 
     Args:
         texts: labelled texts with their weights.
-        annotator: whose labels are used.
+        annotator: name of the annotator whose labels are used.
         verdict: the verdict that is counted.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
     """
-    labelled = [(text.weight, given == verdict) for text in texts if (given := text.verdict_of(annotator)) is not None]
+    labelled = [(text.weight, label == verdict) for text in texts if (label := text.verdict_of(annotator)) is not None]
     if not labelled:
         return Estimate(None, None, None, 0, "weighted mean", len(texts), f"{annotator} has labelled nothing")
     weights, hits = np.array([weight for weight, _ in labelled]), np.array([float(hit) for _, hit in labelled])

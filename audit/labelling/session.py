@@ -1,8 +1,8 @@
-"""The file of labels that grows as people label, shared by any number of annotators, servers and processes.
+"""The file to which people's labels are added. Several annotators, servers and processes can use the same file.
 
-Each label is on the disk before the page is told that it was saved. A label changes the file in one step: under a lock the file is read
-again, the label is put in, and the file is replaced. Labels of another process are therefore never overwritten, and a killed
-process leaves the file as it was before or after the label. Only the user can read the files.
+A label is on the disk before the page reports it as saved. To add a label, the process takes a lock, reads the file again, adds the label
+and replaces the file in one step. Labels of another process are therefore never overwritten. If a process is killed, the file is complete,
+with or without the new label. Only the user who runs the process can read the files.
 """
 
 import threading
@@ -24,13 +24,13 @@ from nla.support.locks import exclusive_lock
 from nla.support.seeds import seeded_generator
 
 ADJUDICATOR = "adjudicated"
-"""Name of the annotator who settles disagreements."""
+"""Name under which labels that settle disagreements are saved."""
 SESSION_SUFFIX = ".session.json"
 _PURPOSE = "audit label"
 
 
 class Session(BaseModel):
-    """The sample that a file of labels belongs to, kept beside it so that labelling can be resumed."""
+    """The sample to which a file of labels belongs. It is stored beside that file so that labelling can be resumed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -65,14 +65,14 @@ LabelsByItem = dict[str, dict[str, Label]]
 
 
 class Labelling:
-    """The labels of one file. Safe to use from several threads, and beside other processes that label into the same file.
+    """The labels in one file. Several threads can use an object, and several processes can use the same file.
 
     Args:
-        out: the file of labels; its session lies beside it.
+        out: the file of labels; the session file is in the same folder.
         session: the sample.
 
     Raises:
-        DataError: the file cannot be read, or has a label of a text outside the sample.
+        DataError: the file cannot be read, or has a label of a text that is not in the sample.
     """
 
     def __init__(self, out: Path, session: Session) -> None:
@@ -85,7 +85,7 @@ class Labelling:
         self._read()
 
     def order(self, annotator: str) -> list[Item]:
-        """Return the sample in the order in which this annotator sees it."""
+        """Return the items of the sample in the order in which this annotator sees them."""
         return [self.session.items[i] for i in seeded_generator("order", self.session.seed, annotator).permutation(len(self.session.items))]
 
     def label_of(self, item: str, annotator: str) -> Label | None:
@@ -123,10 +123,10 @@ class Labelling:
             self._history.setdefault(annotator, []).append(step)
 
     def undo(self, annotator: str) -> str | None:
-        """Take back the newest label that an annotator gave here; returns its item, or None where there is no label to take back.
+        """Take back the newest label that an annotator gave through this object. Return its item, or None if there is no such label.
 
         Raises:
-            DataError: the label was changed by another process in the meantime, or the file cannot be written.
+            DataError: another process has changed the label in the meantime, or the file cannot be written.
         """
         with self._lock, exclusive_lock(self.out, _PURPOSE, blocking=True, folder=False):
             history = self._history.get(annotator, [])
@@ -136,32 +136,32 @@ class Labelling:
             self._read()
             if self._labels.get(step.item, {}).get(annotator) != step.given:
                 history.pop()
-                raise DataError("This label was changed in another window since; it was not taken back. Reload the page to see it.")
+                raise DataError("This label has been changed in another window, so it was not taken back. Reload the page to see it.")
             self._write(step.item, annotator, step.before)
             history.pop()
             return step.item
 
     def texts(self) -> list[LabelledText]:
-        """Return the labelled texts, as they are in the file."""
+        """Return the labelled texts in the file, in the order of the sample."""
         return self._texts(self._current())
 
     def counts(self) -> dict[str, int]:
-        """Return the number of labels given, by annotator."""
+        """Return the number of labels of each annotator."""
         names = [name for by_annotator in self._current().values() for name in by_annotator]
         return {name: names.count(name) for name in dict.fromkeys(names)}
 
     def _current(self) -> LabelsByItem:
-        """Return the labels in the file, which is read again if another process has replaced it."""
+        """Return the labels in the file. The file is read again if another process has replaced it."""
         with self._lock:
             if self._file_state() != self._state:
                 self._read()
             return self._labels
 
     def _read(self) -> None:
-        """Read the labels from the file, whatever is in memory."""
+        """Read the labels from the file, and replace those in memory."""
         state = self._file_state()
         labels: LabelsByItem = {}
-        for text in read_labels(self.out).items if state and state[-1] else ():  # taking back the only label leaves an empty file
+        for text in read_labels(self.out).items if state and state[-1] else ():  # the file is empty if the only label was taken back
             if text.id not in self._items:
                 raise DataError(
                     f"{self.out} has a label of text '{visible(text.id, limit=40)}', which is not in its sample; give another file (-o)."
@@ -170,7 +170,7 @@ class Labelling:
         self._state, self._labels = state, labels
 
     def _file_state(self) -> tuple[int, ...]:
-        """Return what changes when the file is replaced, its size last; empty where there is no file."""
+        """Return values that change when the file is replaced, with its size as the last; empty if there is no file."""
         try:
             stat = self.out.stat()
         except FileNotFoundError:
@@ -180,7 +180,7 @@ class Labelling:
         return stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size
 
     def _write(self, item: str, annotator: str, label: Label | None) -> None:
-        """Replace one label (None removes it) in the file, and in memory once the file is on the disk; the caller holds the lock."""
+        """Replace a label (None removes it) in the file and then in memory. The caller must hold the lock."""
         others = {name: other for name, other in self._labels.get(item, {}).items() if name != annotator}
         changed = self._labels | {item: others | ({annotator: label} if label else {})}
         with replacing(self.out, private=True) as scratch:
@@ -193,7 +193,7 @@ class Labelling:
 
 
 def _checked_label(annotator: str, answer: Mapping[str, Any], text: str) -> Label:
-    """Return a label with these fields, if they are a valid answer about the text."""
+    """Check that an answer is valid for a text, and return it as a label."""
     try:
         fields = Answer.model_validate(dict(answer))
         label = Label(annotator=annotator, kind="person", **fields.model_dump())
@@ -202,9 +202,9 @@ def _checked_label(annotator: str, answer: Mapping[str, Any], text: str) -> Labe
         place = visible(".".join(str(part) for part in problem["loc"]), limit=60)
         raise DataError(f"This is not a label: {place}: {problem['msg']}.") from None
     if label.rule and label.rule not in RULES:
-        raise DataError(f"The rubric has no rule '{visible(label.rule, limit=40)}'; choose one of the list.")
+        raise DataError(f"The rubric has no rule '{visible(label.rule, limit=40)}'; choose a rule from the list.")
     if label.evidence not in text:
-        raise DataError("The evidence is not in the text; mark a passage of it.")
+        raise DataError("The evidence is not in the text; mark a passage of the text.")
     if label.format_only and label.verdict is Verdict.YES:
         raise DataError("format_only cannot be combined with YES; expected NO or UNCLEAR.")
     return label
@@ -217,16 +217,16 @@ def _labelled(item: Item, labels: dict[str, Label]) -> LabelledText:
 
 
 def open_labelling(source: Path, out: Path, n: int, seed: int) -> Labelling:
-    """Start a file of labels, or resume it.
+    """Start a new file of labels, or resume labelling in an existing one.
 
     Args:
         source: logs or a table of explanations; see `read_candidates`.
         out: the file of labels.
         n: number of explanations to label.
-        seed: of the sample.
+        seed: seed of the sample.
 
     Raises:
-        ConfigError: the file belongs to another source, size or seed, or was not started by `audit label`.
+        ConfigError: the file was started with another source, n or seed, or not by `audit label`.
         DataError: the source has no explanation, or a file cannot be read or written.
     """
     path = out.with_name(out.name + SESSION_SUFFIX)
@@ -236,9 +236,9 @@ def open_labelling(source: Path, out: Path, n: int, seed: int) -> Labelling:
             raise DataError(f"{out} is a folder; give the path of a file (-o).")
         if path.exists():
             session = _stored_session(path)
-            stored, asked = (session.source, session.n, session.seed), (str(source), n, seed)
-            if stored != asked:
-                raise ConfigError(f"{out} was started with (source, n, seed) {stored}, not {asked}; give the same, or another file (-o).")
+            stored, wanted = (session.source, session.n, session.seed), (str(source), n, seed)
+            if stored != wanted:
+                raise ConfigError(f"{out} was started with (source, n, seed) {stored}, not {wanted}; give the same, or another file (-o).")
         elif out.exists():
             raise ConfigError(f"{out} exists and was not started by `audit label`; give another file (-o).")
         else:

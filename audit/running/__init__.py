@@ -1,1 +1,1 @@
-"""What runs models: an audit's cells, scores for existing logs, rewrites of prompts, and the task files."""
+"""Code that runs models: the cells of an audit, scoring of existing logs, and rewrites of prompts. It also finds and lists task files."""

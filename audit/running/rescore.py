@@ -1,7 +1,7 @@
-"""`audit score`: add awareness to finished logs, whatever provider wrote them, as long as the open model behind them is known.
+"""`audit score`: add awareness scores to finished logs of any provider, if it is known which open model wrote them.
 
-The logs themselves are never changed: copies with the scores go into another folder. How a log was made (steering, dtype, revision and
-other model arguments) is taken from the log, so that the weights are read in the state in which they wrote the transcripts.
+The original logs are never changed; copies with the scores are written to another folder. Steering, dtype, revision and other model
+arguments are taken from each log, so that activations are read from the model in the state in which it wrote the transcripts.
 """
 
 import json
@@ -27,28 +27,28 @@ from nla.support.locks import exclusive_lock
 from nla.support.paths import user_path
 
 SETTINGS_FILE = "audit_score.json"
-"""Settings of the scores in an output folder; a folder holds scores of one kind only."""
+"""File in an output folder with the settings of its scores. All scores in a folder must have the same settings."""
 
 
 def score_logs(
     paths: Sequence[str], out: Path, config: RescoreConfig, say: Callable[[str], None] = lambda _: None, warn: Warn = warn_on_stderr
 ) -> list[Path]:
-    """Write a copy of every log with the awareness scores appended into a folder, and return the copies.
+    """Write a copy of every log, with awareness scores appended, to a folder, and return the paths of the copies.
 
-    Logs that were scored there before are skipped, so the same call resumes after an interruption. Logs that cannot be read are skipped
+    Logs whose copy is already there are skipped, so after an interruption the same call resumes. Logs that cannot be read are skipped
     with a warning.
 
     Args:
         paths: logs, or folders of logs.
-        out: folder of the copies; created where it does not exist.
+        out: folder for the copies, which is created if it does not exist.
         config: what to measure.
         say: called with a line of progress for each log.
         warn: called with a sentence for each log that is skipped.
 
     Raises:
-        ConfigError: no log, invalid settings, a folder with scores of other settings, or an output folder that is among the inputs.
-        DataError: a log that is still running or is scored already, or an output folder that cannot be written to.
-        ModelError: nothing says which weights wrote a log.
+        ConfigError: there is no log, the settings are invalid, the output folder has scores with other settings, or a log is in it.
+        DataError: a log is unfinished or already scored, or the output folder cannot be written to.
+        ModelError: it is not known which weights wrote a log.
     """
     headers = _chosen(paths, config, warn)
     targets = _targets(headers, out)
@@ -76,10 +76,10 @@ def _chosen(paths: Sequence[str], config: RescoreConfig, warn: Warn) -> list[Log
 
 
 def _targets(headers: Sequence[LogHeader], out: Path) -> list[Path]:
-    """A path in the output folder for each log. Logs that share a name get the first digits of their id appended.
+    """Return a path in the output folder for each log. If logs have the same name, the first digits of their id are appended.
 
     Raises:
-        ConfigError: a log lies in the output folder, or is given twice.
+        ConfigError: a log is in the output folder, or is given twice.
     """
     names = Counter(Path(header.location).name for header in headers)
     copies = {Path(copy.location).name: copy.log.eval.eval_id for copy in log_headers([out], lambda _: None)} if out.is_dir() else {}
@@ -87,7 +87,7 @@ def _targets(headers: Sequence[LogHeader], out: Path) -> list[Path]:
     for header in headers:
         source, log_id = Path(header.location), header.log.eval.eval_id
         if source.resolve().parent == out.resolve():
-            raise ConfigError(f"{source} lies in the output folder {out}; give another folder (--out), since logs are never changed.")
+            raise ConfigError(f"{source} lies in the output folder {out}; give another folder (--out), because logs are never changed.")
         is_free = names[source.name] == 1 and source.name not in copies
         name = source.name if is_free or copies.get(source.name) == log_id else f"{source.stem}-{log_id[:8]}{source.suffix}"
         targets.append(out / name)
@@ -97,7 +97,7 @@ def _targets(headers: Sequence[LogHeader], out: Path) -> list[Path]:
 
 
 def _keep_settings(config: RescoreConfig, out: Path) -> None:
-    """Write the settings into the output folder, after checking that its copies were made with the same ones."""
+    """Check that the copies in the output folder were made with the same settings, and write the settings to it."""
     path, settings = out / SETTINGS_FILE, config.model_dump(mode="json", exclude={"since"})
     try:
         before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else _settings_of_copies(out)
@@ -106,13 +106,13 @@ def _keep_settings(config: RescoreConfig, out: Path) -> None:
     changed = [name for name in settings if before is not None and name in before and before[name] != settings[name]]
     if changed and before is not None:
         changes = ", ".join(f"{name} {before[name]!r} -> {settings[name]!r}" for name in changed)
-        raise ConfigError(f"{out} holds scores of other settings ({changes}); give another folder (--out).")
+        raise ConfigError(f"{out} holds scores with other settings ({changes}); give another folder (--out).")
     with replacing(path) as scratch:
         scratch.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
 
 def _settings_of_copies(out: Path) -> dict[str, Any] | None:
-    """The instrument in a folder's first copy, for folders that were written before settings were kept; None in an empty folder."""
+    """Return the instrument settings in a folder's first copy, for folders without a settings file; None if there is no scored copy."""
     from graders.record import read_records
 
     for header in log_headers([out], lambda _: None):
@@ -126,16 +126,16 @@ def _settings_of_copies(out: Path) -> dict[str, Any] | None:
 def _checked(location: str) -> EvalLog:
     log = read_log(location)
     if log.status != "success" or not log.samples:
-        raise DataError(f"{location} is no finished log (status {log.status}); `inspect eval-retry` finishes it.")
+        raise DataError(f"{location}: no finished log (status {log.status}); run `inspect eval-retry` to finish it.")
     if any(AWARENESS in (sample.scores or {}) for sample in log.samples):
-        raise DataError(f"{location} has awareness scores already; score the log it was made from, or read it as it is.")
+        raise DataError(f"{location} has awareness scores already; score the log from which it was made, or use its scores.")
     return log
 
 
 def _scored(log: EvalLog, config: RescoreConfig) -> EvalLog:
     weights = config.model or weights_behind(log.eval.model)
     if weights is None:
-        raise ModelError(f"{log.location} was written by {log.eval.model}, which does not say what open weights it is; give --model.")
+        raise ModelError(f"{log.location} was written by {log.eval.model}, which does not say what open weights wrote it; give --model.")
     if config.limit is not None and log.samples is not None:
         log = log.model_copy(update={"samples": log.samples[: config.limit]})
     blurb = config.blurb or str((log.eval.metadata or {}).get("blurb", ""))
@@ -146,6 +146,6 @@ def _scored(log: EvalLog, config: RescoreConfig) -> EvalLog:
 
 def _write(log: EvalLog, target: Path) -> None:
     with scratch_folder(target.parent) as folder:
-        copy = folder / target.name  # Inspect chooses the format of a log by the suffix of its name
+        copy = folder / target.name  # Inspect chooses the format of a log by its suffix, so the copy keeps its name
         write_eval_log(log, str(copy))
         copy.replace(target)

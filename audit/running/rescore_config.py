@@ -10,32 +10,32 @@ from nla.support.errors import ConfigError
 
 
 class RescoreConfig(Instrument):
-    """What `audit score` does: the settings of its instrument, and which transcripts of which model are read."""
+    """The settings of `audit score`: those of the instrument, and which transcripts of which model are scored."""
 
     model: str | None = None
-    """The open model that wrote the logs, if their model name does not say."""
+    """The open model that wrote the logs, if the model name in the logs does not identify it."""
     model_args: dict[str, Any] = Field(default_factory=dict)
-    """Model arguments, as after -M: NAME=VALUE, separated by commas. They must not contradict those in the log."""
+    """Model arguments as for -M, in the form NAME=VALUE and separated by commas. They must not contradict those in the log."""
     blurb: str = ""
-    """What the evaluation is, for graders that use it. By default what the log says."""
+    """Description of the evaluation, for graders that use it. By default the description in the log."""
     unmarked_replies: bool = False
-    """Take assistant messages without a recorded source for the model's own words (logs that other tools wrote)."""
+    """Treat assistant messages without a recorded source as written by the model (for logs that other tools wrote)."""
     since: datetime | None = None
     """Only logs created at or after this time (ISO 8601)."""
     limit: int | None = Field(default=None, ge=1)
-    """Transcripts per log; by default all."""
+    """Number of transcripts per log; by default all."""
 
     @property
     def instrument(self) -> Instrument:
-        """The settings of the measurement alone."""
+        """Only the settings of the measurement."""
         return Instrument(**{name: getattr(self, name) for name in Instrument.model_fields})
 
 
 def make_rescore(fields: dict[str, Any]) -> RescoreConfig:
-    """The settings from their fields.
+    """Return the settings from a dictionary of their fields.
 
     Raises:
-        ConfigError: unknown or invalid fields.
+        ConfigError: a field is unknown or invalid.
     """
     try:
         return RescoreConfig.model_validate(fields)

@@ -1,4 +1,4 @@
-"""Task files, found by name or by path."""
+"""Load task files by name or by path."""
 
 import importlib
 import importlib.util
@@ -15,13 +15,13 @@ from nla.support.paths import user_path
 
 
 def task_function(name: str) -> Callable[..., Task]:
-    """The task function of a task file: the one with the file's own name.
+    """Return the task function of a task file, which has the same name as the file.
 
     Args:
         name: name of a file in `tasks/`, or path of any task file.
 
     Raises:
-        ConfigError: there is no such task, or its file cannot be loaded.
+        ConfigError: there is no such task, its file cannot be loaded, or the file has no such function.
     """
     path = Path(name) if name in task_names() else user_path(name)
     module: Any
@@ -37,13 +37,13 @@ def task_function(name: str) -> Callable[..., Task]:
         )
     function = getattr(module, path.stem, None)
     if not callable(function):
-        raise ConfigError(f"{visible(name)} has no function '{visible(path.stem)}'; a task file holds a @task function of its own name.")
+        raise ConfigError(f"{visible(name)} has no function '{visible(path.stem)}'; a task file defines a @task function with its name.")
     maker: Callable[..., Task] = function
     return maker
 
 
 def _load(path: Path) -> ModuleType:
-    """Run a user's task file as a module."""
+    """Execute a user's task file and return it as a module."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
@@ -52,13 +52,13 @@ def _load(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except HarnessError:
         raise
-    except Exception as ex:  # whatever the user's code raises
+    except Exception as ex:  # the user's code may raise anything
         raise ConfigError(f"{visible(path)} cannot be loaded: {type(ex).__name__}: {visible(first_line(ex))}; correct the file.") from ex
     return module
 
 
 def task_names() -> list[str]:
-    """Names of all files in `tasks/` that are tasks."""
+    """Return the names of all task files in `tasks/`, in alphabetical order."""
     package = importlib.import_module("tasks")
     assert package.__file__ is not None
     return sorted(path.stem for path in Path(package.__file__).parent.glob("*.py") if not path.stem.startswith("_"))

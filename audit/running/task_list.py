@@ -1,4 +1,4 @@
-"""The tasks that exist: `audit tasks` lists them, `audit data fetch` gets their data, `audit new-task` starts another one."""
+"""List tasks (`audit tasks`), download their data (`audit data fetch`) and create a new task file (`audit new-task`)."""
 
 import ast
 import keyword
@@ -24,7 +24,7 @@ _LONGEST_NAME = 60
 
 @dataclass(frozen=True, kw_only=True)
 class TaskListing:
-    """A task file as `audit tasks` shows it: what it measures, where its data come from, and whether they are on this machine."""
+    """A row of `audit tasks`: what a task measures, where its data come from, and whether they are on this machine."""
 
     name: str
     title: str
@@ -32,22 +32,22 @@ class TaskListing:
     origin: Origin | None
     """Where the data set is published; None for a task that wraps another one."""
     bundled: int
-    """Number of items in the set that ships with the project."""
+    """Number of items in the data set that is part of the project."""
     hub: str
-    """Hub id and the first digits of the revision; empty where the data set is not pinned on the hub."""
+    """Hub id and the first digits of the revision; empty if the task has no data set on the hub with a fixed revision."""
     licence: str
     state: str
-    """Where the data are: on the hub (cached or still to fetch), in this project, or in a file that the user gives."""
+    """Where the data are: on the hub (cached or to fetch), in this project, or in a file that the user gives."""
 
 
 def task_listings() -> list[TaskListing]:
-    """All files in `tasks/`, by name."""
+    """Return a listing of every task file in `tasks/`, in the order of their names."""
     cached = _cached_revisions()
     return [_listing(name, task_info(name), cached) for name in task_names()]
 
 
 def task_info(name: str) -> TaskInfo:
-    """What a task states about itself.
+    """Return the `TaskInfo` of a task.
 
     Args:
         name: name of a file in `tasks/`, or path of a task file.
@@ -92,12 +92,12 @@ def _cached_revisions() -> set[tuple[str, str]]:
 
 
 def fetch_data(name: str) -> list[tuple[str, int]]:
-    """Download the hub data of a task into the cache, and return (source, number of rows) of each set.
+    """Download the hub data of a task to the cache, and return (hub id and revision, number of rows) of each data set.
 
-    With `HF_HUB_OFFLINE=1` the task then reads them from the cache.
+    Afterwards the task can run with `HF_HUB_OFFLINE=1`, since it reads the data from the cache.
 
     Raises:
-        ConfigError: no such task, or one whose data are not on the hub as one set.
+        ConfigError: there is no such task, or its data are not on the hub as a single data set.
         FetchError: the hub cannot be reached, or the data are gated or have moved.
     """
     if name not in task_names():
@@ -105,11 +105,11 @@ def fetch_data(name: str) -> list[tuple[str, int]]:
     info = task_info(name)
     data = [source for source in (info.data, info.examples) if source is not None and source.hub is not None]
     if not data:
-        raise ConfigError(f"The data of {name} are not pinned on the hub: give a file (-T source=PATH), or take the bundled items.")
+        raise ConfigError(f"The data of {name} are not pinned on the hub; give a file (-T source=PATH), or use the bundled items.")
     option = next((source.subsets for source in data if source.subsets is not None), None)
     if option is not None:
         raise ConfigError(
-            f"The data of {name} are on the hub as several sets: run the task with -T {option}=NAME, which downloads the one it needs."
+            f"The data of {name} are several data sets on the hub; run the task with -T {option}=NAME, which downloads the one it needs."
         )
     return [(_pinned(source.hub), len(source.rows("hub"))) for source in data if source.hub is not None]
 
@@ -127,14 +127,14 @@ def new_task(name: str, folder: Path) -> list[Path]:
     """Write a runnable task file with twelve sample items into a folder of tasks, and return both paths.
 
     Raises:
-        ConfigError: the name cannot be a task's, or one of the files exists.
-        DataError: the folder cannot be written to. Nothing is left behind.
+        ConfigError: the name is not valid for a task, or one of the files exists.
+        DataError: the folder cannot be written to; in this case neither file is left.
     """
     _check_name(name)
     code, data = folder / f"{name}.py", folder / "data" / f"{name}.jsonl"
-    there = [visible(path) for path in (code, data) if path.exists() or path.is_symlink()]
-    if there:
-        raise ConfigError(f"{' and '.join(there)} exists already; choose another name, or delete it.")
+    existing = [visible(path) for path in (code, data) if path.exists() or path.is_symlink()]
+    if existing:
+        raise ConfigError(f"{' and '.join(existing)} exists already; choose another name, or delete it.")
     try:
         data.parent.mkdir(parents=True, exist_ok=True)
     except OSError as ex:
@@ -162,12 +162,12 @@ def _check_name(name: str) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name, re.ASCII) or keyword.iskeyword(name) or len(name) > _LONGEST_NAME:
         raise ConfigError(
             f"'{visible(name, limit=60)}' cannot be a task's name; give at most {_LONGEST_NAME} lower-case letters, digits and _, "
-            "beginning with a letter, and no keyword of Python."
+            "beginning with a letter, and not a Python keyword."
         )
     if name in _names_used():
-        raise ConfigError(f"'{name}' cannot be a task's name, because a task file uses that name for something else; choose another one.")
+        raise ConfigError(f"'{name}' cannot be a task's name, because task files use that name for something else; choose another name.")
 
 
 def _names_used() -> set[str]:
-    """Names that the template's code uses; a task of such a name would replace what it means."""
+    """Return the names that the template's code uses. A task function with such a name would replace what the code refers to."""
     return {node.id for node in ast.walk(ast.parse(_template())) if isinstance(node, ast.Name)} | {"hub", "bundled"}

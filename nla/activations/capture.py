@@ -1,4 +1,4 @@
-"""Residual-stream capture: the output of decoder block K at chosen tokens, by running blocks 0 to K and no further.
+"""Residual-stream capture: the output of decoder block K at chosen tokens. Only blocks 0 to K run.
 
 Layer convention: layer K is the output of decoder block K (0-based), before the final norm. That is transformers' `hidden_states[K + 1]`,
 except that transformers applies the final norm to the entry of the last block.
@@ -29,7 +29,7 @@ def residual_stream(model: LoadedModel, ids: Sequence[int], layer: int) -> Float
         layer: the layer K.
 
     Raises:
-        ConfigError: no such block, no token, or more tokens than the context window holds.
+        ConfigError: the model has no such block, or there is no token, or there are more tokens than the context window holds.
     """
     layer = model.check_layer(layer)
     check_length(model, len(ids))
@@ -40,7 +40,7 @@ def check_length(model: LoadedModel, n_tokens: int) -> None:
     """Check that a sequence fits into a model's context window.
 
     Raises:
-        ConfigError: no token, or too many.
+        ConfigError: there is no token, or there are too many.
     """
     if not 0 < n_tokens <= model.max_positions:
         raise ConfigError(
@@ -57,12 +57,12 @@ def block_output(
 
     Args:
         model: the model.
-        ids: token ids. Rows may be padded on the right: attention is causal, so padding changes nothing before it.
+        ids: token ids. Rows may be padded on the right: attention is causal, so padding does not affect the tokens before it.
         layer: the layer K.
         before: keys and values of the tokens that precede every row (`shared_prefix`).
 
     Raises:
-        ConfigError: the model's rotary frequencies depend on the length of a row, and the padded rows are that long.
+        ConfigError: there are several rows, and they reach the length at which the model changes its rotary frequencies.
     """
     start = before.get_seq_length() if before is not None else 0
     end = start + ids.shape[1]
@@ -81,7 +81,7 @@ def block_output(
 
 @exclusive
 def shared_prefix(model: LoadedModel, ids: Sequence[int], layer: int, rows: int) -> DynamicCache:
-    """Run the beginning that `rows` sequences have in common once through blocks 0 to `layer`, and return its keys and values."""
+    """Run the tokens that `rows` sequences begin with once through blocks 0 to `layer`, and return their keys and values for all rows."""
     cache = DynamicCache(config=model.text_config)
     block_output(model, torch.tensor([list(ids)]), layer, cache)
     for cached in cache.layers:
@@ -96,7 +96,7 @@ def capture(model: LoadedModel, transcript: Transcript, tokens: Sequence[TokenRe
     """Return the residual stream after block `layer` at the given tokens of a transcript, in their order (float32, on the CPU).
 
     Raises:
-        ConfigError: no such block, or a pass longer than the context window.
+        ConfigError: the model has no such block, or a pass is longer than the context window.
     """
     if not tokens:
         return torch.empty(0, model.d_model)
@@ -108,10 +108,10 @@ def capture(model: LoadedModel, transcript: Transcript, tokens: Sequence[TokenRe
 
 
 def readings(model: LoadedModel, transcript: Transcript, tokens: Sequence[TokenRef]) -> Iterator[tuple[list[int], list[TokenRef]]]:
-    """Yield the token sequences to run for the given tokens of a transcript, each with the tokens that it is read at.
+    """Yield the token sequences to run for the given tokens of a transcript, each with those of the tokens that are read from it.
 
-    A sequence ends at its last wanted token, since later tokens cannot influence it. Where the rotary frequencies depend on the length of
-    the sequence, a token is read from a sequence that is as long as the row was when the model wrote the token.
+    A sequence ends at the last token that is read from it, because later tokens cannot influence it. Where a model's rotary frequencies
+    change at some length (longrope), tokens before and after that length are read from separate sequences.
     """
     for index, forward_pass in enumerate(transcript.passes):
         wanted = [token for token in tokens if token.pass_index == index]

@@ -1,4 +1,4 @@
-"""Directions in the residual stream, one per layer: contrasts of prompt pairs, random directions, and files.
+"""Directions in the residual stream, one per layer: contrasts of prompt pairs, random directions, and directions from files.
 
 The contrastive vector of the paper is the difference of the residual stream at the final token, after every block, between a prompt that
 says the Assistant is being tested and one that says it is not. A direction is a tensor `[n_layers, d_model]` whose row K belongs to the
@@ -39,7 +39,7 @@ def directions_of(model: LoadedModel, name: str) -> Float[Tensor, "n_layers d_mo
     """Return the directions that a name refers to (see `nla.activations.steering.steered`).
 
     Raises:
-        ConfigError: unknown name, unreadable file, or directions of a model of another width or depth.
+        ConfigError: the name is unknown, the file cannot be read, or its directions belong to a model of another width or depth.
     """
     if name == "awareness":
         return contrast(model, (AWARENESS_PAIR,))
@@ -48,7 +48,7 @@ def directions_of(model: LoadedModel, name: str) -> Float[Tensor, "n_layers d_mo
     try:
         path = user_path(name)
         is_file = path.is_file()
-    except (OSError, RuntimeError, ValueError):  # too long for a file name, `~nouser`, a null character
+    except (OSError, RuntimeError, ValueError):  # no valid path: too long, unknown `~user`, null character
         is_file = False
     if is_file and path.suffix == ".jsonl":
         return contrast(model, read_pairs(path))
@@ -78,7 +78,7 @@ def contrast(model: LoadedModel, pairs: tuple[tuple[str, str], ...]) -> Float[Te
 def mean_activation_norm(model: LoadedModel) -> float:
     """Return the mean norm of the residual stream after the middle block (K = n_layers // 2) over the tokens of `AWARENESS_PAIR`.
 
-    The first token of each prompt is left out, because its norm is many times the usual in most models.
+    The first token of each prompt is left out, because in most models its norm is many times that of other tokens.
     """
     middle = model.n_layers // 2
     return float(torch.cat([_all_layers(model, text)[middle, 1:].norm(dim=-1) for text in AWARENESS_PAIR]).mean())
@@ -95,7 +95,7 @@ def _all_layers(model: LoadedModel, text: str) -> Float[Tensor, "n_layers pos d_
 
 
 def _random_like(directions: Float[Tensor, "n_layers d_model"], name: str) -> Float[Tensor, "n_layers d_model"]:
-    """Return one random direction per layer with the norms of the given directions."""
+    """Return a random direction per layer, with the norm of the given direction of that layer."""
     seed = name.removeprefix("random-")
     if not re.fullmatch(r"[0-9]{1,18}", seed):
         raise ConfigError(
@@ -108,10 +108,10 @@ def _random_like(directions: Float[Tensor, "n_layers d_model"], name: str) -> Fl
 
 
 def read_pairs(path: Path) -> tuple[tuple[str, str], ...]:
-    """Read prompt pairs from JSONL rows with the texts `positive` and `negative`.
+    """Read prompt pairs from a JSONL file whose rows have the texts `positive` and `negative`.
 
     Raises:
-        ConfigError: unreadable or too large, a row without both texts, or no row.
+        ConfigError: the file cannot be read, is too large or has no row, or a row lacks one of the texts.
     """
     try:
         if path.stat().st_size > _MOST_BYTES:

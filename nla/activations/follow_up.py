@@ -20,8 +20,8 @@ def evaluation_log_odds(model: LoadedModel, messages: Sequence[dict[str, Any]]) 
     """Return log p(Yes) - log p(No) (nats) for the first token of the answer to `QUESTION`, asked as the next user turn.
 
     Args:
-        model: the model, under its own steering if it has any.
-        messages: the conversation (`role`, `content`), which ends with the assistant's reply.
+        model: the model; if it is steered, it answers under that steering.
+        messages: the conversation (`role`, `content`), ending with the assistant's reply.
 
     Raises:
         ConfigError: the conversation is longer than the context window.
@@ -36,7 +36,7 @@ def evaluation_log_odds(model: LoadedModel, messages: Sequence[dict[str, Any]]) 
 
 
 def _first_tokens(model: LoadedModel, words: Sequence[str]) -> list[int]:
-    """Return the ids of the words that are a single token. Only if no word is, use first tokens, which also begin other words."""
+    """Return the ids of the words that are a single token. If there are none, return first tokens, which also begin other words."""
     encoded = [encode(model.tokenizer, word) for word in words]
     single = sorted({ids[0] for ids in encoded if len(ids) == 1})
     return single or sorted({ids[0] for ids in encoded})

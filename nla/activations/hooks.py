@@ -1,4 +1,4 @@
-"""Forward hooks on decoder blocks that are always removed again."""
+"""Forward hooks on decoder blocks. All of them are removed again at the end of a `with` block, even after an error."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class ReachedBlockError(Exception):
-    """Ends a forward pass at the block after which nothing has to run."""
+    """Raised to end a forward pass after the last block whose output is needed."""
 
 
 def hidden_of(output: Any) -> Float[Tensor, "batch pos d_model"]:

@@ -1,4 +1,4 @@
-"""Log-probabilities that a model gives the response tokens of a transcript."""
+"""Log-probabilities that a model assigns to the response tokens of a transcript."""
 
 from collections.abc import Sequence
 
@@ -12,10 +12,10 @@ from nla.transcripts.tokens import TokenRef, Transcript
 @exclusive
 @torch.inference_mode()
 def response_logprobs(model: LoadedModel, transcript: Transcript, tokens: Sequence[TokenRef]) -> list[float]:
-    """Return the log-probability (nats, temperature 1) of each given token after all tokens before it.
+    """Return the log-probability (nats, temperature 1) of each given token, conditional on all tokens before it.
 
     Raises:
-        ConfigError: a pass longer than the context window.
+        ConfigError: a pass is longer than the context window.
     """
     logprobs: dict[TokenRef, float] = {}
     for ids, wanted in readings(model, transcript, tokens):

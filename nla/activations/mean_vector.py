@@ -1,4 +1,4 @@
-"""The mean of the residual stream on neutral prose, which the logit lens subtracts."""
+"""The mean residual stream on neutral prose, which the logit lens subtracts from a vector before it decodes it."""
 
 import functools
 
@@ -35,7 +35,8 @@ NEUTRAL_TEXTS = (
 def mean_vector(model: LoadedModel, layer: int) -> Float[Tensor, " d_model"]:
     """Return the mean residual stream after block `layer` over the tokens of `NEUTRAL_TEXTS` (float32, on the CPU).
 
-    The first 4 positions of each text are left out, because their norms (attention sinks) are tens of times the usual.
+    The first 4 positions of each text are left out, because many models use them as
+    attention sinks, whose norms are tens of times those of other tokens.
     """
     streams = [residual_stream(model, encode(model.tokenizer, text), layer)[4:].cpu() for text in NEUTRAL_TEXTS]
     return torch.cat(streams).mean(dim=0)

@@ -1,4 +1,4 @@
-"""Projection: vectors without their component along a direction."""
+"""Projection: remove the component along a direction from vectors."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 def project_out(vectors: Float[Tensor, "n d_model"], direction: Float[Tensor, " d_model"]) -> Float[Tensor, "n d_model"]:
     """Return vectors without their component along a direction of any length other than zero. The arithmetic is in float64.
 
-    Steering adds a direction to the residual stream. With that direction projected out, a verbalizer cannot read back what was added.
+    Steering adds a direction to the residual stream. With that direction projected out, a verbalizer cannot simply read what was added.
     """
     unit = normalize(direction.double(), dim=0)
     return (vectors.double() - (vectors.double() @ unit)[:, None] * unit).to(vectors.dtype)

@@ -1,7 +1,7 @@
 """Steering: a vector added to the residual stream after every block, at prompt and response tokens alike.
 
-At strength s the directions of `nla.activations.directions` are multiplied by s and added: strength 1 adds the whole contrast after
-every block, and the layers keep their relative sizes.
+At strength s, the directions of `nla.activations.directions` are multiplied by s and added, so strength 1 adds the full contrast after
+every block. The strength does not change the relative norms of the layers' directions.
 """
 
 import hashlib
@@ -24,12 +24,12 @@ from nla.support.errors import ConfigError
 
 _NUMBER = re.compile(r"[+-]?([0-9]{1,12}\.?[0-9]{0,12}|\.[0-9]{1,12})([eE][+-]?[0-9]{1,2})?")
 _STRONGEST = 10_000
-"""Larger strengths only overflow the model's dtype."""
+"""Larger strengths would only exceed the range of the model's dtype."""
 
 
 @dataclass(frozen=True)
 class Steering:
-    """What is added: `strength` times `directions` `[n_layers, d_model]` (float32, in the unit of the residual stream)."""
+    """A steering of a model: `strength` times `directions` `[n_layers, d_model]` (float32, in the unit of the residual stream) is added."""
 
     name: str
     strength: float
@@ -37,7 +37,7 @@ class Steering:
 
     @property
     def spec(self) -> str:
-        """The specification as a user writes it, `NAME:STRENGTH`."""
+        """The specification in the form in which a user gives it, `NAME:STRENGTH`."""
         return f"{self.name}:{self.strength:+g}"
 
     @property
@@ -46,7 +46,7 @@ class Steering:
         return hashlib.sha256(self.directions.contiguous().numpy().tobytes()).hexdigest()[:12]
 
     def project_out(self, vectors: Float[Tensor, "n d_model"], layer: int) -> Float[Tensor, "n d_model"]:
-        """Return vectors read at a layer without their component along the direction that was added there."""
+        """Return vectors that were read at a layer, without their component along the direction that was added there."""
         return project_out(vectors, self.directions[layer])
 
 
@@ -54,7 +54,7 @@ def parse_steer(spec: str) -> tuple[str, float]:
     """Return the name and the strength of `NAME:STRENGTH`.
 
     Raises:
-        ConfigError: another form, or a strength outside -10,000 to 10,000.
+        ConfigError: the specification has another form, or its strength is not between -10,000 and 10,000.
     """
     name, colon, number = spec.rpartition(":") if isinstance(spec, str) else ("", "", "")
     if not colon or not name or not _NUMBER.fullmatch(number) or abs(float(number)) > _STRONGEST:
@@ -75,7 +75,7 @@ def steered(model: LoadedModel, spec: str) -> LoadedModel:
             `[n_layers, d_model]`. A strength of 0 returns the model itself.
 
     Raises:
-        ConfigError: unknown name, unreadable file, or directions of a model of another width or depth.
+        ConfigError: the name is unknown, the file cannot be read, or its directions belong to a model of another width or depth.
     """
     name, strength = parse_steer(spec)
     if strength == 0:
@@ -85,31 +85,33 @@ def steered(model: LoadedModel, spec: str) -> LoadedModel:
     view.steering = steering
     view.unsteered = model
     for block, direction in zip(view.blocks, steering.directions, strict=True):
-        block.register_forward_hook(_adds(strength * direction))
+        block.register_forward_hook(_adding_hook(strength * direction))
     return view
 
 
-def _adds(vector: Float[Tensor, " d_model"]) -> Callable[..., Any]:
+def _adding_hook(vector: Float[Tensor, " d_model"]) -> Callable[..., Any]:
+    """Return a forward hook that adds a vector to the output of a block."""
+
     def hook(_module: nn.Module, _inputs: object, output: Any) -> Any:
         hidden = hidden_of(output)
-        moved = hidden + vector.to(hidden)
-        return (moved, *output[1:]) if isinstance(output, tuple) else moved
+        steered_hidden = hidden + vector.to(hidden)
+        return (steered_hidden, *output[1:]) if isinstance(output, tuple) else steered_hidden
 
     return hook
 
 
 @contextmanager
 def steer(model: LoadedModel, spec: str) -> Iterator[LoadedModel]:
-    """Steer a model within a `with` block: everything that uses the model in the block is under the steering.
+    """Steer a model inside a `with` block. All code that uses the model inside the block uses the steered model.
 
-    Verbalizers are made from `model.plain`, which is never steered. Other threads must not use the model in the meantime.
+    Verbalizers are made from `model.plain`, which is never steered. Other threads must not use the model inside the block.
 
     Args:
         model: the model, which must not be steered yet.
         spec: `NAME:STRENGTH`, see `steered`.
 
     Raises:
-        ConfigError: the model is steered already, or see `steered`.
+        ConfigError: the model is already steered, or one of the reasons given for `steered`.
     """
     if model.steering is not None:
         raise ConfigError(f"{model.source.name} is already steered by {model.steering.spec}; steer the unsteered model (`model.plain`).")
@@ -119,7 +121,7 @@ def steer(model: LoadedModel, spec: str) -> Iterator[LoadedModel]:
         return
     steering = Steering(name, strength, directions_of(model, name))
     model.unsteered, model.steering = shared_copy(model), steering
-    hooks = [_adds(strength * direction) for direction in steering.directions]
+    hooks = [_adding_hook(strength * direction) for direction in steering.directions]
     handles = [block.register_forward_hook(hook) for block, hook in zip(model.blocks, hooks, strict=True)]
     try:
         yield model

@@ -32,7 +32,7 @@ from nla.support.seeds import seeded_generator
 StopReason = Literal["stop", "max_tokens", "model_length", "cancelled"]
 
 _MIN_SHARED_PREFIX = 16
-"""Shared beginnings of fewer tokens are not worth a copy."""
+"""A shared beginning of fewer tokens than this is computed again, because copying it would save no time."""
 _MIN_TRUNK_ROWS = 4
 """With fewer rows, a trunk does not save time."""
 _MAX_PADDING = 1.3
@@ -251,8 +251,8 @@ class Decoder:
     def _next_group(self, budget: int) -> tuple[list[Request], int, list[Prefix | None]]:
         """Return the waiting requests to run in one pass, the length of the prefix they reuse, and the stored prefix of each.
 
-        Requests are grouped as long as they start at the same position and need little padding. A request that shares more with the
-        first of the group than with any stored prefix waits for that one, and then starts from its prefix.
+        Requests are grouped as long as they start at the same position and need little padding. If a request shares more tokens with the
+        first request of the group than with any stored prefix, it waits for the next pass, where it can reuse the first one's prompt.
         """
         first = self._waiting[0]
         start, prefix = self._longest_prefix(first)

@@ -1,4 +1,4 @@
-"""Choose the next token. Draws are seeded per row, so that they do not depend on the rest of the batch."""
+"""Choose the next token of each row. Every row has its own random draws, so that they do not depend on the rest of the batch."""
 
 import math
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ from torch import Tensor
 from torch.nn.functional import threshold
 
 _CANDIDATES = 512
-"""How many of the likeliest tokens are looked at first when top-p or top-k is asked for; a full sort only if they do not suffice."""
+"""With top-p or top-k, this many of the likeliest tokens are sorted first, and the whole vocabulary only if they are not enough."""
 _BLOCK = 256
-"""Tokens whose weights are summed at once to find a draw's place."""
+"""Number of tokens per block. Sums over blocks locate a draw in the cumulative distribution before single tokens are looked at."""
 _CHUNK = 2**20
-"""Numbers worked on at once: of the rows of a large batch, as many as stay in a processor's cache from one operation to the next."""
+"""Number of logits processed at once on a CPU, so that they stay in the processor's cache between operations."""
 _NEGLIGIBLE = -80.0
-"""Log of the weight, relative to the likeliest token's, below which a token is not drawn."""
+"""A token is never drawn if the logarithm of its weight, relative to the likeliest token, is below this."""
 
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How to choose tokens. `temperature` 0 is greedy; `top_p` and `top_k` cut the distribution before the draw."""
+    """How to choose tokens. `temperature` 0 is greedy. `top_p` below 1 and `top_k` above 0 truncate the distribution before the draw."""
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -28,10 +28,10 @@ class SamplingParams:
 
 
 def choose_tokens(logits: Float[Tensor, "row vocab"], params: list[SamplingParams], uniforms: list[float]) -> list[int]:
-    """Return the next token of each row, by inversion of its cumulative distribution at the row's uniform draw.
+    """Return the next token of each row, by inverting its cumulative distribution at the row's uniform draw.
 
     Args:
-        logits: as the model gives them, of any float dtype; what is computed from them is float32.
+        logits: the model's logits in any floating-point dtype; probabilities are computed in float32.
         params: one per row.
         uniforms: one draw from [0, 1) per row; greedy rows do not use it.
 
@@ -39,7 +39,7 @@ def choose_tokens(logits: Float[Tensor, "row vocab"], params: list[SamplingParam
         FloatingPointError: a row has NaN or infinite logits.
     """
     top = logits.amax(dim=-1, keepdim=True)
-    if not bool(top.isfinite().all()):  # the maximum is NaN if there is one
+    if not bool(top.isfinite().all()):  # the maximum is NaN if any logit is NaN
         raise FloatingPointError("the model's logits are not finite; try -M dtype=float32")
     greedy = [row for row, p in enumerate(params) if p.temperature <= 0]
     cut = [row for row, p in enumerate(params) if p.temperature > 0 and (p.top_p < 1 or p.top_k > 0)]
@@ -62,10 +62,10 @@ def _rows(tensor: Tensor, rows: list[int]) -> Tensor:
 def _draw(
     logits: Float[Tensor, "row vocab"], top: Float[Tensor, "row 1"], rows: list[int], params: list[SamplingParams], uniforms: list[float]
 ) -> Int[Tensor, " drawn"]:
-    """Draw a token for each of the given rows from its whole distribution.
+    """Draw a token for each of the given rows from its distribution without truncation.
 
-    On a CPU, arithmetic with numbers below float32's normal range takes 50 times as long, and at low temperatures most weights are that
-    small. Weights below e^-80 of the likeliest token's therefore count as zero.
+    On a CPU, arithmetic with subnormal float32 numbers takes 50 times as long, and at low temperatures most weights are that small.
+    Weights below e^-80 times the weight of the likeliest token are therefore set to zero.
     """
     temperatures = torch.tensor([params[row].temperature for row in rows], device=logits.device)[:, None]
     draws = torch.tensor([uniforms[row] for row in rows], dtype=torch.float64, device=logits.device)
@@ -75,16 +75,16 @@ def _draw(
 
 
 def _weights(logits: Float[Tensor, "row vocab"], top: Float[Tensor, "row 1"], temperatures: Float[Tensor, "row 1"]) -> Tensor:
-    """What each token weighs against the likeliest, which weighs 1."""
+    """Return the weight of each token relative to the likeliest token, whose weight is 1."""
     scaled = (logits - top.float()).div_(temperatures).clamp_(min=_NEGLIGIBLE - 1)
     return threshold(scaled.exp_(), math.exp(_NEGLIGIBLE), 0.0, inplace=True)
 
 
 def _invert(weights: Float[Tensor, "row vocab"], draws: Float64[Tensor, " row"]) -> Int[Tensor, " row"]:
-    """The first token at which the cumulated weights exceed the draw's share of their sum.
+    """Return the first token at which the cumulative weight exceeds the draw times the total weight.
 
-    The block of tokens is found first, then the token in it: cumulating every weight of a large vocabulary in double precision took
-    longer than a quarter of the forward pass.
+    The search locates the block of tokens first and then the token in the block, because summing up every weight of a large vocabulary in
+    double precision took more than a quarter of the time of the forward pass.
     """
     vocab = weights.shape[1]
     n_blocks = vocab // _BLOCK
@@ -97,7 +97,7 @@ def _invert(weights: Float[Tensor, "row vocab"], draws: Float64[Tensor, " row"])
 
 
 def _step_at(weights: Float[Tensor, "row step"], draws: Float64[Tensor, " row"]) -> tuple[Int[Tensor, " row"], Float64[Tensor, " row"]]:
-    """(the step at which the cumulated weights exceed the draw's share of their sum, how much of that step lies below: [0, 1))."""
+    """Return the first step at which the cumulative weight exceeds the draw times the total, and the draw's place in it, in [0, 1)."""
     cumulative = weights.cumsum(dim=-1, dtype=torch.float64)
     total = cumulative[:, -1:]
     target = torch.minimum(draws[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
@@ -115,7 +115,7 @@ def _choose_truncated(probabilities: Float[Tensor, " vocab"], params: SamplingPa
     if params.top_p < 1 and top_k > n and float(values.sum()) < params.top_p:
         values, tokens = probabilities.sort(descending=True)
     values, tokens = values[:top_k], tokens[:top_k]
-    # top-p keeps the smallest set of likeliest tokens whose mass reaches p (at least one)
+    # top-p keeps the smallest set of likeliest tokens whose total probability reaches p, and at least one token.
     before = values.cumsum(dim=-1, dtype=torch.float64) - values
     keep = int((before < params.top_p * float(values.sum() if params.top_k > 0 else 1.0)).sum()) or 1
     draw = torch.tensor([uniform], dtype=torch.float64, device=probabilities.device)

@@ -16,7 +16,7 @@ _GPU_CACHE_SHARE = 0.4
 
 
 class DecodeWorker:
-    """Runs a `Decoder` in a daemon thread while there is work, and sleeps on a condition otherwise (it never polls)."""
+    """Runs a `Decoder` in a daemon thread while there are requests. Without requests, the thread waits on a condition and does not poll."""
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
@@ -26,10 +26,10 @@ class DecodeWorker:
         threading.Thread(target=self._loop, name="decode", daemon=True).start()
 
     async def complete(self, requests: Sequence[Request]) -> list[Completion]:
-        """Complete requests together with whatever else is running. Cancelling the caller takes its rows out of the batch.
+        """Complete requests in the same batch as those of other callers. Cancelling the caller removes its rows from the batch.
 
         Raises:
-            Exception: whatever the forward pass raised (out of memory, say).
+            Exception: whatever the forward pass raised, such as an out-of-memory error.
         """
         done = anyio.Event()
         results = self._submit(requests, _threadsafe(done.set))
@@ -41,7 +41,7 @@ class DecodeWorker:
         return _all(results)
 
     def run(self, requests: Sequence[Request]) -> list[Completion]:
-        """Like `complete`, for a caller in a thread of its own, which waits here.
+        """Complete requests like `complete`, but block the calling thread until they are done.
 
         Raises:
             Exception: whatever the forward pass raised.
@@ -54,7 +54,7 @@ class DecodeWorker:
         return _all(results)
 
     def _submit(self, requests: Sequence[Request], when_done: Callable[[], object]) -> dict[int, Completion | Exception]:
-        """Queue requests; the results, by place, are whole once `when_done` has been called (from the decoding thread)."""
+        """Queue requests and return their results by index, which are complete once the decoding thread has called `when_done`."""
         results: dict[int, Completion | Exception] = {}
 
         def keep(index: int, result: Completion | Exception) -> None:
@@ -79,7 +79,7 @@ class DecodeWorker:
                 self._decoder.add(request)
             try:
                 finished = self._decoder.step()
-            except Exception as ex:  # the callers' futures carry it; the thread must live on for later requests
+            except Exception as ex:  # passed on to the callers; the thread has to continue for later requests
                 for request in self._decoder.abandon():
                     self._callbacks.pop(id(request))(ex)
                 continue
@@ -88,7 +88,7 @@ class DecodeWorker:
 
 
 def _all(results: dict[int, Completion | Exception]) -> list[Completion]:
-    """The completions in the order of their requests; raises the first failure."""
+    """Return the completions in the order of their requests, or raise the first failure."""
     completions = []
     for index in range(len(results)):
         result = results[index]
@@ -99,8 +99,8 @@ def _all(results: dict[int, Completion | Exception]) -> list[Completion]:
 
 
 def _threadsafe(callback: Callable[[], object]) -> Callable[[], None]:
-    """A function that any thread may call to run `callback` in the current event loop."""
-    import sniffio  # not on a training machine, where one thread decodes
+    """Return a function that any thread may call to run `callback` in the current event loop."""
+    import sniffio  # imported here, because training machines, which decode in one thread, do not have it
 
     if sniffio.current_async_library() == "trio":
         import trio
@@ -108,7 +108,7 @@ def _threadsafe(callback: Callable[[], object]) -> Callable[[], None]:
         token = trio.lowlevel.current_trio_token()
 
         def soon() -> None:
-            with suppress(trio.RunFinishedError):  # the caller is gone
+            with suppress(trio.RunFinishedError):  # the event loop of the caller has ended
                 token.run_sync_soon(callback)
 
         return soon
@@ -126,9 +126,9 @@ _starting = threading.Lock()
 
 
 def worker_for(model: LoadedModel, max_rows: int) -> DecodeWorker:
-    """The worker of a loaded model, shared by all provider instances that use it with the same batch size."""
+    """Return the worker of a loaded model, which all provider instances with the same batch size share."""
     with _starting:
-        # `steer` changes a model in place, and keys and values of the unsteered model must not serve the steered one.
+        # `steer` changes a model in place, and the steered model must not reuse keys and values that the unsteered model computed.
         steering = (model.steering.spec, model.steering.digest) if model.steering else None
         key = (id(model), max_rows, steering)
         if key not in _workers:
@@ -137,7 +137,7 @@ def worker_for(model: LoadedModel, max_rows: int) -> DecodeWorker:
 
 
 def max_cached_positions(model: LoadedModel) -> int:
-    """How many positions of keys and values fit into 1 GiB on a CPU, or 40 % of the memory that is free on a GPU."""
+    """Return how many positions of keys and values fit into 1 GiB on a CPU, or into 40 % of the free memory on a GPU."""
     config = model.text_config
     kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     d_head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

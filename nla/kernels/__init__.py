@@ -1,3 +1,3 @@
-"""Fast parts of a forward pass: ragged attention, the key-value cache, packed linear layers, padding, and the compute thread on
-which networks run on a CPU. Nothing here knows which model it serves.
+"""Building blocks of a fast forward pass: attention over rows of unequal length, the key-value cache, rotary embeddings, packed linear
+layers, padding, and the thread that runs networks on a CPU. None of this code depends on a particular model.
 """

@@ -23,7 +23,7 @@ from nla.kernels.kv_cache import Prefix
 
 IMPLEMENTATION = "ragged"
 _FEW_QUERIES = 8
-"""With more queries per row than this, a pass does not store their scores."""
+"""Attention to a trunk stores the scores of all queries only up to this number of queries per row. With more, it uses a fused kernel."""
 
 
 @dataclass
@@ -31,8 +31,8 @@ class RaggedStep:
     """One forward pass over rows of unequal length.
 
     `positions` `[row, q]` are the absolute positions of the queries. A query attends to key position j when j is at most its
-    position p (and, under a sliding window w, j > p - w). Keys lie at positions 0 to `n_keys` - 1, or from the end of the `trunk`
-    where there is one. Every query attends to the whole trunk, so a trunk cannot be combined with a sliding window.
+    position p (and, under a sliding window w, j > p - w). Keys lie at positions 0 to `n_keys` - 1; with a `trunk`, they start at the
+    position after the trunk. Every query attends to the whole trunk, so a trunk cannot be combined with a sliding window.
     """
 
     positions: Int[Tensor, "row q"]
@@ -109,9 +109,10 @@ def _attention(
 
 
 def _packed(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Float[Tensor, "row heads q d_value"]:
+    """Attend with a fused kernel; key heads that several query heads share are not repeated."""
     row, heads, q, d_head = query.shape
     group = heads // key.shape[1]
-    # Query heads that share a key head become further queries of that head, so keys and values are never repeated in memory.
+    # Query heads that share a key head become additional queries of that head, so keys and values need no copies.
     packed = query.reshape(row, key.shape[1], group * q, d_head)
     packed_mask = mask if mask is None or q == 1 else mask.repeat(1, 1, group, 1)
     out = scaled_dot_product_attention(packed, key, value, attn_mask=packed_mask, scale=scaling)
@@ -148,6 +149,7 @@ def _with_trunk(
 def _softcapped(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None, softcap: float
 ) -> Float[Tensor, "row heads q d_value"]:
+    """Attend with scores that tanh limits to the range from -softcap to softcap (Gemma 2)."""
     q, n_keys, group = query.shape[2], key.shape[2], query.shape[1] // key.shape[1]
     if mask is None:
         mask = torch.ones(q, n_keys, dtype=torch.bool, device=query.device).tril(n_keys - q)
@@ -160,7 +162,7 @@ def _softcapped(
 
 
 def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
-    """Implement transformers' mask interface: inside a ragged step the masks are ours, so none is built; outside, `sdpa_mask` decides."""
+    """Implement transformers' mask interface: None inside a ragged step, whose `mask` is used instead; otherwise `sdpa_mask`."""
     if current_step() is not None:
         return None
     return sdpa_mask(*args, **kwargs)

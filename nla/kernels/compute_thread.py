@@ -1,14 +1,15 @@
-"""What makes networks quick on a CPU besides their kernels: one thread that runs them all, and an allocator that keeps its pages.
+"""Run all networks of a process on one CPU thread, and keep freed memory for reuse. Both make forward passes on a CPU faster.
 
-Nothing that is done by `compute` overlaps with anything else that is, whichever thread does it, so networks and caches need no locks
-of their own.
+Work given to `compute` or `on_compute_thread` runs one piece at a time, whichever thread asks for it. Networks and caches therefore
+need no locks of their own.
 
-Threads: libgomp, which torch's products run on, keeps helpers for every thread that ever asked it for a product. As soon as there are
-more of them than processors, helpers no longer spin between two products but sleep, and each of the hundreds of small products of a
-step pays for waking them up.
+Threads: torch computes matrix products with libgomp (OpenMP), which keeps a separate set of worker threads for every thread that has
+ever requested a product. When there are more worker threads than processors, they sleep between two products instead of waiting
+actively, and each of the hundreds of small products in a decoding step then takes longer, because the workers have to wake up.
 
-Pages: glibc gives blocks above 32 MiB (the logits of 170 rows, say) back to the system at once, and the next step faults them in anew.
-In threads other than the main one its heaps end at 64 MiB, so larger blocks still are.
+Memory: glibc returns freed blocks above 32 MiB (for example the logits of 170 rows) to the system immediately, and the next step has to
+request the same memory again. `keep_freed_memory` raises this limit. In threads other than the main thread, glibc's heaps end at
+64 MiB, so larger blocks are still returned.
 """
 
 import ctypes
@@ -22,12 +23,12 @@ from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_KEPT = 2**29
-"""Bytes: blocks up to this size, and as much free memory, are not given back."""
+_KEPT_BYTES = 2**29
+"""Freed blocks up to this size, and up to this much free memory in total, are not returned to the system."""
 
 
 class _ComputeThread:
-    """Does jobs one after the other, in the order they came in. A daemon: Ctrl-C does not wait for the job that is running."""
+    """Runs jobs one at a time, in the order of their arrival. The thread is a daemon, so that Ctrl-C does not wait for the running job."""
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
@@ -38,11 +39,11 @@ class _ComputeThread:
 
     @property
     def runs(self) -> bool:
-        """Whether anything was ever given to it."""
+        """Whether the thread has been started; the first job starts it."""
         return self._thread.is_alive()
 
     def do(self, work: Callable[[], _T]) -> _T:
-        """Wait for a job's turn and its result; what a job asks for itself is done at once."""
+        """Run a job on the thread and return its result. A job that is submitted by the running job runs immediately."""
         if self._is_at_work:
             return work()
         with self._starting:
@@ -53,10 +54,11 @@ class _ComputeThread:
         try:
             return future.result()
         finally:
-            del future  # else a failure, which holds this frame, and the future hold each other, and the failed job's tensors with them
+            # An exception refers to this frame, and the future to the exception. Without `del`, this cycle would keep the job's tensors.
+            del future
 
     def here(self, work: Callable[[], _T]) -> _T:
-        """Do work in the calling thread, between two jobs; what work asks for itself is done at once."""
+        """Run work in the calling thread while no other job runs. Work that is submitted by running work runs immediately."""
         if self._is_at_work:
             return work()
         with self._turn:
@@ -68,7 +70,7 @@ class _ComputeThread:
 
     @property
     def _is_at_work(self) -> bool:
-        """Whether the calling thread is in the middle of some work."""
+        """Whether the calling thread is running a job."""
         return getattr(self._at_work, "now", False)
 
     def _loop(self) -> None:
@@ -76,28 +78,31 @@ class _ComputeThread:
             future, work = self._jobs.get()
             try:
                 future.set_result(self.here(work))
-            except BaseException as ex:  # whoever waits for the job gets it; the thread lives on for the next one
+            except BaseException as ex:  # passed on to the caller that waits for the job; the thread continues with the next job
                 future.set_exception(ex)
-            del future, work  # what a job holds (tensors) must not live until the next one comes
+            del future, work  # a job's tensors must not stay in memory until the next job arrives
 
 
 _compute_thread = _ComputeThread()
 
 
 def on_compute_thread(work: Callable[[], _T]) -> _T:
-    """Do work in the process' one compute thread, whoever asks, and wait for it.
+    """Run work on the compute thread of this process, and return its result.
 
     Raises:
-        Exception: whatever the work raised.
+        Exception: whatever `work` raised.
     """
     return _compute_thread.do(work)
 
 
 def compute(work: Callable[[], _T]) -> _T:
-    """Do work in the compute thread; in the main thread if that asks and there is no compute thread yet, as in commands and trainings.
+    """Run work while no other network of this process runs, and return its result.
+
+    Work runs on the compute thread. Only where the main thread calls this before the compute thread has been started (as commands and
+    training do), it runs in the main thread.
 
     Raises:
-        Exception: whatever the work raised.
+        Exception: whatever `work` raised.
     """
     alone = threading.current_thread() is threading.main_thread() and not _compute_thread.runs
     return _compute_thread.here(work) if alone else on_compute_thread(work)
@@ -105,8 +110,8 @@ def compute(work: Callable[[], _T]) -> _T:
 
 @lru_cache(maxsize=1)
 def keep_freed_memory() -> None:
-    """Let the C library keep freed memory for the next step instead of giving it back (glibc; elsewhere nothing happens)."""
+    """Make the C library keep freed memory for the next step instead of returning it to the system (glibc only; otherwise no effect)."""
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(_M_MMAP_THRESHOLD, _KEPT)
-        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
+        libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)

@@ -1,7 +1,7 @@
-"""Keys and values of many rows of unequal length in preallocated buffers. New rows join at the end; when a row leaves, the last one takes
-its slot.
+"""Keys and values of many rows of unequal length in preallocated buffers. New rows take the next free slot; when a row leaves, the last
+row moves into its slot.
 
-The tokens that all rows begin with (an activation verbalizer's prompt before its marker) can be stored once, as the trunk.
+Tokens that all rows begin with (such as the prompt of an activation verbalizer up to its marker) can be stored once, as the trunk.
 """
 
 import inspect
@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from transformers import Cache
 
 _GRAIN = 64
-"""Buffers grow in steps of this many positions, so that a growing row does not reallocate at every token."""
+"""Buffers grow in steps of this many positions, so that they are not reallocated at every new token."""
 
 
 _cache_names: dict[type[nn.Module], str] = {}
 
 
 def cache_argument(network: nn.Module, cache: Cache) -> dict[str, Any]:
-    """The keyword argument a transformers model takes its keys and values by: `cache` since 5.24, `past_key_values` before."""
+    """Return the keyword argument that passes a cache to a transformers model: `cache` since version 5.24, `past_key_values` before."""
     kind = type(network)
     if kind not in _cache_names:
         _cache_names[kind] = "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
@@ -39,25 +39,25 @@ class Prefix:
 
     @property
     def length(self) -> int:
-        """Positions held."""
+        """Number of positions stored."""
         return len(self.ids)
 
     def first(self, length: int) -> "Prefix":
-        """Its first `length` positions."""
+        """Return a view of the first `length` positions."""
         return Prefix(self.ids[:length], [(k[:, :length], v[:, :length]) for k, v in self.layers])
 
     @property
     def n_bytes(self) -> int:
-        """Memory held."""
+        """Memory used, in bytes."""
         return sum(t.nbytes for pair in self.layers for t in pair)
 
 
 class KVCache(Cache):
-    """A transformers cache whose rows have their own lengths.
+    """A transformers cache whose rows may have different lengths.
 
-    Rows occupy slots 0 to n - 1 without gaps. `target` says which contiguous slots the next forward pass is for and where
-    its tokens go; transformers then calls `update` once a layer. Buffers are `[slot, kv_heads, position, d_head]`, and hold what
-    comes after the `trunk`; positions in the methods' arguments count from the start of a row.
+    Rows occupy slots 0 to n - 1 without gaps. Before a forward pass, `target` sets which contiguous slots it runs and at which positions
+    its tokens are; transformers then calls `update` once per layer. Buffers have the shape `[slot, kv_heads, position, d_head]` and hold
+    the positions after the `trunk`. Positions in the methods' arguments count from the start of a row, including the trunk.
     """
 
     def __init__(self) -> None:
@@ -65,32 +65,32 @@ class KVCache(Cache):
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
         self.trunk: Prefix | None = None
-        """Keys and values of the first positions of all rows; set only while no row is held."""
+        """Keys and values of the first positions of all rows. It may be set only while the cache holds no row."""
         self._slots = slice(0, 0)
         self._positions: Tensor = torch.empty(0)
         self._start: int | None = None
         self._n_keys = 0
         self._capacity = (0, 0)
         self.expected_slots = 0
-        """How many rows are going to be held as far as is known: buffers are made for them at once, and not grown row by row."""
+        """Expected number of rows. Buffers are allocated for this many at once instead of growing row by row."""
 
     @property
     def trunk_length(self) -> int:
-        """Positions that all rows share."""
+        """Number of positions that all rows share."""
         return self.trunk.length if self.trunk else 0
 
     def target(self, slots: slice, positions: Tensor, n_keys: int) -> None:
-        """Direct the next forward pass.
+        """Set where the next forward pass reads and writes.
 
         Args:
-            slots: contiguous rows it runs.
-            positions: `[row, q]` absolute positions of its tokens.
-            n_keys: number of key positions its queries may look back on.
+            slots: the contiguous slots of the rows that it runs.
+            positions: absolute positions `[row, q]` of its tokens.
+            n_keys: number of key positions that its queries may attend to.
         """
         self._slots, self._positions, self._n_keys = slots, positions - self.trunk_length, n_keys - self.trunk_length
         first = self._positions[:, 0]
         start = int(first[0])
-        # Rows that all write at the same place take a slice copy, several times faster than a scatter.
+        # If all rows write at the same position, a slice copy suffices, which is several times as fast as a scatter.
         self._start = start if bool((first == start).all()) else None
         self._reserve(slots.stop, self._n_keys)
 
@@ -102,14 +102,14 @@ class KVCache(Cache):
         *args: Any,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor]:
-        """Store a layer's new keys and values; returns all that its queries may look back on, but for the trunk."""
+        """Store a layer's new keys and values, and return all keys and values that its queries may attend to, without the trunk."""
         if layer_idx == len(self.keys):
             self.keys.append(self._empty(key_states))
             self.values.append(self._empty(value_states))
         return self._write(self.keys[layer_idx], key_states), self._write(self.values[layer_idx], value_states)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Positions before the current pass (transformers asks; positions are always given explicitly)."""
+        """Return the number of positions before the current pass. transformers calls this even though it gets all positions explicitly."""
         return self.trunk_length + self._n_keys - self._positions.shape[1]
 
     def move(self, source: int, destination: int, length: int) -> None:
@@ -119,7 +119,7 @@ class KVCache(Cache):
             buffer[destination, :, :stored] = buffer[source, :, :stored]
 
     def read_prefix(self, slot: int, ids: NDArray[np.int64]) -> Prefix:
-        """A copy of what a row holds for its first tokens, `ids`, which start with the trunk's."""
+        """Return a copy of the keys and values of a row's first tokens. Their ids are `ids`, which start with the trunk's ids."""
         stored = len(ids) - self.trunk_length
         pairs = [(k[slot, :, :stored], v[slot, :, :stored]) for k, v in zip(self.keys, self.values, strict=True)]
         if self.trunk is None:
@@ -128,7 +128,7 @@ class KVCache(Cache):
         return Prefix(ids, [(torch.cat([kt, k], dim=1), torch.cat([vt, v], dim=1)) for (kt, vt), (k, v) in whole])
 
     def write_prefix(self, slot: int, prefix: Prefix, length: int) -> None:
-        """Set a row's first `length` positions from a prefix of at least that length, which starts with the trunk."""
+        """Fill a row's first `length` positions from a prefix that is at least that long and starts with the trunk."""
         start = self.trunk_length
         self._reserve(slot + 1, length - start)
         if not self.keys:
@@ -138,7 +138,7 @@ class KVCache(Cache):
             self.values[layer][slot, :, : length - start] = v[:, start:length]
 
     def fold_trunk(self) -> None:
-        """Copy the trunk into every slot, so that rows may join that do not start with it."""
+        """Copy the trunk into every slot and remove it, so that rows that do not start with it can join."""
         if self.trunk is None:
             return
         trunk, start = self.trunk, self.trunk.length
@@ -177,5 +177,5 @@ class KVCache(Cache):
 
     def _empty(self, like: Tensor) -> Tensor:
         slots, positions = self._capacity
-        # Zeros, not garbage: masked positions still enter products, and 0 x NaN is NaN.
+        # Zeros rather than uninitialised memory: masked positions are multiplied by 0, and 0 x NaN is NaN.
         return like.new_zeros(slots, like.shape[1], positions, like.shape[3])

@@ -1,8 +1,9 @@
-"""Faster linear layers on CPUs: weights laid out once in the order oneDNN wants them, instead of at every product.
+"""Faster linear layers on CPUs: weights are converted to oneDNN's memory layout once, instead of at every product.
 
-Measured on 2 cores: for fp32 1.2 to 2.2 times as fast for 16 to 64 rows (`[49152, 576]` at 64 rows: 265 against 153 GFLOP/s), and slower
-for single rows, which therefore take the plain product; for bf16 on a machine with fast bf16, 1.7 times as fast for single rows and
-1.2 times for 32. It costs one more copy of the weights, which all roles share, and changes nothing where gradients are needed.
+Measured on 2 cores, packed fp32 layers are 1.2 to 2.2 times as fast for 16 to 64 rows (weights `[49152, 576]` with 64 rows: 265 instead
+of 153 GFLOP/s) and slower for single rows, which therefore use the usual product. On a machine with fast bf16, packed bf16 layers are
+1.7 times as fast for single rows and 1.2 times for 32 rows. Packing needs memory for one more copy of the weights, which all roles on a
+base model share. Passes that need gradients use the usual product.
 """
 
 from collections.abc import Callable
@@ -13,13 +14,13 @@ from torch.nn.functional import linear
 
 _ROWS_HINT = 16
 _FEWEST_ROWS = {torch.bfloat16: 1, torch.float32: 8}
-"""Rows from which the packed product is the faster one."""
+"""Smallest number of rows for which the packed product is faster."""
 _SMALLEST = 2**16
-"""Weights with fewer numbers gain nothing."""
+"""Packing does not speed up layers with fewer weights than this."""
 
 
 def pack_linears(network: nn.Module) -> int:
-    """Pack the larger bf16 and fp32 linear layers that lie on the CPU; returns how many (0 where the machine has no use for it)."""
+    """Pack the larger bf16 and fp32 linear layers on the CPU, and return their number (0 where oneDNN is not available)."""
     if not torch.backends.mkldnn.is_available():
         return 0
     usable = {torch.float32, *([torch.bfloat16] if torch.ops.mkldnn._is_mkldnn_bf16_supported() else [])}

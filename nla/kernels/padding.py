@@ -1,4 +1,4 @@
-"""Token sequences of unequal length as one batch. Padding is on the right: attention is causal, so it is never looked at."""
+"""Token sequences of unequal length as one batch. Padding is on the right, where causal attention never reads it."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,7 +11,7 @@ FEW_SHAPES = 8
 
 
 def right_padded(rows: Sequence[Sequence[int]], multiple: int = 1) -> Int[Tensor, "batch pos"]:
-    """The rows under each other, filled up with zeros to the longest one's length or the next multiple of a number."""
+    """Return rows as one batch, padded with zeros to the length of the longest row, rounded up to a multiple of `multiple`."""
     length = -(-max(map(len, rows)) // multiple) * multiple
     ids = torch.zeros(len(rows), length, dtype=torch.long)
     for i, row in enumerate(rows):
@@ -20,6 +20,6 @@ def right_padded(rows: Sequence[Sequence[int]], multiple: int = 1) -> Int[Tensor
 
 
 def alike_halves(rows: Sequence[int], length: Callable[[int], int]) -> list[list[int]]:
-    """Row numbers in two halves, the shorter ones and the longer ones, so that each is padded little; no empty half."""
+    """Split row numbers into a half of shorter and a half of longer rows, so that each needs little padding. Empty halves are omitted."""
     ordered = sorted(rows, key=lambda row: (length(row), row))
     return [half for half in (ordered[: len(ordered) // 2], ordered[len(ordered) // 2 :]) if half]

@@ -1,7 +1,7 @@
-"""Rotary position embeddings whose frequencies depend on the length of the sequence (longrope), computed for each row by itself.
+"""Rotary position embeddings whose frequencies depend on the length of the sequence (longrope), computed separately for each row.
 
 transformers chooses one set of frequencies per forward pass, from the largest position in the batch. A short row that runs beside a
-long one would then be computed with the long row's frequencies, and its answer would change.
+long row would then be computed with the long row's frequencies, and its output would change.
 """
 
 import copy
@@ -19,13 +19,13 @@ from nla.kernels.attention import current_step
 def rope_switch(config: Any) -> int | None:
     """Return the sequence length above which a model changes its rotary frequencies, or None where they never change.
 
-    `dynamic` scaling changes them only beyond the context window (`max_position_embeddings`), which is never read.
+    `dynamic` scaling changes them only beyond the context window (`max_position_embeddings`), which the harness never exceeds.
 
     Args:
         config: the text model's config.
 
     Raises:
-        NotImplementedError: the length differs between kinds of layers.
+        NotImplementedError: different kinds of layers change their frequencies at different lengths.
     """
     parameters = getattr(config, "rope_parameters", None) or {}
     if any(isinstance(value, dict) and value.get("rope_type") == "longrope" for value in parameters.values()):
@@ -36,7 +36,7 @@ def rope_switch(config: Any) -> int | None:
 
 
 def separate_rows(network: nn.Module, switch: int) -> None:
-    """Make every rotary module of a network choose its frequencies for each row, by that row's own length.
+    """Make every rotary module of a network choose its frequencies separately for each row, by the length of that row.
 
     Args:
         network: a model whose rope type is longrope.

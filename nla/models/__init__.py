@@ -1,4 +1,4 @@
 """Models in memory: where their files come from, how they are loaded, their architecture, precision, adapters and chat template.
 
-What runs a model for a purpose (decoding, capture, verbalizing) belongs in the rooms above.
+Code that runs a model for a purpose (decoding, capture, verbalizing) belongs in the packages that import this one.
 """

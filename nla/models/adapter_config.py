@@ -1,7 +1,8 @@
 """The config file of a low-rank adapter, checked before peft sees it.
 
-An adapter may come from anybody, and peft compiles some of its fields as regular expressions, imports modules that it names and
-allocates what it asks for. Only the fields that a plain LoRA needs are handed on, and everything else has to be at its default.
+An adapter may come from an untrusted source. peft compiles some of the config's fields as regular expressions, imports modules that
+the config names, and allocates memory according to its sizes. Therefore only the fields that a plain LoRA needs are passed to peft, and
+all other fields must have their default values.
 """
 
 import dataclasses
@@ -24,8 +25,8 @@ _LARGEST_RANK = 2**16
 _MODULE = re.compile(r"[A-Za-z0-9_.-]{1,300}")
 """A module's name, or its last parts."""
 _PATTERN = re.compile(r"\^?([A-Za-z0-9_-]|\\?\.){1,300}(\.\*)?\$?")
-"""The patterns that peft and this project write: a module's name, perhaps with escaped dots and `.*` at its end. Such a pattern cannot
-make a regular expression slow."""
+"""The patterns that peft and this project write: a module's name, in which dots may be escaped and which may end in `.*`. Matching such a
+pattern is always fast."""
 _IGNORED = frozenset({"peft_version", "task_type", "inference_mode", "revision", "init_lora_weights", "base_model_name_or_path"})
 """Fields that do not change what the adapter computes."""
 _USED = frozenset({"peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "rank_pattern", "alpha_pattern"})
@@ -37,17 +38,18 @@ def read_adapter_config(folder: Path, tensor_names: Sequence[str]) -> LoraConfig
 
     Args:
         folder: the adapter's folder.
-        tensor_names: names in its weights file. Where the config gives its modules as a regular expression, they are taken from here.
+        tensor_names: names of the tensors in its weights file. Where the config selects modules by a regular expression, the modules'
+            names are taken from these.
 
     Raises:
-        ContractError: unreadable, a field of the wrong type or size, or a kind of adapter that is not supported.
+        ContractError: the file cannot be read, a field has the wrong type or size, or the kind of adapter is not supported.
     """
     config = _read(folder / CONFIG_FILE)
     try:
         _refuse_others(config)
         return LoraConfig(
             r=_whole(config, "r", 8, _LARGEST_RANK),
-            lora_alpha=_number(config.get("lora_alpha", 8), "lora_alpha"),  # type: ignore[arg-type]  # fractions occur
+            lora_alpha=_number(config.get("lora_alpha", 8), "lora_alpha"),  # type: ignore[arg-type]  # may be a fraction
             lora_dropout=_number(config.get("lora_dropout", 0.0), "lora_dropout", most=1.0, least=0.0),
             target_modules=_modules(config.get("target_modules"), tensor_names),
             rank_pattern={key: _whole(ranks, key, 0, _LARGEST_RANK) for ranks in [_patterns(config, "rank_pattern")] for key in ranks},
@@ -78,7 +80,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _refuse_others(config: Mapping[str, Any]) -> None:
-    """Refuse fields that would change what is computed, or make peft import or allocate something."""
+    """Refuse fields that would change what the adapter computes, or make peft import or allocate something."""
     if config.get("peft_type") not in ("LORA", None):
         raise ValueError(f"its peft_type is {_short(config['peft_type'])}, expected LORA")
     defaults = {field.name: field.default for field in dataclasses.fields(LoraConfig)}
@@ -95,14 +97,14 @@ _DEFAULTS: dict[str, Any] = {"bias": "none", "megatron_core": "megatron.core", "
 
 
 def _names_transformers(mapping: object) -> bool:
-    """Return whether an `auto_mapping` names a class of transformers, as peft writes it where no task type was given."""
+    """Return whether an `auto_mapping` names a class of transformers. peft writes such a mapping when no task type was given."""
     library = mapping.get("parent_library") if isinstance(mapping, dict) else None
     return isinstance(library, str) and re.fullmatch(r"transformers(\.\w{1,80}){0,8}", library) is not None
 
 
 def _modules(value: object, tensor_names: Sequence[str]) -> list[str]:
-    """Return the modules that carry the adapter."""
-    if isinstance(value, str):  # a regular expression, or `all-linear`: the weights say which modules are meant
+    """Return the names of the modules to which the adapter is added."""
+    if isinstance(value, str):  # a regular expression or `all-linear`; the weights file shows which modules it selects
         ends = (".lora_A.weight", ".lora_B.weight")
         value = sorted(
             {name.removeprefix("base_model.model.").removesuffix(end) for name in tensor_names for end in ends if name.endswith(end)}

@@ -1,7 +1,7 @@
-"""Several roles on one base model in memory: copies that share its weights, each with its own low-rank adapter (LoRA).
+"""Several roles (AV, AR) on one base model in memory: copies that share its weights, each with its own low-rank adapter (LoRA).
 
-A role (AV, AR) is a copy of the module tree whose parameters are the base model's tensors, so it needs memory only for its adapter. The
-files have peft's layout (`adapter_config.json`, `adapter_model.safetensors`), so that any peft user can load them.
+A role is a copy of the module tree whose parameters are the base model's tensors, so it needs additional memory only for its adapter.
+The files have peft's layout (`adapter_config.json`, `adapter_model.safetensors`), so that anyone can load them with peft.
 """
 
 import copy
@@ -42,17 +42,17 @@ class AdapterSpec(BaseModel):
 
     rank: int = Field(default=32, ge=1)
     first_ranks: tuple[int, ...] = ()
-    """Ranks in the first blocks, which have to make a vector that was injected as an embedding readable to the later ones."""
+    """Ranks in the first blocks. These blocks convert a vector that was injected as an embedding to a form that later blocks can use."""
 
 
 def shared_copy(model: LoadedModel, n_blocks: int | None = None) -> LoadedModel:
     """Return a copy of the module tree over the same weights; with `n_blocks`, of the first blocks only.
 
-    Neither the model nor the copy changes what they share, so the copy has its own lock.
+    Neither the model nor the copy changes the shared weights, so the copy has its own lock.
     """
     shared = {id(t): t for t in itertools.chain(model.network.parameters(), model.network.buffers())}
     network = copy.deepcopy(model.network, shared)
-    for module in network.modules():  # hooks (steering, a capture in progress) stay with the original
+    for module in network.modules():  # hooks (steering, a capture in progress) belong to the original only
         module._forward_hooks.clear()
     role = LoadedModel(model.source, network, model.tokenizer, model.precision)
     if n_blocks is not None and n_blocks < model.n_layers:
@@ -66,7 +66,7 @@ def shared_copy(model: LoadedModel, n_blocks: int | None = None) -> LoadedModel:
 
 
 def add_adapter(role: LoadedModel, spec: AdapterSpec) -> None:
-    """Add a new adapter (float32, initially without effect) to every linear layer of a role's blocks, and prepare the role for training."""
+    """Add a new adapter to every linear layer of a role's blocks (float32, initially without effect) and prepare the role for training."""
     prefix = re.escape(role.architecture.blocks)
     names = sorted({name.rsplit(".", 1)[-1] for name, module in role.blocks.named_modules() if isinstance(module, nn.Linear)})
     ranks = {rf"^{prefix}\.{block}\..*": rank for block, rank in enumerate(spec.first_ranks)}
@@ -84,9 +84,9 @@ def add_adapter(role: LoadedModel, spec: AdapterSpec) -> None:
 
 
 def _inject(config: LoraConfig, role: LoadedModel, *, empty: bool = False) -> None:
-    """Add an adapter's layers to a role; if `empty`, without memory for their weights."""
+    """Add an adapter's layers to a role. With `empty`, no memory is allocated for their weights yet."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # peft warns about its saving, which is not used here
+        warnings.simplefilter("ignore")  # peft warns about its own saving of adapters, which this project does not use
         inject_adapter_in_model(config, role.network, _NAME, low_cpu_mem_usage=empty)
     uncast(role.network)
     role.network.peft_config = {_NAME: config}  # type: ignore[dict-item]
@@ -95,7 +95,7 @@ def _inject(config: LoraConfig, role: LoadedModel, *, empty: bool = False) -> No
 
 
 def uncast(network: nn.Module) -> None:
-    """Leave the dtype of an adapter's products to autocast: peft's cast of all activations to float32 halves the speed."""
+    """Switch off peft's cast of all activations to float32, which halves the speed; autocast chooses the dtype of an adapter's products."""
     for module in network.modules():
         if hasattr(module, "cast_input_dtype_enabled"):
             module.cast_input_dtype_enabled = False  # type: ignore[assignment]
@@ -103,7 +103,7 @@ def uncast(network: nn.Module) -> None:
 
 def _prepare_training(role: LoadedModel) -> None:
     if role.device.type == "cpu":
-        # The backward pass of fused attention took 37 ms per layer on short sequences; plain products take a few.
+        # On short sequences, the backward pass of fused attention took 37 ms per layer, and that of plain products a few ms.
         role.network.set_attn_implementation("eager")
 
 
@@ -113,7 +113,7 @@ def adapter_parameters(role: LoadedModel) -> list[nn.Parameter]:
 
 
 def save_adapter(network: nn.Module, folder: Path, dtype: torch.dtype | None = None) -> None:
-    """Write a network's adapter in peft's layout: first the weights, then the config, each replaced in one step."""
+    """Write a network's adapter in peft's layout: first the weights, then the config. Each file is replaced in one step."""
     folder.mkdir(parents=True, exist_ok=True)
     config = cast(dict[str, Any], network.peft_config)[_NAME]
     state = get_peft_model_state_dict(network, adapter_name=_NAME, save_embedding_layers=False)
@@ -127,7 +127,7 @@ def save_adapter(network: nn.Module, folder: Path, dtype: torch.dtype | None = N
 
 @exclusive
 def load_adapter(role: LoadedModel, folder: Path, *, trainable: bool = False) -> None:
-    """Add the adapter in a folder to a role: in float32 for training, else in the base model's dtype.
+    """Add the adapter in a folder to a role, in float32 if `trainable` and otherwise in the base model's dtype.
 
     Raises:
         ContractError: files are missing or damaged, the adapter is not a plain LoRA, or it belongs to another model.
@@ -136,13 +136,13 @@ def load_adapter(role: LoadedModel, folder: Path, *, trainable: bool = False) ->
     config = read_adapter_config(folder, list(shapes))
     try:
         _inject(config, role, empty=True)
-    except Exception as ex:  # peft raises many kinds
+    except Exception as ex:  # peft raises many kinds of exceptions
         raise ContractError(f"The adapter in {visible(folder)} does not fit {role.source.name}: {visible(first_line(ex))}") from ex
     expected = get_peft_model_state_dict(role.network, adapter_name=_NAME, save_embedding_layers=False)
     wrong = sorted(name for name in expected.keys() | shapes.keys() if name not in expected or shapes.get(name) != [*expected[name].shape])
     if wrong:
         raise ContractError(
-            f"The adapter in {visible(folder)} is of another model than {role.source.name}: {len(wrong)} tensors differ "
+            f"The adapter in {visible(folder)} belongs to another model than {role.source.name}: {len(wrong)} tensors differ "
             f"({visible(wrong[0], limit=200)}). Give the adapter's own base model."
         )
     set_peft_model_state_dict(role.network, _tensors(folder), adapter_name=_NAME, low_cpu_mem_usage=True)
@@ -156,7 +156,7 @@ def load_adapter(role: LoadedModel, folder: Path, *, trainable: bool = False) ->
 
 
 def _shapes(folder: Path) -> dict[str, list[int]]:
-    """Return the shapes in an adapter's weights file, from its header alone."""
+    """Return the shapes of the tensors in an adapter's weights file. Only the file's header is read."""
     with _reading(folder), safe_open(folder / WEIGHTS_FILE, "pt") as file:
         return {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
@@ -182,11 +182,11 @@ def _reading(folder: Path) -> Iterator[None]:
 
 
 def _speed_up(role: LoadedModel) -> None:
-    """Run adapters that are only used, not trained, without peft's forward pass.
+    """Replace peft's forward pass by a faster one in adapters that are used but not trained.
 
-    A decoding step of a small model consists of hundreds of small calls. peft makes nine per layer where two products are enough; with
-    two, the AV of the embedded model wrote 1.9 times as many tokens per second on two cores. The parameters remain peft's, so values
-    can still be copied into them and saved.
+    A decoding step of a small model consists of hundreds of small operations. peft makes nine per layer, although two products are
+    enough; with two, the AV of the embedded model wrote 1.9 times as many tokens per second on two cores. The parameters stay in peft's
+    modules, so values can still be copied into them and saved.
     """
     for module in role.network.modules():
         if isinstance(module, LoraLinear):

@@ -1,8 +1,8 @@
-"""Where each supported architecture keeps its decoder blocks, embedding and final norm. A new family is one row of the table.
+"""Where each supported architecture keeps its decoder blocks, embedding and final norm. A new family needs one more row in the table.
 
 Every family in the table keeps a single residual stream `[batch, pos, d_model]` between its blocks. Gemma 3n does not (its blocks exchange
 four streams), and the small Gemma 4 models (E2B, E4B) look up a second embedding per layer from the token ids, so that a vector cannot
-take the place of a token; both are refused.
+replace a token. Both are refused.
 """
 
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gpt2": Architecture("transformer.h", "transformer.wte", "transformer.ln_f"),
     "gpt_neox": Architecture("gpt_neox.layers", "gpt_neox.embed_in", "gpt_neox.final_layer_norm"),
 }
-"""By the config's `model_type`."""
+"""Supported architectures, by the `model_type` of a model's config."""
 
 
 def architecture_of(model_type: str) -> Architecture:

@@ -1,9 +1,8 @@
-"""A model's chat template: conversations as dictionaries to the text and the token ids of a prompt.
+"""A model's chat template, which turns a conversation (messages as dictionaries) into the text and the token ids of a prompt.
 
-The provider writes what it generates from with the functions here, and capture writes transcripts with the same functions, so that
-activations are read in the context that the model really saw. Message texts, tool results, arguments and descriptions of tools are
-untrusted: the template sees marks in their place (`nla.models.marks`), and they are encoded so that they cannot become control tokens
-(`nla.models.control_tokens`).
+The provider writes its prompts with these functions, and capture writes transcripts with the same functions, so that activations are
+read in the context that the model saw. Message texts, tool results, arguments and descriptions of tools are untrusted. The template sees
+marks in place of them (`nla.models.marks`), and they are encoded so that they cannot become control tokens (`nla.models.control_tokens`).
 """
 
 import copy
@@ -33,26 +32,26 @@ To call one, write a JSON object with its name and arguments inside tags, and no
 <tool_call>{{"name": NAME, "arguments": {{...}}}}</tool_call>"""
 _NOT_LETTERS = str.maketrans(dict.fromkeys("<>[]{}|\uff5c", "x"))
 _KEYWORDS = frozenset({"type", "format", "$ref"})
-"""Keys of a JSON schema whose values templates compare with words of their own."""
+"""Keys of a JSON schema whose values templates compare with fixed words, such as `string`."""
 _TEMPLATE_RECORD = "harness_template_record"
 _DEEPEST = 64
-"""Levels of nesting in a call's arguments."""
+"""Largest depth of nesting in a tool call's arguments."""
 Message = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A conversation as a chat template writes it."""
+    """A conversation as the chat template has written it."""
 
     pieces: tuple[Piece, ...]
     dated: bool
-    """Whether the template wrote the current time into it."""
+    """Whether the template asked for the current time."""
     unstable: bool
-    """Whether it holds text that differs between runs for another reason, so that it cannot be written again."""
+    """Whether the text differs between runs for another reason, so that the same prompt cannot be written again."""
 
     @property
     def text(self) -> str:
-        """The whole text (kept replies are missing)."""
+        """The whole text, without kept replies."""
         return "".join(piece.text for piece in self.pieces)
 
     @property
@@ -72,7 +71,7 @@ def require_chat_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None
 
 
 def with_template(tokenizer: PreTrainedTokenizerBase, template: str | None, arguments: Mapping[str, Any]) -> PreTrainedTokenizerBase:
-    """Return a copy of a tokenizer with another chat template (None keeps its own) and further arguments for it (`enable_thinking`)."""
+    """Return a copy of a tokenizer with another chat template (None: its present one) and arguments for it (such as `enable_thinking`)."""
     view = copy.copy(tokenizer)
     if template is not None:
         view.chat_template = template
@@ -82,7 +81,7 @@ def with_template(tokenizer: PreTrainedTokenizerBase, template: str | None, argu
 
 
 def template_record(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """Return what `with_template` changed, for logs: the digest of the other template, and its arguments; empty without changes."""
+    """Return what logs record about the changes of `with_template`: a digest of the new template, and its arguments. Empty if unchanged."""
     record: dict[str, Any] = getattr(tokenizer, _TEMPLATE_RECORD, {})
     return record
 
@@ -93,10 +92,10 @@ def _arguments_of(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 
 
 def template_source(tokenizer: PreTrainedTokenizerBase, *, tools: bool = False) -> str:
-    """Return the chat template's source; of several named ones, the one for conversations with or without tools.
+    """Return the source of the chat template. Where a tokenizer has several, choose by whether the conversation has tools.
 
     Raises:
-        ModelError: there is no template, or several and none is the default.
+        ModelError: there is no template, or there are several without a default.
     """
     try:
         return str(tokenizer.get_chat_template(None, [{}] if tools else None))
@@ -114,7 +113,7 @@ def render(
     *,
     add_generation_prompt: bool = True,
 ) -> str:
-    """Return the prompt text of a conversation. For token ids use `prompt_ids`, since texts in it could hold control tokens.
+    """Return the prompt text of a conversation. For token ids use `prompt_ids`, because message texts could contain control tokens.
 
     Raises:
         ModelError: the template refuses the conversation, or changes its texts.
@@ -129,7 +128,7 @@ def prompt_ids(
     *,
     add_generation_prompt: bool = True,
 ) -> list[int]:
-    """Return the token ids of a conversation; no text in it can forge a control token.
+    """Return the token ids of a conversation. No text in the conversation can forge a control token.
 
     Raises:
         DataError: a text cannot be encoded.
@@ -147,22 +146,23 @@ def compose(
     kept: Collection[int] = (),
     clock: datetime | None = None,
 ) -> Prompt:
-    """Write a conversation with the chat template, the template's own text and untrusted text apart.
+    """Write a conversation with the chat template, and keep the template's own text separate from untrusted text.
 
-    Two differences between templates are evened out. Where a template takes no tools, they are described in the system message, and calls
-    are written as `<tool_call>` text. Where it takes no system message, or drops it, its text leads the first user message.
+    Two differences between templates are compensated for. If a template does not support tools, they are described in the system message,
+    and tool calls are written as `<tool_call>` text. If it does not support or drops the system message, the text of the system message is
+    put before the first user message.
 
-    The template must write each message's text once, as it is, stripped, or as JSON. It may leave out thinking, and the text beside a tool
-    call. A text that holds control tokens may make the template write something else than with marks (Qwen 3 looks for `</think>` in
-    texts): what it writes with marks counts.
+    The template must write each message's text once: unchanged, stripped, or as JSON. It may omit thinking, and the text that accompanies
+    a tool call. If a text contains control tokens, the template may treat it differently from a mark (Qwen 3 looks for `</think>` in
+    texts). The prompt is then the one that the template writes with marks.
 
     Args:
         tokenizer: the model's tokenizer.
-        messages: `role`, `content` and, as far as they apply, `reasoning_content`, `name`, `tool_calls`, `tool_call_id`.
-        tools: JSON descriptions of the tools that are offered.
-        add_generation_prompt: end where the model's reply begins.
-        kept: indexes of replies that are put in by their own token ids.
-        clock: time for templates that write it; None takes the current time.
+        messages: dictionaries with `role`, `content` and optionally `reasoning_content`, `name`, `tool_calls` and `tool_call_id`.
+        tools: JSON descriptions of the tools that the model may call.
+        add_generation_prompt: whether the prompt ends with the text that opens the model's reply.
+        kept: indexes of the replies whose original token ids are inserted instead of their text.
+        clock: the time for templates that write the date; None means the current time.
 
     Raises:
         ModelError: the template refuses the conversation, or drops, repeats or changes a text.
@@ -181,7 +181,7 @@ def compose(
 
 @dataclass(frozen=True)
 class _Job:
-    """What does not change between the renderings that one conversation needs."""
+    """The inputs that all renderings of a conversation share."""
 
     tokenizer: PreTrainedTokenizerBase
     tools: list[Mapping[str, Any]]
@@ -207,7 +207,7 @@ class _Job:
         return Prompt(tuple(pieces), rendered.dated, rendered.unstable)
 
     def plain(self, messages: Sequence[Message]) -> list[str]:
-        """Return what the template writes when it sees the messages' texts themselves, with its system message and with that merged."""
+        """Return what the template writes without marks: once with the system message, and once with it merged into the next message."""
         marks = self._marks(messages)
         shown = [
             _marked(message, index, marks, marks.reply(index) if index in self.kept else message["content"])
@@ -223,7 +223,7 @@ class _Job:
         return Marks(repr((messages, self.tools, self.tokenizer.chat_template, _arguments_of(self.tokenizer))))
 
     def _attempts(self, shown: list[dict[str, Any]], marks: Marks) -> list[dict[str, Any]]:
-        """The template's inputs: with tools as it takes them; and, where there is a system message, with that merged into the next."""
+        """Return the template's inputs to try: unchanged, and (if there is a system message) with it merged into the next message."""
         tools = [_marked_schema(tool, marks) for tool in self.tools]
         takes_tools = "tools" in self.source
         messages = shown if takes_tools else _tools_as_text(shown, tools)
@@ -231,7 +231,7 @@ class _Job:
         fixed = {**self.tokenizer.special_tokens_map, **_arguments_of(self.tokenizer), "tools": schemas, "documents": None}
         fixed["add_generation_prompt"] = self.add_generation_prompt
         has_system = bool(messages) and messages[0]["role"] == "system"
-        return [fixed | {"messages": given} for given in ([messages, _without_system(messages)] if has_system else [messages])]
+        return [fixed | {"messages": variant} for variant in ([messages, _without_system(messages)] if has_system else [messages])]
 
     def _written(self, variables: dict[str, Any], marks: Marks, required: Mapping[int, str]) -> tuple[Rendered, list[Piece]]:
         rendered = render_template(self.source, variables, self.clock)
@@ -244,9 +244,9 @@ class _Job:
 
 
 def _with_plain_ids(messages: Sequence[Message]) -> list[Message]:
-    """The messages with calls numbered in their order, in the nine letters and digits that Mistral's templates ask for.
+    """Return the messages with the ids of tool calls replaced by numbered ones of nine characters, which Mistral's templates require.
 
-    Ids are foreign text, and random where Inspect makes them: the same conversation has to give the same prompt.
+    Call ids are untrusted text, and those that Inspect creates are random. With numbered ids, a conversation always gives the same prompt.
     """
     numbers: dict[object, str] = {}
 
@@ -265,7 +265,7 @@ def _with_plain_ids(messages: Sequence[Message]) -> list[Message]:
 
 
 def _marked(message: Message, index: int, marks: Marks, content: str) -> dict[str, Any]:
-    """A message as the template is shown it: `content`, and marks in place of its other texts."""
+    """Return a message as the template sees it: with this `content`, and with marks in place of its other texts."""
     shown: dict[str, Any] = {"role": message["role"], "content": content}
     if thinking := message.get("reasoning_content"):
         shown["reasoning_content"] = shown["thinking"] = marks.value(thinking, index)
@@ -288,7 +288,7 @@ def _marked(message: Message, index: int, marks: Marks, content: str) -> dict[st
 
 
 def _marked_values(value: Any, owner: int | None, marks: Marks, depth: int = 0) -> Any:
-    """Arguments of a call with marks in place of all strings, keys included (in their order, which some templates sort by)."""
+    """Return a call's arguments with marks in place of all strings. Marks of keys sort like the keys, because some templates sort them."""
     if depth > _DEEPEST:
         raise DataError(f"A tool call's arguments are nested more than {_DEEPEST} levels deep; leave that call out of the conversation.")
     if isinstance(value, str):
@@ -302,7 +302,7 @@ def _marked_values(value: Any, owner: int | None, marks: Marks, depth: int = 0) 
 
 
 def _marked_schema(tool: Mapping[str, Any], marks: Marks) -> dict[str, Any]:
-    """A tool's description with marks in place of all that its author wrote; the words of JSON Schema itself stay."""
+    """Return a tool's description with marks in place of all its author's texts. The keywords of JSON Schema are not replaced."""
 
     def marked(value: Any, key: str = "", names: bool = False) -> Any:
         if isinstance(value, str):
@@ -346,7 +346,7 @@ def _without_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _tame(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """A text with letters in place of control tokens and of the brackets that templates look for."""
+    """Return a text in which letters replace control tokens and the brackets that templates look for."""
     for token in sorted(control_tokens(tokenizer), key=len, reverse=True):
         text = text.replace(token, "x" * len(token))
     return text.translate(_NOT_LETTERS)
@@ -357,15 +357,15 @@ def _altered(expected: str, texts: list[str]) -> HarnessError:
         return ModelError("The chat template refuses the texts of this conversation. Give another template with -M chat_template=FILE.")
     written = texts[0]
     at = next((i for i, (a, b) in enumerate(zip(expected, written, strict=False)) if a != b), min(len(expected), len(written)))
-    wanted, found = (visible(text[max(at - 10, 0) : at + 30]) for text in (expected, written))
+    wanted, actual = (visible(text[max(at - 10, 0) : at + 30]) for text in (expected, written))
     return ModelError(
-        f"The chat template changes a message's text: expected '{wanted}', found '{found}'. Expected each text as it is, stripped, "
-        "or as JSON. Give another template with -M chat_template=FILE."
+        f"The chat template changes a message's text: expected '{wanted}', found '{actual}'. Each text must be written unchanged, "
+        "stripped, or as JSON. Give another template with -M chat_template=FILE."
     )
 
 
 @lru_cache(maxsize=16)
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return what identifies a vocabulary: 12 hex digits of the sha256 of its tokens and ids."""
+    """Return an identifier of a vocabulary: the first 12 hex digits of the sha256 of its tokens and ids."""
     vocabulary = json.dumps(sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]))
     return hashlib.sha256(vocabulary.encode()).hexdigest()[:12]

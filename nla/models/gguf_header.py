@@ -1,7 +1,7 @@
 """Check of a GGUF file's header before a library reads it.
 
-The reader of the `gguf` package trusts the counts in the header: an array that claims 2^60 values keeps it busy forever. Here every
-count is compared with the size of the file.
+The `gguf` package trusts the counts in the header, so a file that claims an array of 2^60 values would make it run without end. This
+module compares every count with the size of the file.
 """
 
 import struct
@@ -11,14 +11,14 @@ from pathlib import Path
 from nla.support.errors import ModelError
 
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
-"""Bytes of each scalar type of GGUF's metadata, by the number of the type."""
+"""Size in bytes of each scalar type of GGUF's metadata, by the type's number."""
 _STRING, _ARRAY = 8, 9
 _MOST_ENTRIES = 2**20
-"""Most metadata entries or tensors. Released models have fewer than ten thousand."""
+"""Limit on the number of metadata entries and of tensors. Released models have fewer than ten thousand of each."""
 
 
 def check_gguf(path: Path) -> None:
-    """Walk through the metadata of a GGUF file (versions 2 and 3, little-endian) and check that it lies inside the file.
+    """Read through the metadata of a GGUF file (version 2 or 3, little-endian) and check that it does not reach beyond the file's end.
 
     Raises:
         ModelError: the file is not GGUF, or a length in its header does not fit the file.

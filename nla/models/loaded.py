@@ -1,4 +1,4 @@
-"""Load a model and keep it: one copy of the weights per process, whoever asks for it."""
+"""Load models and keep them in memory, with one copy of each model's weights per process."""
 
 import threading
 from collections.abc import Callable
@@ -32,7 +32,7 @@ class LoadedModel:
     """A model in memory, with the properties of it that the harness uses.
 
     Layer convention: layer K is the output of decoder block K (0-based), transformers' `hidden_states[K + 1]`, before the final norm.
-    All code runs the network through `run`, because several users of one model (generation, capture, verbalizers) take turns.
+    All code must run the network through `run`, so that generation, capture and verbalizers do not use a model at the same time.
     """
 
     source: ModelSource
@@ -80,7 +80,7 @@ class LoadedModel:
         """Run `work` while no other code uses the network, and return its result.
 
         On a CPU, `nla.kernels.compute_thread.compute` runs it, usually on the process's one compute thread. `work` must set gradient
-        modes (`torch.no_grad`) itself, since they hold for one thread only.
+        modes (`torch.no_grad`) itself, because they apply to one thread only.
 
         Raises:
             Exception: whatever `work` raised.
@@ -129,7 +129,7 @@ class LoadedModel:
         """Return the layer to read: `layer`, or the default layer for None.
 
         Raises:
-            ConfigError: not an integer, or the model has no such block.
+            ConfigError: `layer` is not an integer, or the model has no such block.
         """
         if layer is None:
             return self.default_layer
@@ -183,13 +183,13 @@ def load_model(
         name: an alias of `ALIASES`, a hub id, a local folder or a `.gguf` file.
         dtype: `auto`, `bfloat16`, `float16`, `float32` or `4bit` (see `nla.models.precision`).
         device: `auto` or a torch device name.
-        revision: hub revision; None takes the hub's default branch.
-        trust_remote_code: run Python code that comes with the model.
+        revision: hub revision; None means the hub's default branch.
+        trust_remote_code: whether Python code that comes with the model may run.
 
     Raises:
-        ModelError: unknown name, unsupported architecture, or files that cannot be read.
+        ModelError: the name is unknown, the architecture is not supported, or the files cannot be read.
         FetchError: the hub or the package index could not deliver the files.
-        ConfigError: an argument of the wrong type, or a bad dtype or device.
+        ConfigError: an argument has the wrong type, or the dtype or device is invalid.
     """
     _check_arguments(name=name, dtype=dtype, device=device, revision=revision, trust_remote_code=trust_remote_code)
     source = resolve_source(name, revision)
@@ -231,7 +231,7 @@ def _load(source: ModelSource, precision: Precision, device: torch.device, trust
         check_loaded(source, network, tokenizer, read[1]["missing_keys"])
         network.eval().requires_grad_(False)
         loaded = LoadedModel(source, network, tokenizer, precision)
-        _ = loaded.blocks, loaded.embedding, loaded.final_norm, loaded.unembedding, loaded.stop_ids  # refused here if they do not fit
+        _ = loaded.blocks, loaded.embedding, loaded.final_norm, loaded.unembedding, loaded.stop_ids  # raises here if any is missing
     network.set_attn_implementation(IMPLEMENTATION)
     pack_linears(network)
     if loaded.rope_switch is not None:

@@ -1,8 +1,8 @@
-"""Opaque marks that take the place of untrusted text while a chat template writes a prompt.
+"""Marks that replace untrusted text while a chat template writes a prompt.
 
-A template never sees a message's text, only a mark, so nothing in the text can change what the template writes. Afterwards each mark is
-found again, and the text takes its place. A mark also shows what the template did to it: it holds a double quote, an accented letter and a
-single quote, so a text that the template wrote as JSON gets the same escapes.
+A template sees a mark instead of a message's text, so the text cannot change what the template writes. Afterwards each mark is replaced by
+its text. A mark also shows how the template escaped it, because it contains a double quote, an accented letter and a single quote: if the
+template wrote the mark as JSON, the text gets the same escapes.
 """
 
 import html
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from nla.support.errors import ModelError
 
 _PROBE = "\"\u00e9'Zq"
-"""End of each mark: characters that JSON, HTML and Python's `repr` write differently, and letters of both cases."""
+"""End of each mark: characters that JSON, HTML and Python's `repr` escape differently, and letters of both cases."""
 
 
 def _json(text: str) -> str:
@@ -27,7 +27,7 @@ def _ascii_json(text: str) -> str:
 
 
 def _repr(text: str) -> str:
-    return repr(f"{text}\"'")[1:-4]  # with both kinds of quotes inside, Python writes it between single quotes
+    return repr(f"{text}\"'")[1:-4]  # a text with both kinds of quotes is always written in single quotes
 
 
 _ESCAPES: tuple[Callable[[str], str], ...] = (
@@ -41,21 +41,21 @@ _ESCAPES: tuple[Callable[[str], str], ...] = (
     lambda text: html.escape(text).replace("&quot;", "&#34;").replace("&#x27;", "&#39;"),
     _repr,
 )
-"""The ways in which templates write a text: as it is, as JSON, as JSON within JSON, as HTML, as Python."""
+"""The ways in which templates write a text: unchanged, as JSON, as JSON within JSON, as HTML, or as Python's `repr`."""
 _ESCAPED_PROBES = [(escape(_PROBE), escape) for escape in _ESCAPES]
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of a prompt's text."""
+    """A part of a prompt's text that comes from one place."""
 
     text: str
     untrusted: bool = False
-    """Whether it is foreign text rather than the template's own."""
+    """Whether the text comes from the conversation and not from the template."""
     owner: int | None = None
-    """Index of the message that it belongs to; None for the template's own text and for descriptions of tools."""
+    """Index of the message to which the text belongs; None for the template's own text and for descriptions of tools."""
     kept: bool = False
-    """Whether a reply's own token ids take its place."""
+    """Whether this is a reply that is inserted by its original token ids; the text is then empty."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Marks:
     """The marks of one conversation."""
 
     def __init__(self, everything: str) -> None:
-        """Choose a form of marks that does not occur in `everything` (all texts of the conversation, and the template)."""
+        """Choose a prefix for marks that does not occur in `everything` (all texts of the conversation, and the template)."""
         lowered = everything.lower()
         self._stem = next(stem for n in itertools.count() if (stem := f"Xm{n}K").lower() not in lowered)
         self._marked: list[_Marked] = []
@@ -78,15 +78,15 @@ class Marks:
         self._pattern = re.compile(re.escape(self._stem) + r"(\d+)k")
 
     def content(self, text: str, owner: int) -> str:
-        """Return what a template is shown in place of a message's text; white space around the text stays, since templates strip it."""
+        """Return the mark for a message's text. White space around the text is kept around the mark, because templates strip it."""
         return self._around(text, lambda core: self._new(_Marked(core, owner, True, False)))
 
     def reply(self, owner: int) -> str:
-        """Return what a template is shown in place of a reply that keeps its own token ids."""
+        """Return the mark for a reply that is inserted by its original token ids."""
         return self._new(_Marked("", owner, True, True))
 
     def value(self, text: str, owner: int | None) -> str:
-        """Return what a template is shown in place of a name, a key, or a string in arguments; equal strings get equal marks."""
+        """Return the mark for a name, a key, or a string in arguments. Equal strings of a message get equal marks."""
 
         def known(core: str) -> str:
             if (core, owner) not in self._known:
@@ -108,11 +108,11 @@ class Marks:
         return f"{self._stem}{len(self._marked) - 1:04d}k{_PROBE}"
 
     def pieces(self, rendered: str, required: Mapping[int, str]) -> list[Piece]:
-        """Split a rendered text at its marks, and put the texts back.
+        """Split a rendered text at its marks, and replace each mark by its text.
 
         Args:
             rendered: what the template wrote.
-            required: the messages (index to role) whose text must be there exactly once.
+            required: role of each message, by index, whose text must appear exactly once.
 
         Raises:
             ModelError: the template changed, dropped or repeated a message's text.
@@ -150,7 +150,7 @@ class Marks:
 
 
 class DroppedTextError(ModelError):
-    """A template left a message's text out, or wrote it twice."""
+    """A chat template omitted a message's text or wrote it more than once."""
 
     def __init__(self, message: str, owner: int) -> None:
         super().__init__(message)
@@ -159,6 +159,6 @@ class DroppedTextError(ModelError):
 
 def _changed(what: str) -> ModelError:
     return ModelError(
-        f"The chat template changes {what} (it cuts it, or changes its letters), so it cannot be kept apart from the template's own text; "
-        "expected it as it is, stripped, or as JSON. Give another template with -M chat_template=FILE."
+        f"The chat template changes {what} (cuts it, or changes its letters), so it cannot be separated from the template's own text; "
+        "expected it unchanged, stripped, or as JSON. Give another template with -M chat_template=FILE."
     )

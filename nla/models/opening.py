@@ -1,7 +1,7 @@
 """Checks of a model's files before and while libraries read them.
 
-A model folder is foreign data. Its config decides how much is allocated, and the libraries raise many kinds of exceptions on damaged
-files, so sizes are checked first and every exception becomes a `HarnessError`.
+A model folder is untrusted data. Its config determines how much memory is allocated, and libraries raise many kinds of exceptions on
+damaged files. Therefore sizes are checked first, and every exception becomes a `HarnessError`.
 """
 
 import math
@@ -28,14 +28,14 @@ _LIMITS = {
     **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input"), 2**24),
     **dict.fromkeys(("max_position_embeddings", "n_positions", "sliding_window"), 2**30),
 }
-"""Largest value of each size in a config: far above every released model, and small enough that building the module tree ends."""
+"""Largest value of each size in a config: far above every released model, and small enough that the module tree can be built."""
 _SPARE_TOKENS = 64
-"""How many more tokens a tokenizer may have than the embedding has rows: some fine-tuned models add padding tokens without a row."""
+"""A tokenizer may have this many more tokens than the embedding has rows: some fine-tuned models add padding tokens without a row."""
 
 
 @contextmanager
 def opening(source: ModelSource) -> Iterator[None]:
-    """Turn whatever a library raises while it reads a model into a `ModelError` or `FetchError` (see `unreadable`).
+    """Convert any exception that a library raises while it reads a model to a `ModelError` or `FetchError` (see `unreadable`).
 
     Raises:
         ModelError: a local model cannot be read.
@@ -60,10 +60,10 @@ def check_config(source: ModelSource, options: dict[str, Any]) -> str:
 
     Args:
         source: the model.
-        options: what `from_pretrained` is called with.
+        options: keyword arguments for `from_pretrained`.
 
     Raises:
-        ModelError: the config is not an object, names no architecture, or holds a size that no model has.
+        ModelError: the config is not an object, names no architecture, or holds a size out of range.
     """
     if source.gguf_file:
         check_gguf(Path(source.location) / source.gguf_file)
@@ -95,7 +95,7 @@ def check_weights(source: ModelSource, config: PreTrainedConfig) -> None:
     Tensors that are missing would otherwise be filled with random numbers.
 
     Raises:
-        ModelError: the files hold fewer.
+        ModelError: the files hold fewer numbers.
     """
     files = sorted(Path(source.location).glob("*.safetensors"))
     if not source.is_local or source.gguf_file or not files or getattr(config, "quantization_config", None):
@@ -114,21 +114,21 @@ def check_weights(source: ModelSource, config: PreTrainedConfig) -> None:
 
 
 def check_loaded(source: ModelSource, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, missing: Iterable[str]) -> None:
-    """Check that a loaded model is complete and its tokenizer belongs to it.
+    """Check that a loaded model is complete and that its tokenizer fits it.
 
     Args:
         source: the model.
         network: the loaded network.
         tokenizer: the loaded tokenizer.
-        missing: names of the parameters that no file holds.
+        missing: names of the parameters that are in no file.
 
     Raises:
         ModelError: parameters are missing, or the tokenizer has token ids that the embedding does not have.
     """
     if names := sorted(missing):
         raise ModelError(
-            f"The weights in {source} lack {len(names)} tensors that its config needs ({names[0]}), which would be random numbers. "
-            "Download or save the model again."
+            f"The weights in {source} lack {len(names)} tensors that its config needs ({names[0]}), which would be filled with "
+            "random numbers. Download or save the model again."
         )
     rows = cast(nn.Embedding, network.get_input_embeddings()).weight.shape[0]
     if len(tokenizer) > rows + _SPARE_TOKENS:

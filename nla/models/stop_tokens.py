@@ -1,6 +1,6 @@
 """The tokens that end a model's turn.
 
-Model folders name them in up to three places, and fine-tuned models often update only one of them. All are used.
+Model folders list these tokens in up to three places, and fine-tuned models often update only one of them. All places are used.
 """
 
 from collections.abc import Iterable
@@ -12,14 +12,14 @@ from nla.models.chat_template import encode, render
 from nla.support.errors import HarnessError, ModelError
 
 _REPLY = "Certainly"
-"""A reply that no template changes and that appears in no template."""
+"""A reply that no template changes and whose word appears in no template."""
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase, generation_config: Any, config: Any) -> frozenset[int]:
     """Return every token id that ends a turn.
 
     The result is the union of `eos_token_id` in the generation config (a number or a list), the same field of the model's config where
-    the generation config has none, the tokenizer's end-of-sequence token, and the chat template's end-of-turn token.
+    the generation config has no such field, the tokenizer's end-of-sequence token, and the chat template's end-of-turn token.
 
     Raises:
         ModelError: an `eos_token_id` is not a token id.
@@ -41,7 +41,7 @@ def template_end_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Return the id of the control token that the chat template writes directly after an assistant message.
 
     Only whitespace may come between the message and the token. The set is empty where the tokenizer has no template, where the template
-    refuses a short conversation, and where it writes no control token there.
+    refuses a short conversation, or where it writes no control token there.
     """
     if not tokenizer.chat_template:
         return frozenset()
@@ -50,9 +50,9 @@ def template_end_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
         text = render(tokenizer, conversation, [], add_generation_prompt=False)
     except HarnessError:
         return frozenset()
-    _, found, ending = text.rpartition(_REPLY)
+    _, reply, ending = text.rpartition(_REPLY)
     controls = tokenizer.added_tokens_decoder
-    for token in encode(tokenizer, ending.lstrip()) if found else ():
+    for token in encode(tokenizer, ending.lstrip()) if reply else ():
         if token in controls:
             return frozenset({token})
         if str(tokenizer.decode([token])).strip():

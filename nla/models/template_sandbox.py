@@ -1,4 +1,4 @@
-"""Chat templates rendered in a separate process with limits on time, memory and output, since they are code of whoever made the model."""
+"""Render chat templates in a separate process with limits on time, memory and output, because a template is code of the model's author."""
 
 import atexit
 import json
@@ -19,17 +19,17 @@ from nla.support.display import visible
 from nla.support.errors import ModelError
 
 WALL_SECONDS = 3.5
-"""Longest wait for one rendering. The worker's own limit on CPU time ends runaway templates earlier, unless they wait for memory."""
+"""Longest wait for a rendering, in seconds. The worker's limit on CPU time usually ends a template that does not finish earlier."""
 _LONGEST_REASON = 200
 
 
 class TemplateRefusedError(ModelError):
-    """A chat template said that it cannot write this conversation."""
+    """A chat template raised an error to refuse a conversation."""
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """What a chat template wrote."""
+    """The output of a chat template."""
 
     text: str
     dated: bool
@@ -39,7 +39,7 @@ class Rendered:
 
 
 class _Worker:
-    """The process of this process; started when it is first needed, and again after a limit ended it."""
+    """The worker process. It starts with the first request, and starts again after a limit has ended it."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -47,7 +47,7 @@ class _Worker:
         self._lock = threading.Lock()
 
     def ask(self, request: bytes) -> dict[str, Any] | None:
-        """Send one request; None where a limit ended the worker."""
+        """Send a request and return its answer, or None if a limit ended the worker."""
         with self._lock:
             for _attempt in range(2):
                 process = self._running()
@@ -55,7 +55,7 @@ class _Worker:
                 try:
                     process.stdin.write(request + b"\n")
                     process.stdin.flush()
-                except BrokenPipeError:  # it was ended from outside since the last request
+                except BrokenPipeError:  # another process has ended the worker since the last request
                     self._end()
                     continue
                 line = _line_of(process)
@@ -69,7 +69,7 @@ class _Worker:
             return None
 
     def close(self) -> None:
-        """End the process, if this process started one."""
+        """End the worker, if this process started one."""
         with self._lock:
             self._end()
 
@@ -82,7 +82,7 @@ class _Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the command, which may still need to render
+                start_new_session=True,  # Ctrl-C must not end the worker, since the command may still need it
             )
         return self._process
 
@@ -99,7 +99,7 @@ class _Worker:
 
 
 def _line_of(process: subprocess.Popen[bytes]) -> bytes | None:
-    """Read one line of the worker's output; None where it ended, or took longer than `WALL_SECONDS` once it had started."""
+    """Read a line of the worker's output. Return None if the worker ended, or if the line took longer than `WALL_SECONDS`."""
     assert process.stdout is not None
     line = bytearray()
     deadline = time.monotonic() + WALL_SECONDS
@@ -124,18 +124,18 @@ def render_template(source: str, variables: dict[str, Any], clock: datetime) -> 
 
     Args:
         source: the template, in Jinja.
-        variables: what it sees, of JSON types only.
-        clock: the time that `strftime_now` reads, so that a dated prompt can be written again later.
+        variables: the variables that the template sees; JSON types only.
+        clock: the time that `strftime_now` reads, so that a prompt with a date can be written again later.
 
     Raises:
-        TemplateRefusedError: the template raised an exception of its own, or is not valid Jinja.
-        ModelError: it failed otherwise, or passed a limit on time, memory or output.
+        TemplateRefusedError: the template raised an error itself, or it is not valid Jinja.
+        ModelError: the template failed for another reason, or exceeded a limit on time, memory or output.
     """
     answer = _worker.ask(json.dumps({"template": source, "variables": variables, "clock": clock.isoformat()}).encode())
     if answer is None or answer.get("limit"):
         raise ModelError(
-            f"The chat template was stopped: it needs more than {template_worker.CPU_SECONDS} s, {template_worker.MEMORY_BYTES >> 20} MiB "
-            "or far more text than the conversation has. Give another one with -M chat_template=FILE."
+            f"The chat template was stopped: it needs more than {template_worker.CPU_SECONDS} s or "
+            f"{template_worker.MEMORY_BYTES >> 20} MiB, or writes far more text than the conversation has. Give another template with -M chat_template=FILE."
         )
     if "error" in answer:
         kind = TemplateRefusedError if answer["refused"] else ModelError

@@ -1,11 +1,11 @@
-"""The program in which chat templates are rendered: a process with little memory, a limited CPU time and nothing worth stealing.
+"""The script that renders chat templates: a process with limited memory and CPU time.
 
-A chat template is code that somebody else wrote, in the Jinja language. `nla.models.template_sandbox` starts this file as a script and
-sends one JSON request per line; each answer is one JSON line. The script imports the standard library and jinja2 only, so it starts fast.
+A chat template is untrusted code in the Jinja language. `nla.models.template_sandbox` starts this file as a script and sends one JSON
+request per line; each answer is one line of JSON. The script imports only the standard library and jinja2, so it starts fast.
 
-Templates see what `transformers` gives them: the sandboxed Jinja environment without changes to their inputs, the filter `tojson` without
-HTML escapes, `raise_exception`, `strftime_now`, loop controls and the `generation` tag. Two things differ, so that a template is a function
-of its inputs: `strftime_now` reads the clock of the request, and random choices start from the same seed in each request.
+Templates get the same environment as in `transformers`: Jinja's sandbox, which does not let them change their inputs, the filter `tojson`
+without HTML escapes, `raise_exception`, `strftime_now`, loop controls and the `generation` tag. Two things differ, so that the output
+depends on the request only: `strftime_now` reads the clock of the request, and every request starts with the same random seed.
 """
 
 import contextlib
@@ -27,9 +27,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 MEMORY_BYTES = 512 << 20
-"""Address space of the process."""
+"""Limit on the address space of the process, in bytes."""
 CPU_SECONDS = 1
-"""CPU time of one request, rounded up to whole seconds of the process's own count."""
+"""Limit on the CPU time of a request, in seconds. The process counts whole seconds, so a request may get up to one more."""
 SPARE_CHARACTERS = 1_000_000
 """Characters that a template may write beyond four times the length of the request."""
 
@@ -41,18 +41,18 @@ class OutputLimitError(Exception):
 
 
 class _Generation(Extension):
-    """`{% generation %}...{% endgeneration %}`, by which some templates mark the assistant's words; it writes what is inside."""
+    """The tag `{% generation %}...{% endgeneration %}`, which marks the assistant's words in some templates. It writes its content."""
 
     tags = {"generation"}  # noqa: RUF012  (jinja2 declares it as an instance variable)
 
     def parse(self, parser: Parser) -> nodes.Node:
-        """Return the block's statements in a scope of their own."""
+        """Return the block's statements as a separate scope."""
         line = next(parser.stream).lineno
         return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
 
 
 class _PlainNamespace(Namespace):
-    """`namespace(...)` of templates, which takes no attribute with a leading underscore."""
+    """The `namespace(...)` of templates, which refuses attributes with a leading underscore."""
 
     def __init__(*args: Any, **attributes: Any) -> None:
         self, *given = args
@@ -96,10 +96,10 @@ def render(request: dict[str, Any], size: int) -> dict[str, Any]:
 
     Args:
         request: the template's source, its variables, and the time that `strftime_now` reads (ISO format).
-        size: length of the request in bytes; it bounds the length of the text.
+        size: length of the request in bytes, which limits the length of the output.
 
     Returns:
-        `text`; `dated`, whether the template asked for the time; `unstable`, whether the text holds a memory address.
+        A dictionary: `text`, `dated` (whether the template asked for the time) and `unstable` (whether the text holds a memory address).
 
     Raises:
         Exception: whatever the template raises.
@@ -124,7 +124,7 @@ def render(request: dict[str, Any], size: int) -> dict[str, Any]:
 
 
 def answer(line: bytes) -> dict[str, Any]:
-    """Answer one request: what `render` returns, or `error` (one message), `refused` (the template said no) and `limit` (too large)."""
+    """Answer a request with the result of `render`, or with `error` (the message), `refused` (by the template) and `limit` (exceeded)."""
     try:
         return render(json.loads(line), len(line))
     except TemplateError as ex:
@@ -136,9 +136,9 @@ def answer(line: bytes) -> dict[str, Any]:
 
 
 def limit_process() -> Callable[[], None]:
-    """Limit the memory of this process; returns a function that gives it `CPU_SECONDS` more from now on."""
+    """Limit the memory of this process, and return a function that allows it `CPU_SECONDS` more CPU time from the moment of the call."""
     for kind, value in ((resource.RLIMIT_AS, MEMORY_BYTES), (resource.RLIMIT_CORE, 0)):
-        with contextlib.suppress(OSError, ValueError):  # not every system knows every limit
+        with contextlib.suppress(OSError, ValueError):  # not every system supports every limit
             resource.setrlimit(kind, (value, resource.getrlimit(kind)[1]))
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
 
