@@ -1,6 +1,7 @@
-"""`audit run`: tasks x conditions on Inspect's `eval_set`, which resumes, retries and shows progress; one log folder per condition.
+"""`audit run`: run every task under every condition with Inspect's `eval_set`, which resumes, retries and shows progress.
 
-A cell is one task under one condition. A run is complete only if every cell that was asked for has a successful log.
+A cell is one task under one condition. Each condition has its own folder of logs. A run is complete only if every cell has a successful
+log.
 """
 
 from collections.abc import Callable
@@ -19,16 +20,16 @@ from nla.support.locks import exclusive_lock
 
 
 def run_audit(config: AuditConfig, out: Path, warn: Warn = warn_on_stderr) -> None:
-    """Run every cell that is not finished. After an interruption the same call resumes and repeats no finished sample.
+    """Run all unfinished cells. After an interruption, the same call resumes the audit without repeating finished samples.
 
     Args:
         config: what to run.
-        out: the audit's folder; created where it does not exist.
+        out: the audit's folder, which is created if it does not exist.
         warn: called with a sentence for each log that cannot be read and whose cell is run again.
 
     Raises:
-        ConfigError: an unknown task, no rewrites for a framing, a folder that holds a run with other settings, or a folder in which
-            another process runs an audit.
+        ConfigError: a task is unknown, a framing has no rewrites, the folder holds a run with other settings, or another process runs an
+            audit in the folder.
         ModelError, FetchError: the model cannot be loaded.
         DataError: a task did not finish (its log is kept, and the next run resumes it), or the folder cannot be written to.
         StoppedError: the user stopped the run (Ctrl-C).
@@ -36,7 +37,7 @@ def run_audit(config: AuditConfig, out: Path, warn: Warn = warn_on_stderr) -> No
     makers = {name: task_function(name) for name in config.tasks}
     _check_model_name(config.model)
     conditions = config.conditions()
-    # What cannot be built or loaded is refused before anything is written.
+    # All tasks are built and the model is loaded before anything is written, so that errors leave no folder behind.
     cells = {condition.name: condition_tasks(makers, config, condition) for condition in conditions}
     config = _with_dtype(config, out)
     get_model(config.model, **config.model_args)
@@ -49,7 +50,7 @@ def run_audit(config: AuditConfig, out: Path, warn: Warn = warn_on_stderr) -> No
 
 def _run_condition(config: AuditConfig, condition: Condition, tasks: list[Task], out: Path, warn: Warn) -> None:
     folder = out / LOGS / condition.name
-    set_unreadable_aside(folder, warn)  # eval_set would stop at them
+    set_unreadable_aside(folder, warn)  # eval_set would fail on unreadable logs
     try:
         success, logs = eval_set(
             tasks,
@@ -71,7 +72,7 @@ def _run_condition(config: AuditConfig, condition: Condition, tasks: list[Task],
 
 
 def _check_complete(condition: Condition, names: list[str], folder: Path, success: bool, logs: list[EvalLog]) -> None:
-    """Refuse to continue unless every task of the condition has a successful log: after Ctrl-C `eval_set` reports a success too."""
+    """Raise unless every task of the condition has a successful log. After Ctrl-C, `eval_set` reports success even if tasks are missing."""
     finished = {header.log.eval.task for header in log_headers([folder]) if header.log.status == "success"}
     missing = [name for name in names if name not in finished]
     if any(log.status == "cancelled" for log in logs):
@@ -86,10 +87,10 @@ def _stopped(condition: Condition) -> StoppedError:
 
 
 def _check_model_name(model: str) -> None:
-    """Refuse a `local/` model that does not exist before the tasks' data are fetched.
+    """Check that a `local/` model exists, before the tasks' data are fetched.
 
     Raises:
-        ModelError: the name is no alias, path or hub id.
+        ModelError: the name is not an alias, path or hub id.
         FetchError: the embedded model is missing and could not be fetched.
     """
     if model.startswith("local/"):
@@ -99,13 +100,13 @@ def _check_model_name(model: str) -> None:
 
 
 def _with_dtype(config: AuditConfig, out: Path) -> AuditConfig:
-    """The audit with its model's dtype spelled out, as the folder's first run chose it.
+    """Return the audit with the dtype `auto` replaced by the one that the folder's first run chose.
 
-    `auto` measures which dtype is faster. An audit that is resumed beside other work could measure another one, and transcripts of two
-    dtypes must not be pooled.
+    `auto` measures which dtype is faster. When an audit resumes while the machine is busy, the measurement could give another dtype, and
+    transcripts of different dtypes must not be pooled.
     """
-    asked = config.model_args.get("dtype", "auto")
-    if not config.model.startswith("local/") or asked != "auto":
+    requested = config.model_args.get("dtype", "auto")
+    if not config.model.startswith("local/") or requested != "auto":
         return config
     if (out / CONFIG_FILE).is_file():
         before = stored_config(out).model_args.get("dtype", "auto")
@@ -113,18 +114,18 @@ def _with_dtype(config: AuditConfig, out: Path) -> AuditConfig:
     from nla.kernels.compute_thread import on_compute_thread
     from nla.models.precision import resolve_device, resolve_precision
 
-    precision = on_compute_thread(lambda: resolve_precision(asked, resolve_device(config.model_args.get("device", "auto"))))
+    precision = on_compute_thread(lambda: resolve_precision(requested, resolve_device(config.model_args.get("device", "auto"))))
     return config.model_copy(update={"model_args": config.model_args | {"dtype": precision.name}})
 
 
 def condition_tasks(makers: dict[str, Callable[..., Task]], config: AuditConfig, condition: Condition) -> list[Task]:
     """Build the tasks of a condition.
 
-    Rewritten prompts exist only for tasks that have rewrites (deployment controls have none), and are run only on items that the base
-    condition has too.
+    A condition with a framing includes only tasks that have rewrites (deployment controls have none), and only items that are also in the
+    base condition.
 
     Raises:
-        ConfigError: no task has rewrites for the condition's framing.
+        ConfigError: the condition has a framing for which no task has rewrites.
     """
     names = [name for name in makers if condition.framing is None or has_rewrites(name, config)]
     tasks = [_task(makers[name], name, config, condition) for name in names]

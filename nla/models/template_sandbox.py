@@ -135,7 +135,8 @@ def render_template(source: str, variables: dict[str, Any], clock: datetime) -> 
     if answer is None or answer.get("limit"):
         raise ModelError(
             f"The chat template was stopped: it needs more than {template_worker.CPU_SECONDS} s or "
-            f"{template_worker.MEMORY_BYTES >> 20} MiB, or writes far more text than the conversation has. Give another template with -M chat_template=FILE."
+            f"{template_worker.MEMORY_BYTES >> 20} MiB, or writes far more text than the conversation has. "
+            "Give another template with -M chat_template=FILE."
         )
     if "error" in answer:
         kind = TemplateRefusedError if answer["refused"] else ModelError
