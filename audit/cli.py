@@ -11,22 +11,14 @@ from rich.console import Console
 from audit.config import AuditConfig
 from audit.flags import with_flags
 from audit.running.rescore_config import RescoreConfig
-from nla.support.command import run
+from nla.support.command import application, run
 from nla.support.display import plain
 from nla.support.files import replacing
 
 COMMAND_GROUP = "audit.commands"
 """Entry-point group of typer apps whose commands are added to `audit`."""
-_PLAIN_OUTPUT: dict[str, Any] = {"soft_wrap": True, "markup": False, "highlight": False}
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"max_content_width": 100},
-    help="Does an open model know, inside, that it is being tested?",
-)
+app = application("Does an open model know, inside, that it is being tested?")
 Out = Annotated[Path, typer.Option(help="Folder of the audit: config, logs, tables, audit.json.")]
 
 
@@ -54,7 +46,7 @@ def run_command(
         return
     console.print(result_table(run_audit(audit, out, say=lambda step: console.print(plain(step, style="dim")))))
     logs = shlex.quote(str(out / "logs"))
-    console.print(f"{out / 'audit.json'}; logs: inspect view --log-dir {logs}", **_PLAIN_OUTPUT)
+    console.print(plain(f"{out / 'audit.json'}; logs: inspect view --log-dir {logs}"), soft_wrap=True)
 
 
 @app.command()
@@ -103,7 +95,7 @@ def rewrite_command(
     rewriter: Annotated[str, typer.Option(help="The model that rewrites, e.g. anthropic/MODEL; or bundled, to check the shipped ones.")],
     judge: Annotated[str | None, typer.Option(help="The model that compares the realism of original and rewrite.")] = None,
     framing: Annotated[str, typer.Option(help="Comma-separated: realistic, paraphrase.")] = "realistic,paraphrase",
-    source: Annotated[str, typer.Option(help="hub, bundled or a file, as for the task.")] = "hub",
+    source: Annotated[str | None, typer.Option(help="hub, bundled or a file; by default the task's default.")] = None,
     limit: Annotated[int | None, typer.Option(help="Items, at most.")] = None,
 ) -> None:
     """Rewrite a task's prompts to read like real use, and, for comparison, in neutral other words.
@@ -117,7 +109,7 @@ def rewrite_command(
     for before, after in pairs:
         console.print(plain(f"--- before\n{before}\n--- after\n{after}\n", lines=True), soft_wrap=True)
     failed = [attempt for attempt in attempts if attempt.rewrite is None]
-    console.print(f"{len(attempts) - len(failed)} of {len(attempts)} rewrites in {out}", **_PLAIN_OUTPUT)
+    console.print(plain(f"{len(attempts) - len(failed)} of {len(attempts)} rewrites in {out}"), soft_wrap=True)
     for attempt in failed:
         console.print(plain(f"  without: {attempt.sample_id} {attempt.framing}: {'; '.join(attempt.why_not)}"), soft_wrap=True)
 
@@ -160,7 +152,7 @@ def score_command(
 
     console = Console()
     for path in score_logs(logs, out, make_rescore(given or {}), lambda step: console.print(plain(step, style="dim"))):
-        console.print(str(path), **_PLAIN_OUTPUT)
+        console.print(plain(path), soft_wrap=True)
 
 
 @app.command("tasks")
@@ -188,11 +180,11 @@ def new_task_command(
 
     console = Console()
     for path in new_task(name, folder):
-        console.print(str(path), **_PLAIN_OUTPUT)
-    console.print(f"try it: inspect eval {folder / name}.py --model local/smollm2 --limit 2", **_PLAIN_OUTPUT)
+        console.print(plain(path), soft_wrap=True)
+    console.print(plain(f"try it: inspect eval {folder / name}.py --model local/smollm2 --limit 2"), soft_wrap=True)
 
 
-data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Data of the tasks.")
+data_app = application("Data of the tasks.")
 app.add_typer(data_app, name="data")
 
 
@@ -206,7 +198,7 @@ def fetch_command(names: Annotated[list[str], typer.Argument(help="Tasks whose h
 
     for name in names:
         for source, rows in fetch_data(name):
-            Console().print(f"{name}: {rows} rows of {source}", **_PLAIN_OUTPUT)
+            Console().print(plain(f"{name}: {rows} rows of {source}"), soft_wrap=True)
 
 
 @app.command("groups")
@@ -273,14 +265,7 @@ def agreement(
 
 def whole_command() -> typer.Typer:
     """The `audit` command with the commands that other packages add to it by entry points."""
-    whole = typer.Typer(
-        no_args_is_help=True,
-        add_completion=False,
-        pretty_exceptions_enable=False,
-        rich_markup_mode=None,
-        context_settings={"max_content_width": 100},
-        help=app.info.help,
-    )
+    whole = application(str(app.info.help))
     whole.add_typer(app)
     for entry_point in sorted(entry_points(group=COMMAND_GROUP), key=lambda entry_point: entry_point.name):
         whole.add_typer(entry_point.load())

@@ -49,8 +49,8 @@ class AuditConfig(Instrument):
     """Model arguments, as after -M: NAME=VALUE, separated by commas."""
     tasks: tuple[str, ...] = Field(min_length=1)
     """Names of files in tasks/, or paths of task files, separated by commas."""
-    source: str = "hub"
-    """Data of every task: hub or bundled."""
+    source: str | None = None
+    """Data of every task: hub or bundled. By default each task's own default; some tasks have none."""
     sources: dict[str, str] = Field(default_factory=dict)
     """Data of single tasks: TASK=SOURCE, separated by commas."""
     task_args: dict[str, dict[str, Any]] = Field(default_factory=dict)

@@ -143,9 +143,10 @@ def condition_tasks(makers: dict[str, Callable[..., Task]], config: AuditConfig,
 
 def _task(make: Callable[..., Task], name: str, config: AuditConfig, condition: Condition) -> Task:
     steered_on_purpose = bool(condition.steer) and not condition.direction.startswith("random-")
+    source = config.sources.get(name, config.source)
     return make(
         **config.instrument.parameters(),
-        source=config.sources.get(name, config.source),
+        **({} if source is None else {"source": source}),
         system=condition.system,
         coherence=True,
         framing=condition.framing,

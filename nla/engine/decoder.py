@@ -10,7 +10,7 @@ The `local/` provider, the verbalizers and reinforcement learning use it. It is 
 """
 
 import itertools
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nla.engine.prefixes import MIN_SHARED_PREFIX, PrefixStore, shared_length
 from nla.engine.sampling import SamplingParams, choose_tokens
 from nla.kernels.attention import RaggedStep, ragged_step
 from nla.kernels.kv_cache import KVCache, Prefix, cache_argument
@@ -31,14 +32,10 @@ from nla.support.seeds import seeded_generator
 
 StopReason = Literal["stop", "max_tokens", "model_length", "cancelled"]
 
-_MIN_SHARED_PREFIX = 16
-"""A shared beginning of fewer tokens than this is computed again, because copying it would save no time."""
 _MIN_TRUNK_ROWS = 4
 """With fewer rows, a trunk does not save time."""
 _MAX_PADDING = 1.3
 """Prompts run together as long as padding them to one length multiplies the tokens by at most this factor."""
-_PREFIX_BYTES = 192 * 2**20
-"""Memory for stored prompt prefixes, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +126,7 @@ class Decoder:
         self._rows: list[_Row] = []
         self._finished: list[Completion] = []
         self._cache = KVCache()
-        self._prefixes: OrderedDict[tuple[bool, bytes], Prefix] = OrderedDict()
+        self._prefixes = PrefixStore()
         config = model.text_config
         windowed = getattr(config, "sliding_window", None) or getattr(config, "attn_logit_softcapping", None)
         self._switch = model.rope_switch
@@ -221,7 +218,7 @@ class Decoder:
             self._waiting.popleft()
             self._rows.append(row)
             ids = row.request.id_array[: row.request.shareable]
-            if len(ids) >= _MIN_SHARED_PREFIX:
+            if len(ids) >= MIN_SHARED_PREFIX:
                 self._keep_prefix(ids, len(self._rows) - 1, self._beyond_switch(row.request))
         self._choose(joined, logits)
         return sum(len(request.prompt_ids) - start for request in group)
@@ -231,8 +228,8 @@ class Decoder:
         self._cache.clear()
         waiting = list(itertools.islice(self._waiting, self.max_rows))
         first = waiting[0]
-        shared = min(_shared_length(first.id_array, request.id_array, min(first.reusable, request.reusable)) for request in waiting)
-        if not self._may_have_trunk or len(waiting) < _MIN_TRUNK_ROWS or shared < _MIN_SHARED_PREFIX:
+        shared = min(shared_length(first.id_array, request.id_array, min(first.reusable, request.reusable)) for request in waiting)
+        if not self._may_have_trunk or len(waiting) < _MIN_TRUNK_ROWS or shared < MIN_SHARED_PREFIX:
             return
         start, prefix = self._longest_prefix(first)
         if prefix is None or start < shared:
@@ -246,7 +243,7 @@ class Decoder:
 
     def _on_trunk(self, request: Request) -> bool:
         trunk = self._cache.trunk
-        return trunk is None or _shared_length(trunk.ids, request.id_array, request.reusable) == trunk.length
+        return trunk is None or shared_length(trunk.ids, request.id_array, request.reusable) == trunk.length
 
     def _next_group(self, budget: int) -> tuple[list[Request], int, list[Prefix | None]]:
         """Return the waiting requests to run in one pass, the length of the prefix they reuse, and the stored prefix of each.
@@ -261,9 +258,9 @@ class Decoder:
             same_start, prefix = self._longest_prefix(request)
             lengths = [len(r.prompt_ids) - start for r in (*group, request)]
             padded = max(lengths) * len(lengths)
-            would_share = _shared_length(first.id_array, request.id_array, min(first.shareable, request.shareable))
+            would_share = shared_length(first.id_array, request.id_array, min(first.shareable, request.shareable))
             reuse_later = (
-                would_share >= max(start + 1, _MIN_SHARED_PREFIX) and would_share < len(request.prompt_ids) and start < first.shareable
+                would_share >= max(start + 1, MIN_SHARED_PREFIX) and would_share < len(request.prompt_ids) and start < first.shareable
             )
             valid = len(request.prompt_ids) < self.model.max_positions and request.max_tokens > 0 and self._on_trunk(request)
             if not valid or same_start != start or reuse_later or padded > budget or padded > _MAX_PADDING * sum(lengths):
@@ -369,36 +366,11 @@ class Decoder:
         self._finished.append(Completion(row.request, row.ids, reason, logprobs, row.reused))
 
     def _longest_prefix(self, request: Request) -> tuple[int, Prefix | None]:
-        """Return how much of a prompt the trunk or a stored prefix covers, and which of them does."""
-        best, length = None, _MIN_SHARED_PREFIX - 1
-        beyond = self._beyond_switch(request)
-        trunk = [self._cache.trunk] if self._cache.trunk else []
-        for prefix in (*(prefix for (is_long, _), prefix in self._prefixes.items() if is_long == beyond), *trunk):
-            shared = _shared_length(prefix.ids, request.id_array, request.reusable)
-            if shared > length:
-                best, length = prefix, shared
-        if best is None:
-            return 0, None
-        if (key := (beyond, best.ids.tobytes())) in self._prefixes:
-            self._prefixes.move_to_end(key)
-        return length, best
+        return self._prefixes.longest(request.id_array, request.reusable, self._beyond_switch(request), self._cache.trunk)
 
     def _keep_prefix(self, ids: NDArray[np.int64], slot: int, beyond_switch: bool) -> Prefix:
         """Copy the keys and values of a row's first tokens, and store the copy for later rows while there is room."""
-        key = (beyond_switch, ids.tobytes())
-        if key in self._prefixes:
-            return self._prefixes[key]
-        prefix = self._cache.read_prefix(slot, ids)
-        self._prefixes[key] = prefix
-        while sum(kept.n_bytes for kept in self._prefixes.values()) > _PREFIX_BYTES:
-            self._prefixes.popitem(last=False)
-        return prefix
-
-
-def _shared_length(left: NDArray[np.int64], right: NDArray[np.int64], limit: int) -> int:
-    n = min(limit, len(left), len(right))
-    different = np.flatnonzero(left[:n] != right[:n])
-    return int(different[0]) if different.size else n
+        return self._prefixes.keep(ids, beyond_switch, lambda: self._cache.read_prefix(slot, ids))
 
 
 def _token_logprob(logits: Float[Tensor, " vocab"], token: int, top: int) -> TokenLogprob:

@@ -22,6 +22,9 @@ WALL_SECONDS = 3.5
 """Longest wait for a rendering, in seconds. The worker's limit on CPU time usually ends a template that does not finish earlier."""
 _LONGEST_REASON = 200
 
+_ENVIRONMENT = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ", "VIRTUAL_ENV")
+"""Environment variables that the worker process gets."""
+
 
 class TemplateRefusedError(ModelError):
     """A chat template raised an error to refuse a conversation."""
@@ -82,6 +85,7 @@ class _Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},  # no token or key reaches a foreign template
                 start_new_session=True,  # Ctrl-C must not end the worker, since the command may still need it
             )
         return self._process

@@ -27,7 +27,7 @@ from graders.classifier.texts import explanations_in
 from graders.labelled.labels import read_labels
 from graders.rules.grading import grade_text
 
-LABELS = Path(__file__).parents[2] / "graders" / "labels"
+LABELS = Path(__file__).parents[2] / "graders" / "labelled"
 REAL = Path(__file__).parents[3] / "shared" / "data" / "nla_explanations"
 SPECIFICITY = 0.97
 Set = tuple[list[str], NDArray[np.bool_]]
