@@ -22,8 +22,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 @app.command("demo")
 def demo(
-    limit: Annotated[int, typer.Option(help="Items per cell (at most 40).", min=1, max=40)] = 12,
-    tokens: Annotated[int, typer.Option(help="Response tokens read per transcript.", min=1)] = 10,
+    limit: Annotated[int, typer.Option(help="Items per cell (at most 40).")] = 12,
+    tokens: Annotated[int, typer.Option(help="Response tokens read per transcript.")] = 10,
     out: Annotated[Path, typer.Option(help="Folder for the audit and its report.")] = Path("demo"),
     verbalizer: Annotated[
         str, typer.Option(help="Module that turns vectors into text: av (the shipped pair), logit_lens or selfie.")

@@ -16,8 +16,8 @@ def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--model", "local/nope"], "no model named 'nope'"),
-        (["--model", "local/smollm2", "-M", "dtyp=x"], "model argument dtyp is not known"),
+        (["--model", "local/nope"], "No model is named 'nope'"),
+        (["--model", "local/smollm2", "-M", "dtyp=x"], "Unknown model argument dtyp"),
         (["--model", "mockllm/model", "-T", "source=nowhere.parquet"], "is not a file"),
         (["--model", "mockllm/model", "-T", "source=bundled", "-T", "grader=nobody"], "no grader named 'nobody'"),
     ],
@@ -41,7 +41,7 @@ def test_models_are_listed_with_their_state() -> None:
 def test_an_unknown_model_cannot_be_fetched() -> None:
     done = run("nla", "models", "fetch", "nope")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: no model named 'nope'")
+    assert done.stderr.startswith("error: No model is named 'nope'")
 
 
 @pytest.mark.slow

@@ -283,7 +283,7 @@ FIELDS = [
 ]
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=8), JSON, max_size=5))
 def test_any_adapter_config_is_read_or_refused(tmp_path: Path, config: dict[str, Any]) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "target_modules": ["q_proj"]} | config))
@@ -321,7 +321,7 @@ PIECES = [
 ]
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=7).map("".join))
 def test_any_steering_specification_is_taken_or_refused(tiny: LoadedModel, spec: str) -> None:
     try:

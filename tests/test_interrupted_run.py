@@ -16,6 +16,7 @@ import audit
 from audit.cells import missing_cells
 from audit.config import make_audit, stored_config
 from audit.running.run import run_audit
+from nla.support.locks import exclusive_lock
 
 Folder = Callable[[str], Path]
 COMMAND = [sys.executable, "-m", "audit", "run"]
@@ -40,7 +41,7 @@ def started(out: Path, process: subprocess.Popen[str], name: str) -> None:
 @pytest.mark.slow
 def test_ctrl_c_stops_the_audit_and_the_same_command_resumes_it(tiny_folder: Folder, tmp_path: Path) -> None:
     out = tmp_path / "audit"
-    command = [*COMMAND, *flags(tiny_folder("llama"), out, 40)]
+    command = [*COMMAND, *flags(tiny_folder("llama"), out, 16)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     started(out, process, "mmlu")
     os.killpg(process.pid, signal.SIGINT)
@@ -56,26 +57,19 @@ def test_ctrl_c_stops_the_audit_and_the_same_command_resumes_it(tiny_folder: Fol
     assert short.returncode == 0, short.stderr
     assert json.loads((out / "audit.json").read_text())["missing"] == []
     transcripts = audit.read_result(out).transcripts
-    assert transcripts.groupby("task").size().to_dict() == {"mmlu": 40, "wildchat": 40}
+    assert transcripts.groupby("task").size().to_dict() == {"mmlu": 16, "wildchat": 16}
     newest = {s.uuid for info in list_eval_logs(str(out / "logs")) for s in read_eval_log(info).samples or []}
     assert finished <= newest
 
 
-@pytest.mark.slow
 def test_a_second_run_into_the_same_folder_is_refused_and_names_the_first(tiny_folder: Folder, tmp_path: Path) -> None:
     out = tmp_path / "audit"
-    command = [*COMMAND, *flags(tiny_folder("llama"), out, 12)]
-    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(1_200):
-        if (out / "audit_config.json").exists() or first.poll() is not None:
-            break
-        time.sleep(0.1)
-    second = subprocess.run(command, capture_output=True, text=True, check=False)
+    with exclusive_lock(out, "audit run", folder=True):  # as a run holds it from its first cell to its last
+        second = subprocess.run([*COMMAND, *flags(tiny_folder("llama"), out, 2)], capture_output=True, text=True, check=False)
     assert second.returncode == 2, second.stderr
-    assert str(first.pid) in second.stderr
+    assert str(os.getpid()) in second.stderr
     assert "Traceback" not in second.stderr
-    assert first.wait(timeout=300) == 0
-    assert len(list_eval_logs(str(out / "logs"))) == 2
+    assert not list(out.glob("logs/*/*.eval"))
 
 
 def test_a_log_that_was_cut_off_is_kept_aside_and_its_cell_runs_again(tiny_folder: Folder, tmp_path: Path) -> None:

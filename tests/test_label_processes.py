@@ -103,7 +103,7 @@ def stored_texts(out: Path) -> tuple[LabelledText, ...]:
 
 
 def server(source: Path, out: Path) -> tuple[subprocess.Popen[str], str]:
-    command = [sys.executable, "-m", "reports.cli", "label", str(source), "-o", str(out), "--n", str(N)]
+    command = [sys.executable, "-m", "audit", "label", str(source), "-o", str(out), "--n", str(N)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "300", "PYTHONUNBUFFERED": "1"})
     assert process.stdout is not None
     return process, re.findall(r"http://\S+", process.stdout.readline())[0]

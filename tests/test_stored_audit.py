@@ -226,7 +226,7 @@ def changed(place: tuple[Any, ...], value: Any, delete: bool) -> Any:
     return mutated
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_foreign_content_of_a_result_is_read_or_refused_and_never_breaks_a_table(data: st.DataObject, tmp_path: Path) -> None:
     place = data.draw(st.sampled_from(places(content())))

@@ -133,7 +133,7 @@ def test_finished_logs_get_awareness_and_stay_as_they_are(tmp_path: Path, tiny_f
     assert scored.stat().st_mtime_ns == stamp  # what is done is not done again
     with pytest.raises(DataError, match="has awareness scores already"):
         score_logs([str(scored)], tmp_path / "again", RescoreConfig(verbalizer="logit_lens"))
-    with pytest.raises(ConfigError, match="no Inspect log"):
+    with pytest.raises(DataError, match="does not exist"):
         score_logs([str(tmp_path / "nowhere")], tmp_path / "x", RescoreConfig())
 
 

@@ -116,7 +116,7 @@ def check_loads_or_refuses(name: str, rows: list[Row], form: str) -> Task | None
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data(), form=st.sampled_from(FORMS))
 def test_mutated_rows_give_a_task_or_an_error_of_ours(name: str, data: st.DataObject, form: str) -> None:
     check_loads_or_refuses(name, data.draw(mutated(name)), form)

@@ -205,7 +205,7 @@ def test_an_unreachable_hub_names_both_alternatives(monkeypatch: pytest.MonkeyPa
 def test_twenty_real_items_on_the_embedded_model(tmp_path: Path) -> None:
     source = shared_data("mmlu/test.parquet")
     log = eval(
-        mmlu(source=str(source)),
+        mmlu(source=str(source), verbalizer="logit_lens"),
         model="local/smollm2",
         model_args={"threads": 1},
         limit=20,

@@ -72,10 +72,11 @@ def _run_condition(config: AuditConfig, condition: Condition, tasks: list[Task],
 
 
 def _check_complete(condition: Condition, names: list[str], folder: Path, success: bool, logs: list[EvalLog]) -> None:
-    """Raise unless every task of the condition has a successful log. After Ctrl-C, `eval_set` reports success even if tasks are missing."""
-    finished = {header.log.eval.task for header in log_headers([folder]) if header.log.status == "success"}
+    """Refuse to continue unless every task of the condition has a successful log: after Ctrl-C `eval_set` may report a success too."""
+    newest = {header.log.eval.task: header.log.status for header in log_headers([folder])} if folder.is_dir() else {}
+    finished = {header.log.eval.task for header in log_headers([folder]) if header.log.status == "success"} if folder.is_dir() else set()
     missing = [name for name in names if name not in finished]
-    if any(log.status == "cancelled" for log in logs):
+    if any(log.status == "cancelled" for log in logs) or any(newest.get(name) == "cancelled" for name in missing):
         raise _stopped(condition)
     if missing or not success:
         failed = missing or [log.eval.task for log in logs if log.status != "success"]
