@@ -35,7 +35,7 @@ def helpers():
 
 def read(i):
     asked, told = f"Question {i}?", "An answer of some length, so that there are enough tokens to read."
-    transcript = build_transcript(model.tokenizer, [ChatMessageUser(content=asked), ChatMessageAssistant(content=told)])
+    transcript = build_transcript(model.tokenizer, [ChatMessageUser(content=asked), ChatMessageAssistant(content=told, source="generate")])
     tokens = transcript.response_tokens()[:12]
     for verbalizer in ("logit_lens", "av"):
         told = verbalizer_for(verbalizer, model)
@@ -131,3 +131,27 @@ def test_a_failure_reaches_the_caller_and_the_thread_lives_on(tiny: LoadedModel)
         read = pool.submit(residual_stream, tiny, [1, 2, 3], 1).result()
     torch.testing.assert_close(read, residual_stream(tiny, [1, 2, 3], 1))
     assert not read.requires_grad
+
+
+def test_a_process_can_end_while_the_compute_thread_works() -> None:
+    # A daemon thread that is inside torch when the interpreter ends makes C++ abort the process ("terminate called ...").
+    code = """
+import sys, threading, time
+import torch
+from nla.kernels.compute_thread import on_compute_thread
+
+def work():
+    for _ in range(200):
+        torch.ones(64, 64) @ torch.ones(64, 64)
+
+def submit():
+    while True:
+        on_compute_thread(work)
+
+threading.Thread(target=submit, daemon=True).start()
+time.sleep(0.3)
+sys.exit(3)
+"""
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (3, "")

@@ -12,6 +12,7 @@ request the same memory again. `keep_freed_memory` raises this limit. In threads
 64 MiB, so larger blocks are still returned.
 """
 
+import atexit
 import ctypes
 import threading
 from collections.abc import Callable
@@ -25,10 +26,16 @@ _T = TypeVar("_T")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 2**29
 """Freed blocks up to this size, and up to this much free memory in total, are not returned to the system."""
+_LONGEST_JOB = 10.0
+"""Seconds that the end of the process waits for the running job, at most. A decoding step takes a fraction of a second."""
 
 
 class _ComputeThread:
-    """Runs jobs one at a time, in the order of their arrival. The thread is a daemon, so that Ctrl-C does not wait for the running job."""
+    """Runs jobs one at a time, in the order of their arrival.
+
+    The thread is a daemon, so that a process can end although jobs are waiting. It must not be inside torch at that moment, because
+    C++ then aborts the process; therefore `end` lets the running job finish first.
+    """
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
@@ -36,6 +43,7 @@ class _ComputeThread:
         self._starting = threading.Lock()
         self._turn = threading.Lock()
         self._at_work = threading.local()
+        self._ending = False
 
     @property
     def runs(self) -> bool:
@@ -68,6 +76,13 @@ class _ComputeThread:
             finally:
                 self._at_work.now = False
 
+    def end(self) -> None:
+        """Finish the running job, run none of the waiting ones, and end the thread. The process is ending when this is called."""
+        if self.runs:
+            self._ending = True
+            self._jobs.put((Future(), lambda: None))  # wakes a thread that waits for a job
+            self._thread.join(_LONGEST_JOB)
+
     @property
     def _is_at_work(self) -> bool:
         """Whether the calling thread is running a job."""
@@ -76,6 +91,8 @@ class _ComputeThread:
     def _loop(self) -> None:
         while True:
             future, work = self._jobs.get()
+            if self._ending:
+                return
             try:
                 future.set_result(self.here(work))
             except BaseException as ex:  # passed on to the caller that waits for the job; the thread continues with the next job
@@ -84,6 +101,7 @@ class _ComputeThread:
 
 
 _compute_thread = _ComputeThread()
+atexit.register(_compute_thread.end)
 
 
 def on_compute_thread(work: Callable[[], _T]) -> _T:
