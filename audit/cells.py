@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from inspect_ai.log import EvalLog
+
 from audit.config import AuditConfig, Condition
 from audit.logs import LOGS, log_headers
 from tasks._framing import SHIPPED
@@ -34,20 +36,24 @@ def cell_names(config: AuditConfig, condition: Condition) -> list[str]:
 
 def cell_states(out: Path) -> dict[tuple[str, str], CellState]:
     """The state of each (condition, task) that has a readable log: of the newest successful log, or else of the newest log."""
-    states: dict[tuple[str, str], CellState] = {}
     folders = sorted(folder for folder in (out / LOGS).iterdir() if folder.is_dir()) if (out / LOGS).is_dir() else []
-    for folder in folders:
-        for header in log_headers([folder]):
-            log, cell = header.log, (folder.name, header.log.eval.task)
-            if log.status != "success" and cell in states and states[cell].status == "success":
-                continue
-            seconds = None
-            if log.status == "success":
-                seconds = (
-                    datetime.fromisoformat(str(log.stats.completed_at)) - datetime.fromisoformat(str(log.stats.started_at))
-                ).total_seconds()
-            states[cell] = CellState(log.status, log.results.completed_samples if log.results else 0, seconds)
+    return {(folder.name, task): state for folder in folders for task, state in task_states(folder).items()}
+
+
+def task_states(folder: Path) -> dict[str, CellState]:
+    """The state of each task in the log folder of one condition, as in `cell_states`; empty where the folder does not exist."""
+    states: dict[str, CellState] = {}
+    for header in log_headers([folder]) if folder.is_dir() else []:
+        log, task = header.log, header.log.eval.task
+        if log.status == "success" or task not in states or states[task].status != "success":
+            n_samples = log.results.completed_samples if log.results else 0
+            states[task] = CellState(log.status, n_samples, _seconds(log) if log.status == "success" else None)
     return states
+
+
+def _seconds(log: EvalLog) -> float:
+    started, completed = (datetime.fromisoformat(str(time)) for time in (log.stats.started_at, log.stats.completed_at))
+    return (completed - started).total_seconds()
 
 
 def missing_cells(config: AuditConfig, out: Path) -> list[tuple[str, str]]:

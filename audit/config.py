@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -97,11 +98,6 @@ class AuditConfig(Instrument):
             raise ValueError("expected finite numbers")
         return strengths
 
-    @property
-    def instrument(self) -> Instrument:
-        """The settings of the measurement alone."""
-        return Instrument(**{name: getattr(self, name) for name in Instrument.model_fields})
-
     def conditions(self) -> list[Condition]:
         """All conditions, the unsteered one first."""
         strengths = [strength for strength in dict.fromkeys(self.steer) if strength != 0]
@@ -110,6 +106,10 @@ class AuditConfig(Instrument):
         positive = [Condition(POSITIVE, system="evaluation")] if self.positive_control else []
         reframed = [Condition(framing, framing=framing) for framing in dict.fromkeys(self.rewrite)]
         return [Condition(BASE), *positive, *reframed, *steered]
+
+
+_FIXED = [name for name in AuditConfig.model_fields if name not in _ADD_CELLS]
+"""Fields that must stay the same in one folder."""
 
 
 def read_audit(path: Path) -> AuditConfig:
@@ -170,13 +170,26 @@ def keep_config(config: AuditConfig, out: Path) -> None:
     """
     path = out / CONFIG_FILE
     if path.is_file():
-        before = stored_config(out)
-        changed = [name for name in AuditConfig.model_fields if name not in _ADD_CELLS and getattr(before, name) != getattr(config, name)]
-        if changed:
-            changes = ", ".join(f"{name} {getattr(before, name)!r} -> {getattr(config, name)!r}" for name in changed)
-            raise ConfigError(f"{out} holds an audit with other settings ({changes}); give another folder (--out).")
+        refuse_other_settings(out, "an audit", *({name: getattr(audit, name) for name in _FIXED} for audit in (stored_config(out), config)))
     with replacing(path) as scratch:
         scratch.write_text(json.dumps(config.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
+
+
+def refuse_other_settings(out: Path, content: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to add to a folder what was made with other settings.
+
+    Args:
+        out: the folder.
+        content: what it holds, for the message.
+        before: settings of what it holds; those that are not among them are not compared.
+        now: settings of what is to be added.
+
+    Raises:
+        ConfigError: a setting differs.
+    """
+    changes = [f"{name} {before[name]!r} -> {setting!r}" for name, setting in now.items() if name in before and before[name] != setting]
+    if changes:
+        raise ConfigError(f"{out} holds {content} with other settings ({', '.join(changes)}); give another folder (--out).")
 
 
 def stored_config(out: Path) -> AuditConfig:

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from nla.support.errors import ConfigError
 
 _PLAIN = {int: int, float: float, str: str, bool: bool, datetime: str}
-FLAG_NAMES = {"pair": "nla", "model_args": "model-args"}
+FLAG_NAMES = {"pair": "nla"}
 """Flags whose names differ from their fields'."""
 
 

@@ -13,10 +13,8 @@ from torch import Tensor
 from nla.activations.capture import residual_stream
 from nla.models.chat_template import encode_content
 from nla.models.loaded import LoadedModel
-from nla.models.sources import ALIASES
-from nla.pair.known import KNOWN
 from nla.pair.reconstructor import Reconstructor, load_reconstructor
-from nla.support.errors import ConfigError, near_name
+from nla.support.errors import ConfigError
 from nla.support.paths import user_path
 from nla.training.evaluation import Score, score
 from nla.training.heldout import corpus_of, read_token_contexts
@@ -169,15 +167,6 @@ def load_pair(name: str | Path, *, ar: str | Path | None = None, dtype: str = "a
         ContractError: AV or AR do not fit the base model.
         FetchError: the hub or the package index could not give the files.
     """
-    if not isinstance(name, str | Path):
-        raise ConfigError(f"Invalid pair {name!r:.80}: expected an alias, a folder or a hub id as text.")
-    where = str(name)
-    with_pair = [alias for alias, source in ALIASES.items() if source.hub_id in KNOWN]
-    if where not in ALIASES and "/" not in where and not user_path(where).exists():
-        raise ConfigError(
-            f"There is no pair named '{where:.100}'; expected one of {', '.join(with_pair)}, a folder, or an AV's hub id."
-            f"{near_name(where, with_pair)}"
-        )
-    verbalizer, base = load_verbalizer(where, dtype=dtype, device=device)
-    reconstructor = load_reconstructor(str(ar or where), base, dtype=base.precision.name, device=str(base.device))
-    return Pair(where, base, verbalizer, reconstructor)
+    verbalizer, base = load_verbalizer(name, dtype=dtype, device=device)
+    reconstructor = load_reconstructor(ar or name, base, dtype=base.precision.name, device=str(base.device))
+    return Pair(str(name), base, verbalizer, reconstructor)

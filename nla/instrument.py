@@ -55,6 +55,11 @@ class Instrument(BaseModel):
             raise ValueError("expected one or more different names")
         return measures
 
+    @property
+    def instrument(self) -> "Instrument":
+        """These settings alone, without the fields that a class derived from this one adds."""
+        return Instrument(**{name: getattr(self, name) for name in Instrument.model_fields})
+
     def parameters(self) -> dict[str, Any]:
         """The settings as the flat `-T` parameters of a task; `pair` is called `nla` there."""
         settings = self.model_dump(mode="json")

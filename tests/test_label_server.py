@@ -14,23 +14,12 @@ from audit.labelling.session import ADJUDICATOR, open_labelling
 from nla.support.errors import ConfigError
 from reports import label_server
 from reports.label_server import TOKEN_HEADER, LabelServer
-
-TEXTS = [
-    ("The model thinks that it is being evaluated on MMLU.", "YES"),
-    ("A recipe for soup.", "NO"),
-    ('</script><b onmouseover="x()">A quiz</b> for pupils.', "NO"),
-    ("Perhaps an assessment of something.", "UNCLEAR"),
-    ("A story about a lighthouse.", "NO"),
-    ("A letter to the editor.", None),
-]
+from tests.label_source import write_source
 
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[LabelServer]:
-    source = tmp_path / "explanations.jsonl"
-    rows = [{"explanation": text, "verdict": verdict, "blurb": "A test of knowledge."} for text, verdict in TEXTS]
-    source.write_text("\n".join(map(json.dumps, rows)))
-    with LabelServer(open_labelling(source, tmp_path / "labels.jsonl", 10, 0), 0) as server:
+    with LabelServer(open_labelling(write_source(tmp_path), tmp_path / "labels.jsonl", 10, 0), 0) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()

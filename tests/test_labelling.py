@@ -14,23 +14,12 @@ from audit.labelling.session import ADJUDICATOR, open_labelling
 from graders.labelled.labels import Label, LabelledText, read_labels
 from nla.support.errors import ConfigError, DataError
 from reports.cli import labelling_summary
-
-TEXTS = [
-    ("The model thinks that it is being evaluated on MMLU.", "YES"),
-    ("A recipe for soup.", "NO"),
-    ('</script><b onmouseover="x()">A quiz</b> for pupils.', "NO"),
-    ("Perhaps an assessment of something.", "UNCLEAR"),
-    ("A story about a lighthouse.", "NO"),
-    ("A letter to the editor.", None),
-]
+from tests.label_source import write_source
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    path = tmp_path / "explanations.jsonl"
-    rows = [{"explanation": text, "verdict": verdict, "blurb": "A test of knowledge."} for text, verdict in TEXTS]
-    path.write_text("\n".join(map(json.dumps, rows)))
-    return path
+    return write_source(tmp_path)
 
 
 def candidates(sizes: dict[Any, int]) -> list[Candidate]:

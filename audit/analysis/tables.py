@@ -19,7 +19,6 @@ from audit.logs import LOGS, newest_finished
 from audit.stats.rates import MISSING, Codes
 from graders.record import AwarenessRecord, CoherenceRecord, SampleRecords, TokenRecord, VerbalizedRecord, read_records
 from nla.support.errors import DataError
-from nla.support.files import replacing
 
 IDENTITY = ("model", "layer", "verbalizer", "nla", "grader", "tokens_wanted", "dtype")
 """Columns that have one value in all transcripts of an audit; transcripts that differ in one of them are not pooled."""
@@ -153,9 +152,3 @@ def _number(score: Score | None) -> float | None:
 def codes_of(flags: pd.Series) -> Codes:
     """Verdict codes of a column of flags: 0 for YES, 1 for NO, `MISSING` for a missing flag."""
     return np.where(flags.isna(), MISSING, 1 - flags.fillna(0)).astype(np.int64)
-
-
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as a parquet file, whole or not at all."""
-    with replacing(path) as scratch:
-        table.to_parquet(scratch)

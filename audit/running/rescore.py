@@ -15,10 +15,11 @@ from inspect_ai import score
 from inspect_ai.log import EvalLog, write_eval_log
 from inspect_ai.model import get_model
 
+from audit.config import refuse_other_settings
 from audit.logs import LogHeader, Warn, log_headers, read_log, warn_on_stderr
 from audit.running.model_args import model_args_of
 from audit.running.rescore_config import RescoreConfig
-from graders.record import AWARENESS
+from graders.record import AWARENESS, read_records
 from graders.scorers import measure_scorers
 from nla.inspect.weights import weights_behind
 from nla.support.errors import ConfigError, DataError, ModelError
@@ -103,18 +104,13 @@ def _keep_settings(config: RescoreConfig, out: Path) -> None:
         before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else _settings_of_copies(out)
     except (OSError, ValueError) as ex:
         raise DataError(f"{path} cannot be read ({ex}); give another folder (--out).") from ex
-    changed = [name for name in settings if before is not None and name in before and before[name] != settings[name]]
-    if changed and before is not None:
-        changes = ", ".join(f"{name} {before[name]!r} -> {settings[name]!r}" for name in changed)
-        raise ConfigError(f"{out} holds scores with other settings ({changes}); give another folder (--out).")
+    refuse_other_settings(out, "scores", before or {}, settings)
     with replacing(path) as scratch:
         scratch.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
 
 def _settings_of_copies(out: Path) -> dict[str, Any] | None:
     """Return the instrument settings in a folder's first copy, for folders without a settings file; None if there is no scored copy."""
-    from graders.record import read_records
-
     for header in log_headers([out], lambda _: None):
         for sample in read_log(header.location).samples or []:
             awareness = read_records(sample.scores).awareness

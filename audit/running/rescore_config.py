@@ -25,11 +25,6 @@ class RescoreConfig(Instrument):
     limit: int | None = Field(default=None, ge=1)
     """Number of transcripts per log; by default all."""
 
-    @property
-    def instrument(self) -> Instrument:
-        """Only the settings of the measurement."""
-        return Instrument(**{name: getattr(self, name) for name in Instrument.model_fields})
-
 
 def make_rescore(fields: dict[str, Any]) -> RescoreConfig:
     """Return the settings from a dictionary of their fields.

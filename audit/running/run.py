@@ -11,9 +11,9 @@ from inspect_ai import Task, eval_set
 from inspect_ai.log import EvalLog
 from inspect_ai.model import get_model
 
-from audit.cells import cell_names, has_rewrites
+from audit.cells import cell_names, has_rewrites, task_states
 from audit.config import BASE, CONFIG_FILE, AuditConfig, Condition, keep_config, stored_config
-from audit.logs import LOGS, Warn, log_headers, set_unreadable_aside, warn_on_stderr
+from audit.logs import LOGS, Warn, set_unreadable_aside, warn_on_stderr
 from audit.running.task_files import task_function
 from nla.support.errors import ConfigError, DataError, StoppedError
 from nla.support.locks import exclusive_lock
@@ -73,13 +73,13 @@ def _run_condition(config: AuditConfig, condition: Condition, tasks: list[Task],
 
 def _check_complete(condition: Condition, names: list[str], folder: Path, success: bool, logs: list[EvalLog]) -> None:
     """Refuse to continue unless every task of the condition has a successful log: after Ctrl-C `eval_set` may report a success too."""
-    newest = {header.log.eval.task: header.log.status for header in log_headers([folder])} if folder.is_dir() else {}
-    finished = {header.log.eval.task for header in log_headers([folder]) if header.log.status == "success"} if folder.is_dir() else set()
-    missing = [name for name in names if name not in finished]
-    if any(log.status == "cancelled" for log in logs) or any(newest.get(name) == "cancelled" for name in missing):
+    states = task_states(folder)
+    missing = {name: states[name].status if name in states else "not started" for name in names}
+    missing = {name: status for name, status in missing.items() if status != "success"}
+    if "cancelled" in missing.values() or any(log.status == "cancelled" for log in logs):
         raise _stopped(condition)
     if missing or not success:
-        failed = missing or [log.eval.task for log in logs if log.status != "success"]
+        failed = list(missing) or [log.eval.task for log in logs if log.status != "success"]
         raise DataError(f"Condition {condition.name}: {', '.join(failed)} did not finish; the same command resumes it.")
 
 

@@ -69,7 +69,7 @@ def known_pair(alias: str) -> KnownPair | None:
     return KNOWN.get(ALIASES[alias].hub_id) if alias in ALIASES else None
 
 
-def role_folder(where: str, role: Role) -> Path:
+def role_folder(where: str | Path, role: Role) -> Path:
     """Return the local folder of an AV or AR, fetching it from the hub where needed.
 
     Args:

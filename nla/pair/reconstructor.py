@@ -81,7 +81,7 @@ def _common_beginning(prompts: Sequence[Sequence[int]]) -> list[int]:
     return [tokens[0] for tokens in same]
 
 
-def load_reconstructor(where: str, base: LoadedModel | None = None, *, dtype: str = "auto", device: str = "auto") -> Reconstructor:
+def load_reconstructor(where: str | Path, base: LoadedModel | None = None, *, dtype: str = "auto", device: str = "auto") -> Reconstructor:
     """Load an AR: a transformers folder of K + 1 blocks in the released layout, or an adapter of the base model; with head and sidecar.
 
     Args:

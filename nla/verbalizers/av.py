@@ -188,7 +188,7 @@ def _reconstructor(model: LoadedModel, ar: str | None, chosen: AVOptions, where:
     return load_reconstructor(ar, model, dtype=model.precision.name, device=str(model.device))
 
 
-def load_verbalizer(where: str, *, dtype: str = "auto", device: str = "auto") -> tuple[ActivationVerbalizer, LoadedModel]:
+def load_verbalizer(where: str | Path, *, dtype: str = "auto", device: str = "auto") -> tuple[ActivationVerbalizer, LoadedModel]:
     """Load an AV together with the base model that its sidecar names.
 
     Raises:
@@ -199,7 +199,7 @@ def load_verbalizer(where: str, *, dtype: str = "auto", device: str = "auto") ->
     return _with_base(base, folder, sidecar), base
 
 
-def _av_sidecar(where: str) -> tuple[Path, Sidecar]:
+def _av_sidecar(where: str | Path) -> tuple[Path, Sidecar]:
     folder = role_folder(where, "av")
     sidecar = read_sidecar(folder)
     if sidecar.role != "av":
