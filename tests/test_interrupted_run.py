@@ -1,5 +1,6 @@
 """`audit run` under Ctrl-C, beside a second run, and over logs that were cut off: nothing is lost, doubled or falsely complete."""
 
+import contextlib
 import json
 import os
 import signal
@@ -8,14 +9,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from inspect_ai.log import list_eval_logs, read_eval_log
+from inspect_ai import eval_set
+from inspect_ai.log import EvalLog, list_eval_logs, read_eval_log
 
 import audit
 from audit.cells import missing_cells
 from audit.config import make_audit, stored_config
 from audit.running.run import run_audit
+from nla.support.errors import StoppedError
 from nla.support.locks import exclusive_lock
 
 Folder = Callable[[str], Path]
@@ -41,7 +45,7 @@ def started(out: Path, process: subprocess.Popen[str], name: str) -> None:
 @pytest.mark.slow
 def test_ctrl_c_stops_the_audit_and_the_same_command_resumes_it(tiny_folder: Folder, tmp_path: Path) -> None:
     out = tmp_path / "audit"
-    command = [*COMMAND, *flags(tiny_folder("llama"), out, 16)]
+    command = [*COMMAND, *flags(tiny_folder("llama"), out, 16), "--steer", "0.5"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     started(out, process, "mmlu")
     os.killpg(process.pid, signal.SIGINT)
@@ -57,9 +61,29 @@ def test_ctrl_c_stops_the_audit_and_the_same_command_resumes_it(tiny_folder: Fol
     assert short.returncode == 0, short.stderr
     assert json.loads((out / "audit.json").read_text())["missing"] == []
     transcripts = audit.read_result(out).transcripts
-    assert transcripts.groupby("task").size().to_dict() == {"mmlu": 16, "wildchat": 16}
+    assert set(transcripts.groupby(["condition", "task"]).size()) == {16}
+    assert set(transcripts["task"]) == {"mmlu", "wildchat"}
     newest = {s.uuid for info in list_eval_logs(str(out / "logs")) for s in read_eval_log(info).samples or []}
     assert finished <= newest
+
+
+def test_ctrl_c_that_a_library_swallows_still_stops_the_audit(
+    tiny_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swallowing(*arguments: Any, **settings: Any) -> tuple[bool, list[EvalLog]]:
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        return eval_set(*arguments, **settings)
+
+    monkeypatch.setattr("audit.running.run.eval_set", swallowing)
+    fields = {"model": f"local/{tiny_folder('llama')}", "model_args": {"dtype": "float32", "threads": 1}, "tasks": ["wildchat"]}
+    fields |= {"source": "bundled", "limit": 1, "tokens": 2, "max_tokens": 4, "verbalizer": "logit_lens", "positive_control": False}
+    config = make_audit(fields | {"steer": [0.5]}, "test")
+    with pytest.raises(StoppedError, match="the same command resumes"):
+        run_audit(config, tmp_path)
+    assert ("base", "wildchat") not in missing_cells(config, tmp_path)
+    assert missing_cells(config, tmp_path)
 
 
 def test_a_second_run_into_the_same_folder_is_refused_and_names_the_first(tiny_folder: Folder, tmp_path: Path) -> None:

@@ -4,7 +4,10 @@ A cell is one task under one condition. Each condition has its own folder of log
 log.
 """
 
-from collections.abc import Callable
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from inspect_ai import Task, eval_set
@@ -52,23 +55,54 @@ def _run_condition(config: AuditConfig, condition: Condition, tasks: list[Task],
     folder = out / LOGS / condition.name
     set_unreadable_aside(folder, warn)  # eval_set would fail on unreadable logs
     try:
-        success, logs = eval_set(
-            tasks,
-            log_dir=str(folder),
-            model=config.model,
-            model_args=config.model_args | ({"steer": condition.steer} if condition.steer else {}),
-            limit=config.limit,
-            epochs=config.epochs,
-            max_tokens=config.max_tokens,
-            temperature=config.temperature,
-            seed=config.seed,
-            max_tasks=1,
-            retry_attempts=2,
-            retry_wait=1,
-        )
+        with _interrupts() as interrupted:
+            success, logs = eval_set(
+                tasks,
+                log_dir=str(folder),
+                model=config.model,
+                model_args=config.model_args | ({"steer": condition.steer} if condition.steer else {}),
+                limit=config.limit,
+                epochs=config.epochs,
+                max_tokens=config.max_tokens,
+                temperature=config.temperature,
+                seed=config.seed,
+                max_tasks=1,
+                retry_attempts=2,
+                retry_wait=1,
+            )
+            if interrupted():
+                raise _stopped(condition)
     except KeyboardInterrupt:
         raise _stopped(condition) from None
     _check_complete(condition, cell_names(config, condition), folder, success, logs)
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Yield a function that says whether Ctrl-C was pressed since. The signal's handler stays as it is.
+
+    asyncio turns Ctrl-C into the cancellation of one coroutine, and libraries may swallow it: then the condition runs to its end.
+    """
+    receiver, sender = socket.socketpair()
+    with receiver, sender:
+        receiver.setblocking(False)
+        sender.setblocking(False)
+        try:
+            previous = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+        except ValueError:  # only the main thread of the main interpreter receives signals
+            yield lambda: False
+            return
+
+        def pressed() -> bool:
+            try:
+                return signal.SIGINT in receiver.recv(4_096)
+            except BlockingIOError:
+                return False
+
+        try:
+            yield pressed
+        finally:
+            signal.set_wakeup_fd(previous)
 
 
 def _check_complete(condition: Condition, names: list[str], folder: Path, success: bool, logs: list[EvalLog]) -> None:
