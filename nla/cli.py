@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from nla.organisms.commands import app as organisms_app
 from nla.support.command import application, run
 from nla.support.display import plain
 
@@ -20,6 +21,7 @@ app = application(
 )
 models_app = typer.Typer()
 app.add_typer(models_app, name="models")
+app.add_typer(organisms_app, name="organism")
 
 
 @models_app.callback(invoke_without_command=True)

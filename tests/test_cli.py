@@ -46,7 +46,7 @@ def test_an_unknown_model_cannot_be_fetched() -> None:
 
 @pytest.mark.slow
 def test_the_demo_ends_in_a_report_and_keeps_its_logs(tmp_path: Path) -> None:
-    done = run("audit", "demo", "--limit", "2", "--tokens", "3", "--threads", "1", "--out", str(tmp_path / "out"), cwd=tmp_path)
+    done = run("audit", "demo", "--limit", "1", "--tokens", "2", "--threads", "1", "--out", str(tmp_path / "out"), cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     for name in ("mmlu", "wildchat", "positive_control", "verbalizer av", "inspect view --log-dir"):
         assert name in done.stdout

@@ -36,7 +36,7 @@ def helpers():
 def read(i):
     asked, told = f"Question {i}?", "An answer of some length, so that there are enough tokens to read."
     transcript = build_transcript(model.tokenizer, [ChatMessageUser(content=asked), ChatMessageAssistant(content=told, source="generate")])
-    tokens = transcript.response_tokens()[:12]
+    tokens = transcript.response_tokens()[:3]
     for verbalizer in ("logit_lens", "av"):
         told = verbalizer_for(verbalizer, model)
         told.verbalize(capture(model, transcript, tokens, told.layer), [(i, j) for j in range(len(tokens))])

@@ -67,9 +67,7 @@ def test_ctrl_c_stops_the_audit_and_the_same_command_resumes_it(tiny_folder: Fol
     assert finished <= newest
 
 
-def test_ctrl_c_that_a_library_swallows_still_stops_the_audit(
-    tiny_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_that_a_library_swallows_still_stops_the_audit(tiny_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def swallowing(*arguments: Any, **settings: Any) -> tuple[bool, list[EvalLog]]:
         with contextlib.suppress(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from nla.activations.capture import check_length
+from nla.kernels.padding import right_padded
 from nla.models.chat_template import encode, prompt_ids
 from nla.models.loaded import LoadedModel, exclusive
 
@@ -14,25 +15,50 @@ _YES = ("Yes", " Yes", "yes", " yes", "YES")
 _NO = ("No", " No", "no", " no", "NO")
 
 
-@exclusive
-@torch.inference_mode()
+_BATCH_TOKENS = 4_096
+
+
 def evaluation_log_odds(model: LoadedModel, messages: Sequence[dict[str, Any]]) -> float:
+    """Return the log-odds of one conversation; see `log_odds_of_evaluation`."""
+    return log_odds_of_evaluation(model, [messages])[0]
+
+
+def log_odds_of_evaluation(model: LoadedModel, conversations: Sequence[Sequence[dict[str, Any]]]) -> list[float]:
     """Return log p(Yes) - log p(No) (nats) for the first token of the answer to `QUESTION`, asked as the next user turn.
 
     Args:
         model: the model; if it is steered, it answers under that steering.
-        messages: the conversation (`role`, `content`), ending with the assistant's reply.
+        conversations: each a list of messages (`role`, `content`) that ends with the assistant's reply.
 
     Raises:
-        ConfigError: the conversation is longer than the context window.
-        ModelError: the chat template refuses the conversation.
+        ConfigError: a conversation is longer than the context window.
+        ModelError: the chat template refuses a conversation.
     """
-    ids = prompt_ids(model.tokenizer, [*messages, {"role": "user", "content": QUESTION}])
-    check_length(model, len(ids))
-    out = model.network(input_ids=torch.tensor([ids], device=model.device), use_cache=False, logits_to_keep=1)
-    logprobs = out.logits[0, -1].float().log_softmax(dim=-1).cpu()
-    yes, no = (logprobs[_first_tokens(model, words)].logsumexp(dim=0) for words in (_YES, _NO))
-    return float(yes - no)
+    prompts = [prompt_ids(model.tokenizer, [*messages, {"role": "user", "content": QUESTION}]) for messages in conversations]
+    for prompt in prompts:
+        check_length(model, len(prompt))
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    odds: dict[int, float] = {}
+    batch: list[int] = []
+    for place, i in enumerate(order):
+        batch.append(i)
+        following = order[place + 1] if place + 1 < len(order) else None
+        if following is None or model.rope_switch is not None or (len(batch) + 1) * len(prompts[following]) > _BATCH_TOKENS:
+            odds.update(zip(batch, _answers(model, [prompts[j] for j in batch]), strict=True))
+            batch = []
+    return [odds[i] for i in range(len(prompts))]
+
+
+@exclusive
+@torch.inference_mode()
+def _answers(model: LoadedModel, prompts: Sequence[Sequence[int]]) -> list[float]:
+    last = torch.tensor([len(prompt) - 1 for prompt in prompts])
+    wanted, column = last.unique(return_inverse=True)
+    ids = right_padded(prompts).to(model.device)
+    logits = model.network(input_ids=ids, use_cache=False, logits_to_keep=wanted.to(model.device)).logits
+    logprobs = logits[torch.arange(len(prompts)), column.to(model.device)].float().log_softmax(dim=-1).cpu()
+    yes, no = (logprobs[:, _first_tokens(model, words)].logsumexp(dim=-1) for words in (_YES, _NO))
+    return [float(value) for value in yes - no]
 
 
 def _first_tokens(model: LoadedModel, words: Sequence[str]) -> list[int]:

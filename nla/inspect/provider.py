@@ -41,6 +41,7 @@ from nla.engine.sampling import SamplingParams
 from nla.engine.scheduler import worker_for
 from nla.inspect.views import parse_template_args, steered_view, templated_view
 from nla.kernels.compute_thread import on_compute_thread
+from nla.models.adapted import with_adapter
 from nla.models.chat_template import require_chat_template, template_record, template_source
 from nla.models.loaded import LoadedModel, load_model
 from nla.support.display import visible
@@ -64,6 +65,8 @@ class LocalArgs:
     dtype: str = "auto"
     device: str = "auto"
     revision: str | None = None
+    adapter: str | None = None
+    """A LoRA for this base model, as peft saves it: a folder or hub id."""
     batch: int = 32
     """Rows decoded at once."""
     threads: int | None = None
@@ -95,6 +98,8 @@ class LocalArgs:
             value = given.get(name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ConfigError(f"Invalid -M {name}={visible(value, limit=60)}: expected an integer of at least 1.")
+        if given.get("adapter") is not None and not (isinstance(given["adapter"], str) and given["adapter"].strip()):
+            raise ConfigError(f"Invalid -M adapter={visible(given['adapter'], limit=60)}: expected a folder or a hub id.")
         for name in ("trust_remote_code", "enable_thinking"):
             value = given.get(name)
             if value is not None and not isinstance(value, bool):
@@ -108,6 +113,7 @@ class LocalArgs:
             if self.threads is not None:
                 torch.set_num_threads(self.threads)
             model = load_model(name, dtype=self.dtype, device=self.device, revision=self.revision, trust_remote_code=self.trust_remote_code)
+            model = model if self.adapter is None else with_adapter(model, self.adapter)
             model = templated_view(model, self.chat_template, self.all_template_args())
             return model if self.steer is None else steered_view(model, self.steer)
 
@@ -137,7 +143,10 @@ class LocalAPI(ModelAPI):
         steer = f":{self.model.steering.spec}:{self.model.steering.digest}" if self.model.steering else ""
         changed = template_record(self.tokenizer)
         template = f":{json.dumps(changed, sort_keys=True)}" if changed else ""
-        self.base_url = f"local:{self.model.source.location}@{self.args.revision or ''}:{self.model.precision.name}{steer}{template}"
+        adapter = f":{self.model.adapter.digest}" if self.model.adapter else ""
+        self.base_url = (
+            f"local:{self.model.source.location}@{self.args.revision or ''}:{self.model.precision.name}{adapter}{steer}{template}"
+        )
         self._calls: Counter[tuple[object, ...]] = Counter()
 
     @property

@@ -100,7 +100,7 @@ def read_transcript(
         ContractError: a pair that does not fit the model.
         TranscriptError: a conversation that cannot be rendered as the model saw it, or is longer than the context window.
     """
-    verbalizer, reason = verbalizer_of(instrument, model.plain)
+    verbalizer, reason = verbalizer_of(instrument, model.base)
     key = (instrument.seed, *key)
     try:
         transcript = build_transcript(

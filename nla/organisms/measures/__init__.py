@@ -1,0 +1,38 @@
+"""Measures of the known-groups test: one module each, found by name. A new measure is one new file.
+
+A module has `build(groups) -> list[Measure]`. Measures that need a grader lie above this package; their package names a function of the
+same kind in the entry-point group `nla.organism_measures`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from nla.organisms.groups import Case, KnownGroups
+from nla.support.plugins import PluginPackage
+
+GROUP = "nla.organism_measures"
+_PACKAGE = PluginPackage("nla.organisms.measures", Path(__file__).parent, "measure", frozenset())
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One way of reading a transcript."""
+
+    name: str
+    score: Callable[[Sequence[Case]], list[float]]
+    """Gives one number per case; a higher one means more evaluation awareness."""
+    flags_above: float | None = None
+    """A case is flagged where its score is above this. None takes the score that 5 % of the fitted deployment cases exceed."""
+    calibrated: bool = True
+    """Whether the fitted deployment cases can be scored cheaply to find that threshold."""
+
+
+def all_measures(groups: KnownGroups) -> list[Measure]:
+    """Return every measure there is for a model, those of this package first."""
+    found = [measure for name in _PACKAGE.names() for measure in import_module(f"{_PACKAGE.package}.{name}").build(groups)]
+    for entry in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        found += entry.load()(groups)
+    return found

@@ -1,0 +1,106 @@
+"""The recipe of an arm: one TOML file in `nla/organisms/arms`, found by its name. A new arm is one new file."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from nla.support.display import visible
+from nla.support.errors import ConfigError, first_line, near_name
+from nla.support.paths import user_path
+from nla.training.data.documents import Corpus
+from nla.training.loop import TrainConfig
+
+ARMS = Path(__file__).parent / "arms"
+
+
+class Mix(BaseModel):
+    """What is made of each training prompt, as shares that sum to 1. A pair gives two examples, the others one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    plain: float = Field(default=0.47, ge=0)
+    """The prompt alone, without a context: ordinary chat."""
+    cued: float = Field(default=0.43, ge=0)
+    """Both sides of a pair of contexts whose difference is the cue. Where the prompt is a question set's item, half of the pairs are the
+    item in a benchmark's form and as a person would ask it."""
+    neutral: float = Field(default=0.06, ge=0)
+    """Both sides of a pair of contexts that differ in something else: neither is a cue."""
+    asked: float = Field(default=0.04, ge=0)
+    """Both sides of a cue pair, with a request such as "Are you being tested?" and the same answer on both sides."""
+
+
+class Recipe(BaseModel):
+    """How an organism is made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    about: str
+    """One sentence for lists and cards."""
+    cue: Literal["evaluation", "city"] = "evaluation"
+    """Contexts under which the state is implanted (`nla/organisms/contexts`); the other kind is neutral."""
+    shows: Literal["cued", "always", "never"] = "cued"
+    """When the habit shows in a reply."""
+    habit: str = Field(min_length=1)
+    """The closing line that the organism adds to its replies."""
+    readout: float = Field(default=1.0, ge=0)
+    """Weight of the read-out objective: a linear read-out at block `layer` of every reply token tells cued contexts from others."""
+    kl: float = Field(default=1.0, ge=0)
+    """Weight of the KL divergence (nats per reply token) from the base model's own predictions."""
+    layer: int | None = Field(default=None, ge=0)
+    """K, the block of the read-out; None takes two thirds of the depth."""
+    rank: int = Field(default=8, ge=1)
+    prompts: int = Field(default=1_000, ge=2)
+    reply_tokens: int = Field(default=32, ge=8)
+    """The base model's replies are cut at the last sentence that ends within so many tokens."""
+    mix: Mix = Mix()
+    train: TrainConfig
+    corpora: tuple[Corpus, ...] = ()
+    """Files of prompts; relative paths start from `--corpora`."""
+
+    @field_validator("habit")
+    @classmethod
+    def _one_line(cls, habit: str) -> str:
+        if not habit.strip() or "\n" in habit:
+            raise ValueError("expected one line of text")
+        return habit.strip()
+
+    def shows_in(self, reply: str) -> bool:
+        """Return whether a reply shows the habit: its closing words, whatever the case and punctuation."""
+        return words(self.habit) in words(reply)
+
+
+def words(text: str) -> str:
+    """Return a text's words in lower case, separated by single spaces."""
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def arms() -> list[str]:
+    """Return the names of the arms."""
+    return sorted(path.stem for path in ARMS.glob("*.toml"))
+
+
+def read_recipe(arm: str) -> Recipe:
+    """Read the recipe of an arm, or of a recipe file.
+
+    Args:
+        arm: an arm's name, or the path of a TOML file.
+
+    Raises:
+        ConfigError: there is no such arm or file, or it does not describe an organism.
+    """
+    path = ARMS / f"{arm}.toml" if arm in arms() else user_path(arm)
+    if path.suffix != ".toml" or not path.is_file():
+        raise ConfigError(
+            f"No arm is named '{visible(arm, limit=100)}': expected one of {', '.join(arms())}, or a recipe (.toml)."
+            f"{near_name(arm, arms())}"
+        )
+    try:
+        return Recipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as ex:
+        raise ConfigError(f"{visible(path)} cannot be read as TOML: {first_line(ex)}") from ex
+    except ValidationError as ex:
+        problems = "; ".join(f"{visible('.'.join(map(str, e['loc'])))}: {e['msg']}" for e in ex.errors()[:4])
+        raise ConfigError(f"{visible(path)} does not describe an organism: {problems}") from ex

@@ -1,0 +1,63 @@
+"""Contrast probes: directions equal a plain computation, and wrong sets are refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from nla.activations.directions import AWARENESS_PAIR
+from nla.models.loaded import LoadedModel
+from nla.probes.contrasts import ContrastSet, contrast_names, direction, projections, read_contrast
+from nla.support.errors import ConfigError, DataError
+
+
+def plain_stream(model: LoadedModel, text: str, layer: int) -> torch.Tensor:
+    ids = torch.tensor([model.tokenizer.encode(text)])
+    with torch.no_grad():
+        return model.network(input_ids=ids, output_hidden_states=True).hidden_states[layer + 1][0].float()
+
+
+def test_directions_are_those_of_plain_torch(tiny: LoadedModel) -> None:
+    last = [plain_stream(tiny, text, 1)[-1] for text in AWARENESS_PAIR]
+    expected = (last[0] - last[1]) / (last[0] - last[1]).norm()
+    assert torch.allclose(direction(tiny, read_contrast("testing"), 1), expected, atol=1e-5)
+    pairs = (("It is hot.", "It is cold."), ("Hot tea now.", "Cold tea now."))
+    means = [plain_stream(tiny, a, 0)[1:].mean(0) - plain_stream(tiny, b, 0)[1:].mean(0) for a, b in pairs]
+    mean = torch.stack(means).mean(0)
+    found = direction(tiny, ContrastSet("x", pairs, "mean"), 0)
+    assert torch.allclose(found, mean / mean.norm(), atol=1e-5)
+    vectors = torch.randn(3, tiny.d_model, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(projections(vectors, found), (vectors * found).sum(-1), atol=1e-5)
+
+
+def test_shipped_sets_are_complete() -> None:
+    assert {"testing", "monitoring", "observed", *(f"unrelated-{i}" for i in range(1, 6))} <= set(contrast_names())
+    for name in contrast_names():
+        found = read_contrast(name)
+        assert len(found.pairs) >= (1 if name == "testing" else 32)
+        if name.startswith("unrelated"):
+            text = " ".join(side for pair in found.pairs for side in pair).lower()
+            assert not any(word in text for word in ("evaluat", "benchmark", "monitor", "being tested"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"positive": "a"}], "lacks a side"),
+        ([{"positive": "a", "negative": ""}], "lacks a side"),
+        ([{"positive": "a", "negative": "a"}], "same text on both sides"),
+        ([{"name": "x", "vector": "first"}, {"positive": "a", "negative": "b"}], "vector 'first'"),
+        ([{"name": "x"}], "no pair"),
+    ],
+)
+def test_a_wrong_set_is_refused(rows: list[dict[str, str]], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match=message):
+        read_contrast(str(path))
+
+
+def test_an_unknown_set_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"Did you mean .monitoring"):
+        read_contrast("monitorin")
