@@ -55,7 +55,7 @@ class _ComputeThread:
         if self._is_at_work:
             return work()
         with self._starting:
-            if not self.runs:
+            if not self.runs and not self._ending:  # a daemon thread that still submits jobs waits until the process is gone
                 self._thread.start()
         future: Future[_T] = Future()
         self._jobs.put((future, work))
