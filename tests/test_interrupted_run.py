@@ -53,7 +53,7 @@ def _ctrl_c_as_in_a_terminal() -> Iterator[None]:
 @pytest.mark.slow
 def test_ctrl_c_stops_the_audit_and_the_same_command_resumes_it(tiny_folder: Folder, tmp_path: Path) -> None:
     out = tmp_path / "audit"
-    command = [*COMMAND, *flags(tiny_folder("llama"), out, 16), "--steer", "0.5"]
+    command = [*COMMAND, *flags(tiny_folder("llama"), out, 16)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     started(out, process, "mmlu")
     os.killpg(process.pid, signal.SIGINT)
