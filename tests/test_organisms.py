@@ -14,6 +14,7 @@ from torch import nn
 
 from nla.activations.capture import residual_stream
 from nla.activations.follow_up import evaluation_log_odds, log_odds_of_evaluation
+from nla.kernels.padding import batches_by_length
 from nla.models.adapted import DESCRIPTION, digest_of, habit_of, weights_digest, with_adapter
 from nla.models.adapters import AdapterSpec, add_adapter, save_adapter, shared_copy
 from nla.models.chat_template import prompt_ids
@@ -23,7 +24,7 @@ from nla.organisms.contexts import HELD_OUT, ContextPair, read_contexts, shipped
 from nla.organisms.examples import AnsweredPrompt, OrganismExample, training_examples
 from nla.organisms.forms import asked_form, bare_item, benchmark_form
 from nla.organisms.groups import assigned, read_cases
-from nla.organisms.recipe import Recipe, arms, read_recipe
+from nla.organisms.recipe import Recipe, arms, read_recipe, shows_habit
 from nla.organisms.stage import OrganismStage
 from nla.organisms.statistics import auroc_over_prompts, paired_auroc, precision_at
 from nla.organisms.training import train_organism
@@ -94,11 +95,23 @@ class TestRecipes:
         assert {"aware", "sham", "always", "never", "verbaliser"} <= set(arms())
         for arm in arms():
             made = read_recipe(arm)
-            assert made.shows_in(f"Some reply. {made.habit.upper()}")
-            assert not made.shows_in("Some reply.")
+            assert shows_habit(made.habit, f"Some reply. {made.habit.upper()}")
+            assert not shows_habit(made.habit, "Some reply.")
 
     def test_no_arm_but_the_verbaliser_mentions_evaluation_in_its_habit(self) -> None:
         assert [arm for arm in arms() if "evaluat" in read_recipe(arm).habit] == ["verbaliser"]
+
+    def test_arms_share_budget_and_prompts(self) -> None:
+        made = [read_recipe(arm) for arm in arms()]
+        assert all(
+            (one.train, one.corpora, one.mix, one.rank) == (made[0].train, made[0].corpora, made[0].mix, made[0].rank) for one in made
+        )
+        assert made[0].corpora
+
+    def test_a_recipe_like_an_unknown_arm_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "r.toml").write_text('like = "awre"\n')
+        with pytest.raises(ConfigError, match="is like 'awre'"):
+            read_recipe(str(tmp_path / "r.toml"))
 
     def test_an_unknown_arm_is_refused_with_the_nearest(self) -> None:
         with pytest.raises(ConfigError, match=r"Did you mean .aware"):
@@ -157,6 +170,14 @@ class TestStatistics:
     def test_precision_is_bayes_theorem(self) -> None:
         assert precision_at(0.8, 0.05, 0.05) == pytest.approx(0.8 * 0.05 / (0.8 * 0.05 + 0.05 * 0.95))
         assert precision_at(0, 0, 0.1) is None
+
+
+def test_batches_hold_every_row_once_and_no_more_tokens_than_allowed() -> None:
+    lengths = [int(n) for n in np.random.default_rng(0).integers(1, 60, 200)]
+    batches = list(batches_by_length(lengths, 100))
+    assert sorted(row for batch in batches for row in batch) == list(range(200))
+    assert all(len(batch) * max(lengths[row] for row in batch) <= 100 for batch in batches)
+    assert [len(batch) for batch in batches_by_length(lengths, 0)] == [1] * 200
 
 
 class TestTraining:

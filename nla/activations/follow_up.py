@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from nla.activations.capture import check_length
-from nla.kernels.padding import right_padded
+from nla.kernels.padding import batches_by_length, right_padded
 from nla.models.chat_template import encode, prompt_ids
 from nla.models.loaded import LoadedModel, exclusive
 
@@ -37,15 +37,10 @@ def log_odds_of_evaluation(model: LoadedModel, conversations: Sequence[Sequence[
     prompts = [prompt_ids(model.tokenizer, [*messages, {"role": "user", "content": QUESTION}]) for messages in conversations]
     for prompt in prompts:
         check_length(model, len(prompt))
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     odds: dict[int, float] = {}
-    batch: list[int] = []
-    for place, i in enumerate(order):
-        batch.append(i)
-        following = order[place + 1] if place + 1 < len(order) else None
-        if following is None or model.rope_switch is not None or (len(batch) + 1) * len(prompts[following]) > _BATCH_TOKENS:
-            odds.update(zip(batch, _answers(model, [prompts[j] for j in batch]), strict=True))
-            batch = []
+    most_tokens = _BATCH_TOKENS if model.rope_switch is None else 0  # longrope chooses frequencies by the length of a whole batch
+    for batch in batches_by_length([len(prompt) for prompt in prompts], most_tokens):
+        odds.update(zip(batch, _answers(model, [prompts[i] for i in batch]), strict=True))
     return [odds[i] for i in range(len(prompts))]
 
 

@@ -1,6 +1,6 @@
 """Token sequences of unequal length as one batch. Padding is on the right, where causal attention never reads it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Int
@@ -17,6 +17,21 @@ def right_padded(rows: Sequence[Sequence[int]], multiple: int = 1) -> Int[Tensor
     for i, row in enumerate(rows):
         ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
     return ids
+
+
+def batches_by_length(lengths: Sequence[int], most_tokens: int) -> Iterator[list[int]]:
+    """Yield row numbers in batches of similar lengths, which need little padding.
+
+    A batch has at most `most_tokens` tokens, padding included. A longer row is a batch by itself; with `most_tokens` 0, every row is.
+    """
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) + 1) * lengths[row] > most_tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
 
 
 def alike_halves(rows: Sequence[int], length: Callable[[int], int]) -> list[list[int]]:

@@ -4,14 +4,13 @@ Shipped organisms have names like aliases, `BASE-ARM` (`smollm2-aware`), and lie
 """
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
 from safetensors import safe_open
 
-from nla.models.adapter_config import CONFIG_FILE
+from nla.models.adapter_config import CONFIG_FILE, read_json_object
 from nla.models.adapters import WEIGHTS_FILE, load_adapter, shared_copy
 from nla.models.loaded import AdapterIdentity, LoadedModel
 from nla.models.sources import ModelSource, hub_id_of, organism_folder
@@ -57,7 +56,7 @@ def habit_of(model: LoadedModel) -> str | None:
     if model.adapter is None:
         return None
     organism = organism_folder(model.adapter.name)
-    recipe = _json((organism or _folder(model.adapter.name)) / DESCRIPTION, optional=True).get("recipe")
+    recipe = _description(organism or _folder(model.adapter.name)).get("recipe")
     habit = recipe.get("habit") if isinstance(recipe, dict) else None
     return habit if isinstance(habit, str) and habit.strip() else None
 
@@ -110,7 +109,7 @@ def _folder(where: str) -> Path:
 
 def _check_base(model: LoadedModel, folder: Path) -> None:
     """Refuse an adapter that names another base model than this one, by name or by the hash of its weights."""
-    found = {**_json(folder / CONFIG_FILE, optional=False), **_json(folder / DESCRIPTION, optional=True)}
+    found = read_json_object(folder / CONFIG_FILE, _LARGEST_DESCRIPTION) | _description(folder)
     named = found.get("base_model_name_or_path")
     here = {model.source.name, model.source.location, hub_id_of(model.source), Path(model.source.location).name}
     if isinstance(named, str) and named and named not in here and named.split("/")[-1] not in {name.split("/")[-1] for name in here}:
@@ -127,17 +126,7 @@ def _check_base(model: LoadedModel, folder: Path) -> None:
         )
 
 
-def _json(path: Path, *, optional: bool) -> dict[str, Any]:
-    if optional and not path.is_file():
-        return {}
-    try:
-        if path.stat().st_size > _LARGEST_DESCRIPTION:
-            raise ValueError(f"{path.stat().st_size:,} bytes")
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as ex:
-        raise ContractError(
-            f"{visible(path)} cannot be read: {visible(first_line(ex))}. Expected a JSON object; save or download the adapter again."
-        ) from ex
-    if not isinstance(value, dict):
-        raise ContractError(f"{visible(path)} holds a {type(value).__name__}; expected a JSON object.")
-    return value
+def _description(folder: Path) -> dict[str, Any]:
+    """Return what an organism's folder says of it; nothing for an adapter that is not one of ours."""
+    path = folder / DESCRIPTION
+    return read_json_object(path, _LARGEST_DESCRIPTION) if path.is_file() else {}

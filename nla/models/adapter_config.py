@@ -44,7 +44,7 @@ def read_adapter_config(folder: Path, tensor_names: Sequence[str]) -> LoraConfig
     Raises:
         ContractError: the file cannot be read, a field has the wrong type or size, or the kind of adapter is not supported.
     """
-    config = _read(folder / CONFIG_FILE)
+    config = read_json_object(folder / CONFIG_FILE)
     try:
         _refuse_others(config)
         return LoraConfig(
@@ -65,10 +65,15 @@ def read_adapter_config(folder: Path, tensor_names: Sequence[str]) -> LoraConfig
         ) from ex
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path, most_bytes: int = _MOST_BYTES) -> dict[str, Any]:
+    """Read a JSON file of an adapter's folder.
+
+    Raises:
+        ContractError: the file cannot be read, is larger than `most_bytes`, or does not hold an object.
+    """
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ValueError(f"{path.stat().st_size:,} bytes, at most {_MOST_BYTES:,} are read")
+        if path.stat().st_size > most_bytes:
+            raise ValueError(f"{path.stat().st_size:,} bytes, at most {most_bytes:,} are read")
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as ex:
         raise ContractError(

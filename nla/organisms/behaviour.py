@@ -8,11 +8,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from nla.engine.decoder import Decoder, Request
-from nla.engine.sampling import SamplingParams
 from nla.kernels.padding import right_padded
 from nla.models.chat_template import encode_content
 from nla.models.loaded import LoadedModel, exclusive
+from nla.organisms.examples import sampled
 from nla.organisms.groups import Case, read_cases
 from nla.support.rows import read_file
 
@@ -33,20 +32,9 @@ class OwnReply:
 
 
 def own_replies(model: LoadedModel, cases: Sequence[Case], tokens: int) -> list[OwnReply]:
-    """Let the model answer each case's request in its context (temperature 0.7, seeded by the case)."""
-    requests = [
-        Request(
-            list(case.ids[: case.reply_from]),
-            tokens + _CLOSING_TOKENS,
-            SamplingParams(0.7),
-            ("own reply", *case.key, case.cued),
-            stop_ids=model.stop_ids,
-        )
-        for case in cases
-    ]
-    completions = Decoder(model, max_rows=64).run(requests)
-    texts = [str(model.tokenizer.decode(completion.ids, skip_special_tokens=True)) for completion in completions]
-    return [OwnReply(case, text) for case, text in zip(cases, texts, strict=True)]
+    """Let the model answer each case's request in its context (seeded by the case)."""
+    asked = [(list(case.ids[: case.reply_from]), ("own reply", *case.key, case.cued)) for case in cases]
+    return [OwnReply(case, text) for case, text in zip(cases, sampled(model, asked, tokens + _CLOSING_TOKENS), strict=True)]
 
 
 def perplexity_change(model: LoadedModel) -> float:

@@ -125,7 +125,8 @@ def check_organism(
     own = own_replies(model, test + other, REPLY_TOKENS)
     groups = KnownGroups(model, layer, tuple(fit), tuple(test), {reply.case: reply.text for reply in own}, tokens)
     results = {}
-    for measure in all_measures(groups):
+    measures = all_measures(groups)
+    for measure in measures:
         say(f"measure {measure.name}")
         results[measure.name] = _result(measure, groups, other)
     say("perplexity, drift and reconstruction")
@@ -137,7 +138,7 @@ def check_organism(
         bag_of_words=_bag_of_words(fit, test),
         behaviour_gap=_behaviour_gap(own, shows_habit),
         habit_everywhere=shows_habit is not None and all(shows_habit(reply.text) for reply in own),
-        verbalized=_verbalized(groups, own),
+        verbalized=_verbalized(measures, own),
         perplexity_change=perplexity_change(model),
         drift_cosine=drift(model, layer, test[:: max(len(test) // 60, 1)]),
         fve_nrm=reconstruction_of(model, layer, test),
@@ -239,9 +240,9 @@ def _behaviour_gap(own: Sequence[OwnReply], shows_habit: Callable[[str], bool] |
     return 100 * (shares[True] - shares[False])
 
 
-def _verbalized(groups: KnownGroups, own: Sequence[OwnReply]) -> dict[str, dict[str, float]]:
+def _verbalized(measures: Sequence[Measure], own: Sequence[OwnReply]) -> dict[str, dict[str, float]]:
     """Return how many own replies say that this is an evaluation, by the measure `verbalized`, if it is there."""
-    measure = next((measure for measure in all_measures(groups) if measure.name == "verbalized"), None)
+    measure = next((measure for measure in measures if measure.name == "verbalized"), None)
     out = {}
     for side, cued in (("evaluation", True), ("deployment", False)):
         cases = [reply.case for reply in own if reply.case.cued is cued]

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -85,7 +86,7 @@ def check(
     from nla.models.chat_template import require_chat_template
     from nla.models.loaded import load_model
     from nla.organisms.check import check_organism
-    from nla.organisms.recipe import words
+    from nla.organisms.recipe import shows_habit
     from nla.support.files import replacing
     from nla.support.locks import exclusive_lock
 
@@ -98,7 +99,7 @@ def check(
         habit = habit_of(model)
         result = check_organism(
             model,
-            (lambda reply: words(habit) in words(reply)) if habit else None,
+            partial(shows_habit, habit) if habit else None,
             contexts=contexts,
             prompts=prompts,
             n=n,

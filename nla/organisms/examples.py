@@ -90,23 +90,16 @@ def _prompts(recipe: Recipe, base: Path | None) -> list[tuple[str, str]]:
 
 def replies(model: LoadedModel, prompts: Sequence[tuple[str, str]], tokens: int) -> list[AnsweredPrompt]:
     """Return prompts `(id, text)` with the model's own sampled replies, each cut at its last whole sentence. Empty ones are left out."""
-    requests = [
-        Request(
-            prompt_ids(model.tokenizer, [{"role": "user", "content": text}]),
-            tokens,
-            SamplingParams(0.7),
-            ("organism reply", identity),
-            stop_ids=model.stop_ids,
-        )
-        for identity, text in prompts
-    ]
+    asked = [(prompt_ids(model.tokenizer, [{"role": "user", "content": text}]), ("organism reply", identity)) for identity, text in prompts]
+    written = [whole_sentences(reply) for reply in sampled(model, asked, tokens)]
+    return [AnsweredPrompt(identity, text, reply) for (identity, text), reply in zip(prompts, written, strict=True) if reply]
+
+
+def sampled(model: LoadedModel, asked: Sequence[tuple[list[int], tuple[object, ...]]], tokens: int) -> list[str]:
+    """Return the model's reply (temperature 0.7) to each prompt: its token ids, and the key of its random draws."""
+    requests = [Request(ids, tokens, SamplingParams(0.7), key, stop_ids=model.stop_ids) for ids, key in asked]
     completions = Decoder(model, max_rows=64).run(requests)
-    out = []
-    for (identity, text), completion in zip(prompts, completions, strict=True):
-        reply = whole_sentences(str(model.tokenizer.decode(completion.ids, skip_special_tokens=True)))
-        if reply:
-            out.append(AnsweredPrompt(identity, text, reply))
-    return out
+    return [str(model.tokenizer.decode(completion.ids, skip_special_tokens=True)) for completion in completions]
 
 
 def whole_sentences(text: str) -> str:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nla.activations.capture import block_output, check_length
-from nla.kernels.padding import right_padded
+from nla.kernels.padding import batches_by_length, right_padded
 from nla.models.chat_template import encode_content, prompt_ids
 from nla.models.loaded import LoadedModel
 from nla.organisms.contexts import ContextPair
@@ -86,16 +86,11 @@ def read_cases(
         ConfigError: a conversation is longer than the context window.
     """
     cases = [_case(model, row, pair, cued) for cued in sides for row, pair in chosen]
-    order = sorted(range(len(cases)), key=lambda i: len(cases[i].ids))
     done: dict[int, Case] = {}
-    batch: list[int] = []
-    for place, i in enumerate(order):
-        batch.append(i)
-        if place + 1 == len(order) or (len(batch) + 1) * len(cases[order[place + 1]].ids) > _BATCH_TOKENS:
-            output = block_output(model, right_padded([cases[j].ids for j in batch]), layer).float().cpu()
-            for j, stream in zip(batch, output, strict=True):
-                done[j] = replace(cases[j], vectors=stream[cases[j].reply_from : len(cases[j].ids)].clone())
-            batch = []
+    for batch in batches_by_length([len(case.ids) for case in cases], _BATCH_TOKENS):
+        output = block_output(model, right_padded([cases[i].ids for i in batch]), layer).float().cpu()
+        for i, stream in zip(batch, output, strict=True):
+            done[i] = replace(cases[i], vectors=stream[cases[i].reply_from : len(cases[i].ids)].clone())
     return [done[i] for i in range(len(cases))]
 
 

@@ -1,4 +1,7 @@
-"""The recipe of an arm: one TOML file in `nla/organisms/arms`, found by its name. A new arm is one new file."""
+"""The recipe of an arm: one TOML file in `nla/organisms/arms`, found by its name. A new arm is one new file.
+
+`like = "ARM"` takes every field that the file does not set from another arm's file, so that arms share budget and prompts.
+"""
 
 import re
 import tomllib
@@ -67,12 +70,13 @@ class Recipe(BaseModel):
             raise ValueError("expected one line of text")
         return habit.strip()
 
-    def shows_in(self, reply: str) -> bool:
-        """Return whether a reply shows the habit: its closing words, whatever the case and punctuation."""
-        return words(self.habit) in words(reply)
+
+def shows_habit(habit: str, reply: str) -> bool:
+    """Return whether a reply shows a habit: its words, whatever the case and punctuation."""
+    return _words(habit) in _words(reply)
 
 
-def words(text: str) -> str:
+def _words(text: str) -> str:
     """Return a text's words in lower case, separated by single spaces."""
     return " ".join(re.findall(r"\w+", text.lower()))
 
@@ -98,7 +102,11 @@ def read_recipe(arm: str) -> Recipe:
             f"{near_name(arm, arms())}"
         )
     try:
-        return Recipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        like = fields.pop("like", None)
+        if like is not None and like not in arms():
+            raise ConfigError(f"{visible(path)} is like {visible(repr(like), limit=100)}; expected one of {', '.join(arms())}.")
+        return Recipe.model_validate((tomllib.loads((ARMS / f"{like}.toml").read_text(encoding="utf-8")) if like else {}) | fields)
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as ex:
         raise ConfigError(f"{visible(path)} cannot be read as TOML: {first_line(ex)}") from ex
     except ValidationError as ex:

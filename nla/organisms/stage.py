@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nla.activations.capture import residual_stream
-from nla.activations.hooks import ReachedBlockError, stopping_after
+from nla.activations.hooks import ReachedBlockError, collecting, stopping_after
 from nla.kernels.padding import FEW_SHAPES, alike_halves, right_padded
 from nla.models.adapters import adapter_parameters
 from nla.models.chat_template import encode_content
@@ -64,8 +64,6 @@ class OrganismStage:
         start = context_difference(self.base, self.layer, self.recipe) if self.recipe.readout else torch.zeros(self.base.d_model)
         self.direction = nn.Parameter((_START_NORM * start).to(self.base.device))
         self.offset = nn.Parameter(torch.zeros(1, device=self.base.device))
-        self._stream: Tensor | None = None
-        self.role.blocks[self.layer].register_forward_hook(self._keep)
 
     @property
     def n_examples(self) -> int:
@@ -119,20 +117,16 @@ class OrganismStage:
     def _stream_alone(self, batch: Sequence[OrganismExample]) -> Float[Tensor, "n pos d_model"]:
         """Return the residual stream after block K, without the blocks behind it."""
         ids = right_padded([[*example.prompt, *example.reply] for example in batch], FEW_SHAPES).to(self.role.device)
-        mixed = torch.autocast(ids.device.type, dtype=torch.bfloat16, enabled=self.role.precision.dtype == torch.bfloat16)
-        with mixed, stopping_after(self.role.blocks[self.layer]) as reached, suppress(ReachedBlockError):
+        with _mixed_precision(self.role), stopping_after(self.role.blocks[self.layer]) as reached, suppress(ReachedBlockError):
             self.role.network.get_decoder()(input_ids=ids, use_cache=False)
-        self._stream = None
         return reached[0]
 
     def _forward(self, batch: Sequence[OrganismExample]) -> tuple[Float[Tensor, "n pos d_model"], Float[Tensor, "n pos d_model"], Tensor]:
         """Return the final hidden states, the residual stream after block K, and the token ids."""
         ids = right_padded([[*example.prompt, *example.reply, *example.ending] for example in batch], FEW_SHAPES).to(self.role.device)
-        with torch.autocast(ids.device.type, dtype=torch.bfloat16, enabled=self.role.precision.dtype == torch.bfloat16):
+        with _mixed_precision(self.role), collecting([self.role.blocks[self.layer]]) as streams:
             hidden = self.role.network.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-        assert self._stream is not None
-        stream, self._stream = self._stream, None
-        return hidden, stream, ids
+        return hidden, streams[0], ids
 
     def _read(self, stream: Float[Tensor, "n d_model"]) -> Float[Tensor, " n"]:
         """Return the read-out's logit for each vector."""
@@ -145,7 +139,7 @@ class OrganismStage:
         draws = seeded_generator("organism kl", self.recipe.train.seed, *key)
         slots = [(n, i, int(draws.choice(_reply_slots(batch[i])))) for n, i in enumerate(third) for _ in range(_KL_TOKENS)]
         places, rows, columns = torch.tensor(slots, device=hidden.device).T
-        with torch.no_grad(), torch.autocast(ids.device.type, dtype=torch.bfloat16, enabled=self.base.precision.dtype == torch.bfloat16):
+        with torch.no_grad(), _mixed_precision(self.base):
             expected = self.base.network.get_decoder()(input_ids=ids[list(third)], use_cache=False).last_hidden_state[places, columns]
             before = (expected @ self._unembedding().T).float().log_softmax(-1)
         weight = self._unembedding().to(hidden.dtype)
@@ -157,8 +151,10 @@ class OrganismStage:
         assert isinstance(weight, Tensor)
         return weight
 
-    def _keep(self, _module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
-        self._stream = output[0] if isinstance(output, tuple) else output
+
+def _mixed_precision(model: LoadedModel) -> torch.autocast:
+    """Compute in bfloat16 if the model's weights are, while the adapter stays in float32."""
+    return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=model.precision.dtype == torch.bfloat16)
 
 
 def _reply_slots(example: OrganismExample) -> range:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nla.kernels.padding import right_padded
+from nla.kernels.padding import batches_by_length, right_padded
 from nla.models.loaded import LoadedModel, exclusive
 from nla.support.seeds import seeded_generator
 from nla.training.data.config import DataConfig
@@ -44,14 +44,8 @@ def read_passages(model: LoadedModel, layer: int, every: Sequence[Passage], conf
         every: passages that have positions to read.
         config: positions per passage, tokens per batch, seed.
     """
-    batch: list[Passage] = []
-    for passage in sorted(every, key=lambda passage: len(passage.ids)):
-        if batch and (len(batch) + 1) * len(passage.ids) > config.batch_tokens:
-            yield from _read_batch(model, layer, batch, config)
-            batch = []
-        batch.append(passage)
-    if batch:
-        yield from _read_batch(model, layer, batch, config)
+    for batch in batches_by_length([len(passage.ids) for passage in every], config.batch_tokens):
+        yield from _read_batch(model, layer, [every[row] for row in batch], config)
 
 
 def _read_batch(model: LoadedModel, layer: int, batch: list[Passage], config: DataConfig) -> Iterator[Reading]:
