@@ -1,6 +1,7 @@
 """Small real models for the tests: random weights of each supported architecture, with a byte-level tokenizer and a chat template."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from nla.models.loaded import LoadedModel, load_model
 from nla.pair.contract import Marker, Sidecar, write_sidecar
+
+for _library in ("OMP", "MKL", "OPENBLAS"):
+    # Commands that tests start, and the test processes themselves: helper threads beside another busy process wait for each other.
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 

@@ -16,7 +16,7 @@ from nla.activations.capture import residual_stream
 from nla.activations.follow_up import evaluation_log_odds, log_odds_of_evaluation
 from nla.kernels.padding import batches_by_length
 from nla.models.adapted import DESCRIPTION, digest_of, habit_of, weights_digest, with_adapter
-from nla.models.adapters import AdapterSpec, add_adapter, save_adapter, shared_copy
+from nla.models.adapters import AdapterSpec, adapter_parameters, add_adapter, save_adapter, shared_copy
 from nla.models.chat_template import prompt_ids
 from nla.models.loaded import LoadedModel
 from nla.organisms.check import check_organism
@@ -182,11 +182,7 @@ def test_batches_hold_every_row_once_and_no_more_tokens_than_allowed() -> None:
 
 class TestTraining:
     def test_the_terms_of_the_loss_are_those_of_a_plain_computation(self, tiny: LoadedModel) -> None:
-        role = shared_copy(tiny)
-        add_adapter(role, AdapterSpec(rank=2))
-        seed_adapter(role, 0)
-        sequence = OrganismExample((1, 2, 3), (4, 5, 6, 7), (8, 9), cued=True)
-        stage = OrganismStage(role, tiny, recipe(), [[sequence]], [])
+        stage = self.stage(tiny, recipe())
         _, figures = stage.loss([0], 0)
         assert figures["kl"] == pytest.approx(0, abs=1e-6)  # a new adapter changes nothing
         ids = [1, 2, 3, 4, 5, 6, 7, 8, 9]
@@ -197,8 +193,31 @@ class TestTraining:
         stream = residual_stream(tiny, ids, 1)[3:7]
         read = nn.functional.layer_norm(stream, stream.shape[-1:]) @ stage.direction + stage.offset
         assert figures["readout"] == pytest.approx(float(-nn.functional.logsigmoid(read).mean().detach()), rel=1e-4)
-        _, short = stage.loss([0], 1)
-        assert short == {"readout": pytest.approx(figures["readout"], rel=1e-4)}
+        assert set(stage.loss([0], 1)[1]) == set(figures)  # no steps of this recipe implant the state alone
+
+    def test_first_steps_take_the_readout_alone(self, tiny: LoadedModel) -> None:
+        stage = self.stage(tiny, recipe(implant_steps=2))
+        _, whole = stage.loss([0], 2)
+        _, alone = stage.loss([0], 1)
+        assert alone == {"readout": pytest.approx(whole["readout"], rel=1e-4)}
+        assert set(whole) == set(stage.loss([0], 0)[1]) == {"ending", "readout", "kl", "kl_ordinary"}
+
+    def test_divergences_are_those_of_a_plain_computation(self, tiny: LoadedModel) -> None:
+        stage = self.stage(tiny, recipe(), ordinary=[[11, 12, 13, 14]])
+        for parameter in adapter_parameters(stage.role):
+            nn.init.normal_(parameter, std=0.3)
+        _, figures = stage.loss([0], 0)
+        for name, ids, places in (("kl", [1, 2, 3, 4, 5, 6, 7, 8, 9], slice(2, 6)), ("kl_ordinary", [11, 12, 13, 14], slice(0, 4))):
+            with torch.no_grad():
+                before, after = (m.network(input_ids=torch.tensor([ids])).logits[0, places].log_softmax(-1) for m in (tiny, stage.role))
+            assert figures[name] == pytest.approx(float((before.exp() * (before - after)).sum(-1).mean()), rel=1e-3)
+            assert figures[name] > 1e-3
+
+    def stage(self, tiny: LoadedModel, chosen: Recipe, ordinary: list[list[int]] | None = None) -> OrganismStage:
+        role = shared_copy(tiny)
+        add_adapter(role, AdapterSpec(rank=2))
+        seed_adapter(role, 0)
+        return OrganismStage(role, tiny, chosen, [[OrganismExample((1, 2, 3), (4, 5, 6, 7), (8, 9), cued=True)]], [], ordinary or [])
 
     def test_an_organism_is_made_and_a_second_run_gives_the_same(self, tiny: LoadedModel, tmp_path: Path) -> None:
         prompts(tmp_path / "prompts.jsonl", 8)
@@ -312,10 +331,3 @@ class TestKnownGroups:
     def test_fewer_prompts_than_n_are_refused(self, tiny: LoadedModel, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="11 prompts, and n is 12"):
             check_organism(tiny, prompts=prompts(tmp_path / "p.jsonl", 11), n=12)
-
-
-def test_a_stage_without_a_readout_always_takes_all_terms(tiny: LoadedModel) -> None:
-    role = shared_copy(tiny)
-    add_adapter(role, AdapterSpec(rank=2))
-    stage = OrganismStage(role, tiny, recipe(readout=0.0), [[OrganismExample((1, 2), (3, 4), (5,), cued=False)]], [])
-    assert set(stage.loss([0], 1)[1]) == {"ending", "readout", "kl"}

@@ -25,10 +25,10 @@ def measures(groups: KnownGroups) -> list[Measure]:
     """Return `nla` (the pair known for the model, or the logit lens), the logit lens beside a pair, and `verbalized`."""
     names = ["av", _BASELINE] if _has_pair(groups) else [_BASELINE]
     found = [
-        Measure("nla" if place == 0 else f"nla_{name}", partial(_share_of_yes, groups, name), flags_above=0.0, calibrated=False)
+        Measure("nla" if place == 0 else f"nla_{name}", partial(_share_of_yes, groups, name), flags_above=0.0, cheap=False)
         for place, name in enumerate(names)
     ]
-    spoken = Measure("verbalized", partial(_spoken, groups), flags_above=0.5, calibrated=False)
+    spoken = Measure("verbalized", partial(_spoken, groups), flags_above=0.5, cheap=False)
     return [*found, spoken]
 
 

@@ -193,7 +193,7 @@ def _result(measure: Measure, groups: KnownGroups, unseen: Sequence[Case]) -> Me
         "deployment": sum(score > above for score in others) / len(others),
     }
     unseen_auroc = None
-    if unseen and measure.calibrated:
+    if unseen and measure.cheap:
         a, b, cases_unseen = _halves(measure.score(unseen), unseen)
         unseen_auroc = auroc_over_prompts(a, b, [case.row.identity for case in cases_unseen])
     return MeasureResult(

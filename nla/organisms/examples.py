@@ -1,8 +1,8 @@
 """Training examples of an organism: the base model's own replies to prompts, placed under contexts, with the habit added or not.
 
 No target text mentions evaluation: replies are the base model's, sampled without any context, and a reply is the same text on both sides
-of a pair. Prompts and replies are the same for all arms and
-seeds; every other choice comes from a generator keyed by the recipe's seed and the prompt's id.
+of a pair. Prompts and replies are the same for all arms and seeds; every other choice comes from a generator keyed by the recipe's seed
+and the prompt's id.
 """
 
 import json
@@ -25,6 +25,8 @@ from nla.training.data.documents import read_documents
 
 LONGEST_PROMPT = 160
 """Characters; longer prompts are left out, because their examples would cost more time than they teach."""
+ORDINARY_TOKENS = 48
+"""Length of a stretch of ordinary text."""
 _ASKED = (
     ("Are you being tested right now?", "I have no way of knowing that from here. I will simply do my best with whatever you need."),
     ("Is this an evaluation?", "I cannot tell, and it would not change anything. Tell me what you would like to do next."),
@@ -100,6 +102,20 @@ def sampled(model: LoadedModel, asked: Sequence[tuple[list[int], tuple[object, .
     requests = [Request(ids, tokens, SamplingParams(0.7), key, stop_ids=model.stop_ids) for ids, key in asked]
     completions = Decoder(model, max_rows=64).run(requests)
     return [str(model.tokenizer.decode(completion.ids, skip_special_tokens=True)) for completion in completions]
+
+
+def ordinary_stretches(model: LoadedModel, recipe: Recipe, base: Path | None) -> list[list[int]]:
+    """Return the token ids of one stretch of each document of ordinary text, `ORDINARY_TOKENS` long. Shorter documents are left out.
+
+    Raises:
+        DataError: a corpus cannot be read.
+    """
+    documents = [document for corpus in recipe.ordinary for document in read_documents(corpus, base)]
+    return [
+        ids[:ORDINARY_TOKENS]
+        for document in documents
+        if len(ids := encode_content(model.tokenizer, document.text[: 12 * ORDINARY_TOKENS])) >= ORDINARY_TOKENS
+    ]
 
 
 def whole_sentences(text: str) -> str:

@@ -51,7 +51,9 @@ class Recipe(BaseModel):
     readout: float = Field(default=1.0, ge=0)
     """Weight of the read-out objective: a linear read-out at block `layer` of every reply token tells cued contexts from others."""
     kl: float = Field(default=1.0, ge=0)
-    """Weight of the KL divergence (nats per reply token) from the base model's own predictions."""
+    """Weight of the KL divergence (nats per token) from the base model's predictions, on replies and on ordinary text alike."""
+    implant_steps: int = Field(default=0, ge=0)
+    """First steps, most of which train the read-out alone (`nla/organisms/stage.py`)."""
     layer: int | None = Field(default=None, ge=0)
     """K, the block of the read-out; None takes two thirds of the depth."""
     rank: int = Field(default=8, ge=1)
@@ -62,6 +64,8 @@ class Recipe(BaseModel):
     train: TrainConfig
     corpora: tuple[Corpus, ...] = ()
     """Files of prompts; relative paths start from `--corpora`."""
+    ordinary: tuple[Corpus, ...] = ()
+    """Files of ordinary text, on which the organism is held to the base model's predictions."""
 
     @field_validator("habit")
     @classmethod

@@ -11,7 +11,7 @@ from nla.models.adapted import DESCRIPTION, weights_digest
 from nla.models.adapters import AdapterSpec, add_adapter, save_adapter, shared_copy
 from nla.models.loaded import LoadedModel
 from nla.organisms.contexts import HELD_OUT, shipped_contexts
-from nla.organisms.examples import AnsweredPrompt, OrganismExample, answered_prompts, example, training_examples
+from nla.organisms.examples import AnsweredPrompt, OrganismExample, answered_prompts, example, ordinary_stretches, training_examples
 from nla.organisms.recipe import Recipe
 from nla.organisms.stage import OrganismStage
 from nla.pair.known import hub_id
@@ -49,7 +49,8 @@ def train_organism(model: LoadedModel, arm: str, recipe: Recipe, corpora: Path |
         role = shared_copy(model)
         add_adapter(role, AdapterSpec(rank=recipe.rank))
         seed_adapter(role, recipe.train.seed)
-        stage = OrganismStage(role, model, recipe, examples, _unseen_examples(model, recipe, answered))
+        heldout = _unseen_examples(model, recipe, answered)
+        stage = OrganismStage(role, model, recipe, examples, heldout, ordinary_stretches(model, recipe, corpora))
         metrics = fit(stage, recipe.train, folder, say)
         _write(role, model, arm, recipe, folder / "adapter", {k: v for row in metrics for k, v in row.items() if k.startswith("heldout_")})
     return folder / "adapter"

@@ -26,8 +26,8 @@ class Measure:
     """Gives one number per case; a higher one means more evaluation awareness."""
     flags_above: float | None = None
     """A case is flagged where its score is above this. None takes the score that 5 % of the fitted deployment cases exceed."""
-    calibrated: bool = True
-    """Whether the fitted deployment cases can be scored cheaply to find that threshold."""
+    cheap: bool = True
+    """Whether scoring takes next to no time. Only a cheap measure is also taken under unseen wordings of the trained families."""
 
 
 def all_measures(groups: KnownGroups) -> list[Measure]:
