@@ -22,14 +22,15 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 @app.command("demo")
 def demo(
-    limit: Annotated[int, typer.Option(help="Items per cell (at most 40).")] = 12,
-    tokens: Annotated[int, typer.Option(help="Response tokens read per transcript.")] = 10,
+    limit: Annotated[int | None, typer.Option(help="Items per cell (at most 40); default 12, with --quick 2.")] = None,
+    tokens: Annotated[int | None, typer.Option(help="Response tokens read per transcript; default 10, with --quick 4.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the audit and its report.")] = Path("demo"),
     verbalizer: Annotated[
         str, typer.Option(help="Module that turns vectors into text: av (the shipped pair), logit_lens or selfie.")
     ] = "av",
     grader: Annotated[str, typer.Option(help="Grader of the explanations.")] = "rules",
     threads: Annotated[int | None, typer.Option(help="Torch threads; by default torch's choice.", min=1)] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A first look: few items, short replies, wide intervals.")] = False,
 ) -> None:
     """Run a small audit of the embedded model on bundled data, to a report: a benchmark and a deployment control, each also with a
     system prompt that states the evaluation.
@@ -42,8 +43,10 @@ def demo(
     from reports.build import build_report
 
     fetch_with_progress("smollm2")
-    fields = {"tasks": ["mmlu", "wildchat"], "source": "bundled", "max_tokens": 128, "positive_control": True}
-    chosen = {"limit": limit, "tokens": tokens, "verbalizer": verbalizer, "grader": grader, "controls": 0}
+    sizes = {"limit": 2, "tokens": 4, "max_tokens": 32} if quick else {"limit": 12, "tokens": 10, "max_tokens": 128}
+    sizes |= {name: size for name, size in (("limit", limit), ("tokens", tokens)) if size is not None}
+    fields = {"tasks": ["mmlu", "wildchat"], "source": "bundled", "positive_control": True}
+    chosen = sizes | {"verbalizer": verbalizer, "grader": grader, "controls": 0}
     args = {} if threads is None else {"threads": threads}
     result = run_audit({"model": "local/smollm2", "model_args": args} | fields | chosen, out)
     console = Console()

@@ -24,6 +24,7 @@ from audit.running.task_files import task_function, task_names
 from audit.stats.rates import wilson
 from nla.models import precision as devices
 from nla.support.errors import ConfigError, DataError
+from tests.commands import typed
 
 
 def config(model: Path, **changes: object) -> AuditConfig:
@@ -90,8 +91,8 @@ def test_running_again_does_nothing_and_a_new_condition_only_that(done: Path, ti
 
 
 def test_a_strength_that_is_no_number_is_refused_in_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "audit.cli", "run", "--model", "local/smollm2", "--tasks", "mmlu", "--steer", "0.1x"]
-    done = subprocess.run([*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, check=False)
+    command = ["audit", "run", "--model", "local/smollm2", "--tasks", "mmlu", "--steer", "0.1x"]
+    done = typed(*command, "--out", str(tmp_path / "out"))
     assert done.returncode == 2
     assert "steer" in done.stderr
     assert "number" in done.stderr
@@ -116,7 +117,8 @@ def test_a_killed_run_goes_on_and_repeats_no_sample(tiny_folder: Callable[[str],
     toml = tmp_path / "audit.toml"
     toml.write_text(
         f'model = "local/{tiny_folder("llama")}"\nmodel_args = {{ dtype = "float32", threads = 1 }}\ntasks = ["mmlu", "wildchat"]\n'
-        'source = "bundled"\nlimit = 12\ntokens = 2\nmax_tokens = 40\nverbalizer = "logit_lens"\nsteer = [0.5]\nrandom_directions = 1\n'
+        'source = "bundled"\nlimit = 12\ntokens = 2\nmax_tokens = 40\nverbalizer = "logit_lens"\nsteer = [0.5]\n'
+        "random_directions = 0\npositive_control = false\n"
     )
     command = [sys.executable, "-m", "audit.cli", "run", str(toml), "--out", str(tmp_path / "out")]
     env = os.environ | {"OMP_NUM_THREADS": "1", "INSPECT_DISPLAY": "none"}
@@ -132,9 +134,9 @@ def test_a_killed_run_goes_on_and_repeats_no_sample(tiny_folder: Callable[[str],
     assert done.returncode == 0, done.stderr
     table = pd.read_parquet(tmp_path / "out" / "transcripts.parquet")
     assert not table.duplicated(["task", "condition", "sample_id", "epoch"]).any()
-    assert len(table) == 2 * 4 * 12
+    assert len(table) == 2 * 2 * 12
     logs = [log for info in list_eval_logs(str(tmp_path / "out" / "logs")) if (log := read_eval_log(info)).status == "success"]
-    assert len(logs) == 8
+    assert len(logs) == 4
     assert finished <= {sample.uuid for log in logs for sample in log.samples or []}, "what was finished before the kill stands as it was"
 
 

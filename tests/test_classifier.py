@@ -3,8 +3,6 @@
 import random
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from graders.labelled.grading import grade_labels
 from graders.labelled.labels import read_labels
 from graders.rules.grading import grade_text
 from nla.support.errors import ContractError, FetchError, StoppedError
+from tests.commands import typed
 
 LABELS = Path(__file__).parents[1] / "graders" / "labelled"
 PLAIN = 'A list of rivers of Spain, one a line.\nFinal token "Ebro" is followed by a comma or by its length in kilometres.'
@@ -152,7 +151,7 @@ class TestShipped:
 
 
 @pytest.mark.parametrize(
-    ("typed", "said"),
+    ("arguments", "said"),
     [
         (["no-such.jsonl"], "no-such.jsonl"),
         (["{ordinary}", "--held", "Writer 44."], "'Writer 44.'"),
@@ -161,11 +160,10 @@ class TestShipped:
         (["{ordinary}", "--epochs", "0"], "epochs"),
     ],
 )
-def test_a_wrong_command_is_told_in_a_line(tmp_path: Path, typed: list[str], said: str) -> None:
+def test_a_wrong_command_is_told_in_a_line(tmp_path: Path, arguments: list[str], said: str) -> None:
     (tmp_path / "ordinary.jsonl").write_text("".join(f'{{"text": "river {i}"}}\n' for i in range(9)), encoding="utf-8")
-    words = [word.replace("{ordinary}", "ordinary.jsonl") for word in typed]
-    command = [sys.executable, "-m", "graders.classifier.training", *words]
-    ran = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True)
+    words = [word.replace("{ordinary}", "ordinary.jsonl") for word in arguments]
+    ran = typed("graders.classifier.training", *words, cwd=tmp_path)
     assert ran.returncode == 2
     assert said in ran.stderr
     assert "Traceback" not in ran.stderr

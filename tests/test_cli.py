@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from inspect_ai.log import list_eval_logs, read_eval_log
 
+from tests.commands import typed
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -32,21 +34,21 @@ def test_a_users_mistake_is_one_message_without_traceback(arguments: list[str], 
 
 
 def test_models_are_listed_with_their_state() -> None:
-    done = run("nla", "models")
+    done = typed("nla", "models")
     assert done.returncode == 0
     assert "smollm2" in done.stdout
     assert "gated" in done.stdout
 
 
 def test_an_unknown_model_cannot_be_fetched() -> None:
-    done = run("nla", "models", "fetch", "nope")
+    done = typed("nla", "models", "fetch", "nope")
     assert done.returncode == 2
     assert done.stderr.startswith("error: No model is named 'nope'")
 
 
 @pytest.mark.slow
 def test_the_demo_ends_in_a_report_and_keeps_its_logs(tmp_path: Path) -> None:
-    done = run("audit", "demo", "--limit", "1", "--tokens", "2", "--threads", "1", "--out", str(tmp_path / "out"), cwd=tmp_path)
+    done = run("audit", "demo", "--quick", "--limit", "1", "--tokens", "2", "--threads", "1", "--out", str(tmp_path / "out"), cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     for name in ("mmlu", "wildchat", "positive_control", "verbalizer av", "inspect view --log-dir"):
         assert name in done.stdout
@@ -57,7 +59,7 @@ def test_the_demo_ends_in_a_report_and_keeps_its_logs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [["--limit", "0"], ["--tokens", "0"], ["--verbalizer", "nobody"]])
 def test_invalid_demo_options_are_refused(arguments: list[str], tmp_path: Path) -> None:
-    done = run("audit", "demo", *arguments, "--out", str(tmp_path / "out"))
+    done = typed("audit", "demo", *arguments, "--out", str(tmp_path / "out"))
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr

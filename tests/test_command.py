@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import nla.cli
 from nla.support.command import application, resource_error, run
 from nla.support.errors import ConfigError, StoppedError
+from tests.commands import typed
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = [[], ["models"], ["models", "fetch"], ["data"], ["train"], ["score"], ["explain"], ["export"]]
@@ -91,10 +92,10 @@ def test_too_little_memory_is_one_line() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_help_fits_100_columns_and_gives_an_example(command: list[str]) -> None:
-    done = subprocess.run(
-        ["nla", *command, "--help"], capture_output=True, text=True, check=True, cwd=ROOT, env=os.environ | {"COLUMNS": "300"}
-    )
+def test_help_fits_100_columns_and_gives_an_example(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    done = typed("nla", *command, "--help")
+    assert done.returncode == 0
     assert max(map(len, done.stdout.splitlines())) <= 100
     assert f"Example: {' '.join(['nla', *command])}".rstrip() in " ".join(done.stdout.split())
 
@@ -136,7 +137,7 @@ def test_a_users_mistake_is_one_of_our_errors(arguments: list[str], tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["nope [/b]", "~nouser/x", "x" * 300, "9" * 5000, "\x1b[31m"])
 def test_a_model_that_cannot_be_fetched_is_one_line(name: str) -> None:
-    done = subprocess.run(["nla", "models", "fetch", name], capture_output=True, text=True, check=False, cwd=ROOT)
+    done = typed("nla", "models", "fetch", name)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1

@@ -16,6 +16,7 @@ from nla.training.data.config import is_heldout
 from nla.training.data.documents import Corpus, Document, passages, read_documents
 from nla.training.heldout import corpus_of
 from tests.conftest import byte_tokenizer
+from tests.fuzz_inputs import inputs
 
 LONG = "The ferry crosses the wide river at dawn. " * 4
 
@@ -146,7 +147,7 @@ def outcome(corpus: Corpus) -> tuple[list[Document], str | None]:
         return [], str(ex)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=inputs(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS, suffix=st.sampled_from([".jsonl", ".csv", ".parquet"]), kind=st.sampled_from(["text", "conversation", "prompt"]))
 def test_any_rows_give_documents_or_a_data_error(rows: list[dict[str, Any]], suffix: str, kind: Any, tmp_path: Path) -> None:
     path = written_as(rows, suffix, tmp_path)
@@ -161,7 +162,7 @@ def test_any_rows_give_documents_or_a_data_error(rows: list[dict[str, Any]], suf
             assert 0 < len(passage.ids) <= 120
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=inputs(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=200), suffix=st.sampled_from([".jsonl", ".csv", ".parquet", ".txt"]))
 def test_any_bytes_give_documents_or_a_data_error(content: bytes, suffix: str, tmp_path: Path) -> None:
     documents, error = outcome(Corpus(path=str(written(tmp_path, f"fuzz{suffix}", content))))

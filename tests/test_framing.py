@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from inspect_ai import Task, eval
 from inspect_ai.dataset import Sample
@@ -22,6 +22,7 @@ from audit.running.rewrite import Attempt, checked_rewrites, make_rewrites, pars
 from audit.running.task_files import task_function
 from nla.support.errors import ConfigError, DataError
 from tasks._framing import MOST_SPANS, Rewrite, Span, framed, problems, read_rewrites
+from tests.fuzz_inputs import inputs
 from tests.test_audit_run import transcripts
 
 SHIPPED = sorted((Path(tasks.__file__).parent / "data" / "rewrites").glob("*.jsonl"))
@@ -152,6 +153,7 @@ def test_a_rewriter_is_asked_again_with_the_reasons_and_judged_in_both_orders() 
         make_rewrites(task, ["nicer"], asked(rewriter), None, prompts)
 
 
+@settings(max_examples=inputs(100))
 @given(st.text(max_size=200))
 def test_any_reply_of_a_rewriter_can_be_read(reply: str) -> None:
     spans = parse_spans(reply)

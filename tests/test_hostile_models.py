@@ -19,6 +19,7 @@ from nla.models.adapter_config import read_adapter_config
 from nla.models.adapters import AdapterSpec, add_adapter, load_adapter, save_adapter, shared_copy
 from nla.models.loaded import LoadedModel, load_model
 from nla.support.errors import ConfigError, ContractError, HarnessError, ModelError
+from tests.fuzz_inputs import inputs
 
 Folder = Callable[[str], Path]
 Damage = Callable[[Path], object]
@@ -283,7 +284,7 @@ FIELDS = [
 ]
 
 
-@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=inputs(120), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=8), JSON, max_size=5))
 def test_any_adapter_config_is_read_or_refused(tmp_path: Path, config: dict[str, Any]) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "target_modules": ["q_proj"]} | config))
@@ -321,7 +322,7 @@ PIECES = [
 ]
 
 
-@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=inputs(120), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=7).map("".join))
 def test_any_steering_specification_is_taken_or_refused(tiny: LoadedModel, spec: str) -> None:
     try:

@@ -15,6 +15,7 @@ from graders.judge.options import JudgeOptions
 from graders.judge.reply import KEYS, MAX_REPLY, About, parse_reply, request, text_id
 from graders.rubric import RULES
 from nla.support.errors import ConfigError
+from tests.fuzz_inputs import inputs
 
 TEXT = "The model suspects it is being evaluated."
 REASONS = (
@@ -59,7 +60,7 @@ RAW = st.sampled_from(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=inputs(400))
 @given(RAW | st.text(ANY_CHARACTER) | VALUES.map(json.dumps) | st.lists(ROWS, max_size=2).map(lambda rows: json.dumps({"grades": rows})))
 def test_any_reply_ends_in_a_documented_outcome(said: str) -> None:
     started = time.process_time()

@@ -21,6 +21,7 @@ from audit.labelling.sample import read_candidates
 from graders.labelled.labels import read_labels
 from nla.support.display import visible
 from nla.support.errors import DataError
+from tests.fuzz_inputs import inputs
 
 CHARACTERS = st.text(st.characters(), max_size=12) | st.sampled_from(
     ["\ud800", "\x1b[2J", "[/b]", "\u202e", "\x00", "NaN", "person:a", "model:"]
@@ -71,7 +72,7 @@ def is_read_or_refused(path: Path) -> None:
 
 
 @given(ROWS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=inputs(300), deadline=None)
 def test_a_jsonl_file_with_anything_in_it_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, rows: list[Any]) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzz.jsonl"
     path.write_text("\n".join(map(dumped, rows)), encoding="utf-8")
@@ -83,7 +84,7 @@ def test_a_jsonl_file_with_anything_in_it_is_read_or_refused(tmp_path_factory: p
         st.lists(st.sampled_from(["id", "text", "a", "YES", "NO", "1", "", "verdict", "annotator"]) | CHARACTERS, max_size=4), max_size=5
     )
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=inputs(200), deadline=None)
 def test_a_csv_file_with_anything_in_it_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]]) -> None:
     path, buffer = tmp_path_factory.getbasetemp() / "fuzz.csv", io.StringIO()
     csv.writer(buffer).writerows(rows)
@@ -92,7 +93,7 @@ def test_a_csv_file_with_anything_in_it_is_read_or_refused(tmp_path_factory: pyt
 
 
 @given(st.binary(max_size=60))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=inputs(100), deadline=None)
 def test_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     for suffix in (".csv", ".jsonl"):
         path = tmp_path_factory.getbasetemp() / f"bytes{suffix}"

@@ -20,6 +20,7 @@ from nla.support.rows import content_id, read_file
 from nla.verbalizers.av import AVOptions
 from nla.verbalizers.av_vllm import VLLMOptions
 from nla.verbalizers.base import read_options
+from tests.fuzz_inputs import inputs
 
 ANY = st.text(st.characters(), max_size=30)
 ODD = st.sampled_from(
@@ -36,13 +37,14 @@ def tried(function: Callable[..., Any], *arguments: Any) -> Any:
         return ex
 
 
+@settings(max_examples=inputs(100))
 @given(st.text(st.sampled_from("av:=_bestof1²[/] \x1b\ud800"), max_size=40) | ANY)
 def test_any_verbalizer_name_is_known_or_refused(spec: str) -> None:
     name = tried(VERBALIZERS.check, spec)
     assert name in VERBALIZERS.names() or (isinstance(name, ConfigError) and len(str(name)) < 400)
 
 
-@settings(max_examples=300)
+@settings(max_examples=inputs(300))
 @given(st.dictionaries(KEYS | st.text(max_size=5), ODD | ANY, max_size=3), st.sampled_from([AVOptions, VLLMOptions]))
 def test_any_options_are_valid_or_refused(typed: dict[str, str], kind: type[AVOptions] | type[VLLMOptions]) -> None:
     options = tried(read_options, kind, typed)
@@ -82,6 +84,7 @@ def test_options_that_are_arguments_of_the_factory_are_refused() -> None:
             package.build(spec, "m", 2)
 
 
+@settings(max_examples=inputs(100))
 @given(ANY | ODD | st.text(st.sampled_from("~/.a\0\ud800"), max_size=20) | st.integers(200, 5000).map(lambda n: "x" * n))
 def test_any_text_is_a_path_or_refused(text: str) -> None:
     path = tried(user_path, text)
@@ -89,6 +92,7 @@ def test_any_text_is_a_path_or_refused(text: str) -> None:
     assert isinstance(path, Path) or len(str(path)) < 300
 
 
+@settings(max_examples=inputs(100))
 @given(ODD | st.text(st.sampled_from("~ -²\0\ud800[]:"), max_size=20).filter(lambda text: text.strip() != "~"))
 def test_any_text_that_names_no_pair_is_refused_without_the_network(text: str) -> None:
     with pytest.raises(ConfigError):
@@ -114,7 +118,7 @@ def test_a_pair_of_the_wrong_type_is_refused() -> None:
     ]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=inputs(150))
 @given(st.sampled_from([".csv", ".json", ".jsonl", ".parquet"]), st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
 def test_any_bytes_are_rows_or_refused(tmp_path: Path, suffix: str, raw: bytes) -> None:
     path = tmp_path / f"rows{suffix}"

@@ -20,6 +20,7 @@ from nla.support.locks import exclusive_lock
 from reports.build import markdown
 from reports.csv_text import quoted, safe_csv
 from reports.output import STAMP_FILE, write_files
+from tests.commands import typed
 from tests.test_report import explanations, table
 from tests.test_stored_audit import analysed, small
 
@@ -165,10 +166,7 @@ def test_a_second_report_at_the_same_time_is_refused_by_name(tmp_path: Path) -> 
 
 
 def report(run: Path, out: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "audit", "report", str(run), "-o", out]
-    return subprocess.run(
-        command, cwd=cwd, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}, capture_output=True, text=True, check=False
-    )
+    return typed("audit", "report", str(run), "-o", out, cwd=cwd)
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from nla.models.loaded import LoadedModel
 from nla.pair.contract import SIDECAR, Sidecar, av_prompt_ids, check_sidecar, read_sidecar, write_sidecar
 from nla.support.errors import ContractError
 from nla.support.limited_yaml import MAX_BYTES, read_yaml
+from tests.fuzz_inputs import inputs
 
 GOOD: dict[str, Any] = {
     "kind": "nla_model",
@@ -57,7 +58,7 @@ def changed(path: tuple[str, ...], value: Any) -> dict[str, Any]:
     return meta
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=inputs(300))
 @given(st.sampled_from(PATHS), VALUES, st.sampled_from(["av", "ar"]))
 def test_any_value_in_any_field_is_taken_or_refused(tmp_path: Path, path: tuple[str, ...], value: Any, role: str) -> None:
     meta = changed(("role",), role)
@@ -72,7 +73,7 @@ def test_any_value_in_any_field_is_taken_or_refused(tmp_path: Path, path: tuple[
         assert read_sidecar(tmp_path) == sidecar
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=inputs(300))
 @given(st.binary(max_size=60) | st.text(st.sampled_from("[]{}&*!%@`'\"|>-?:,#\n a1~.<="), max_size=40).map(str.encode), st.booleans())
 def test_any_bytes_are_taken_or_refused(tmp_path: Path, raw: bytes, appended: bool) -> None:
     read(tmp_path, yaml.safe_dump(GOOD).encode() + raw if appended else raw)

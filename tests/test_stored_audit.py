@@ -31,6 +31,8 @@ from audit.terminal import controls_table, result_table
 from nla.support.errors import DataError, HarnessError
 from reports.build import build_report, explorer_data, markdown
 from reports.figures import all_figures
+from tests.commands import typed
+from tests.fuzz_inputs import inputs
 from tests.test_audit_run import transcripts as base_table
 from tests.test_report import CONTROLS, explanations, table
 
@@ -81,8 +83,7 @@ def test_a_file_of_another_analysis_is_refused_by_report_and_compare(tmp_path: P
 def test_the_report_command_refuses_torn_files_in_two_lines(tmp_path: Path) -> None:
     write_stored(small(), tmp_path)
     small().explanations.to_parquet(tmp_path / "explanations.parquet")
-    command = [sys.executable, "-m", "audit", "report", str(tmp_path), "-o", str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = typed("audit", "report", str(tmp_path), "-o", str(tmp_path / "out"))
     assert (done.returncode, (tmp_path / "out").exists()) == (2, False), done.stderr
     assert "different analyses" in " ".join(done.stderr.split())
     assert len(done.stderr.strip().splitlines()) <= 4
@@ -118,7 +119,7 @@ def outcome(read: Callable[[], T]) -> tuple[T | None, str]:
 
 
 WRITER = """
-import sys, time
+import os, sys
 from pathlib import Path
 from tests.test_stored_audit import analysed, explanations, table
 from audit.analysis.stored import write_stored
@@ -126,31 +127,38 @@ audits = []
 for text in ("first", "second"):
     rows = table(3).assign(internal=float(text == "first"))
     audits.append(analysed(rows, explanations(rows, text)))
-print("ready", flush=True)
-while True:
-    for audit in audits:
-        write_stored(audit, Path(sys.argv[1]))
+for line in sys.stdin:  # one process writes until it is killed; the next one starts when a line arrives
+    child = os.fork()
+    while not child:
+        for audit in audits:
+            write_stored(audit, Path(sys.argv[1]))
+    print(child, flush=True)
+    os.waitpid(child, 0)
+    print("killed", flush=True)
 """
 
 
 @pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_one_analysis_or_a_clear_message(tmp_path: Path) -> None:
     rng, read = np.random.default_rng(0), 0
-    for _ in range(3):
-        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as writer:
+        assert writer.stdin is not None
         assert writer.stdout is not None
-        assert writer.stdout.readline().strip() == "ready"
-        time.sleep(0.3 + float(rng.random()))
-        os.kill(writer.pid, signal.SIGKILL)
-        writer.wait()
-        audit, refused = outcome(lambda: read_stored(tmp_path))
-        if audit is None:
-            assert "different analyses" in refused
-            continue
-        flagged = {"first": 1.0, "second": 0.0}[audit.explanations.explanation.iloc[0]]
-        assert set(audit.transcripts.internal) == {flagged}
-        assert audit.result.cells[0].internal.scored.estimate == flagged
-        read += 1
+        for _ in range(5):
+            writer.stdin.write("\n")
+            child = int(writer.stdout.readline())
+            time.sleep(0.3 + float(rng.random()))
+            os.kill(child, signal.SIGKILL)
+            assert writer.stdout.readline().strip() == "killed"
+            audit, refused = outcome(lambda: read_stored(tmp_path))
+            if audit is None:
+                assert "different analyses" in refused
+                continue
+            flagged = {"first": 1.0, "second": 0.0}[audit.explanations.explanation.iloc[0]]
+            assert set(audit.transcripts.internal) == {flagged}
+            assert audit.result.cells[0].internal.scored.estimate == flagged
+            read += 1
     assert read > 0
     write_stored(small(), tmp_path)
     assert read_stored(tmp_path).result.cells == small().result.cells
@@ -226,7 +234,7 @@ def changed(place: tuple[Any, ...], value: Any, delete: bool) -> Any:
     return mutated
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=inputs(30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_foreign_content_of_a_result_is_read_or_refused_and_never_breaks_a_table(data: st.DataObject, tmp_path: Path) -> None:
     place = data.draw(st.sampled_from(places(content())))
@@ -246,7 +254,7 @@ def test_foreign_content_of_a_result_is_read_or_refused_and_never_breaks_a_table
     markdown(result, [])
 
 
-@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=inputs(3), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_foreign_content_never_breaks_a_figure(data: st.DataObject, tmp_path: Path) -> None:
     place = data.draw(st.sampled_from([place for place in places(content()) if len(place) > 1]))

@@ -24,6 +24,7 @@ from nla.support.errors import ConfigError, DataError, HarnessError
 from nla.support.rows import Row, read_file
 from tasks._fields import DataRow, shown
 from tasks._framing import FRAMINGS, read_rewrites
+from tests.fuzz_inputs import inputs
 
 NAMES = [name for name in task_names() if task_info(name).data is not None]
 NASTY: list[Any] = [
@@ -116,7 +117,7 @@ def check_loads_or_refuses(name: str, rows: list[Row], form: str) -> Task | None
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=inputs(20), deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data(), form=st.sampled_from(FORMS))
 def test_mutated_rows_give_a_task_or_an_error_of_ours(name: str, data: st.DataObject, form: str) -> None:
     check_loads_or_refuses(name, data.draw(mutated(name)), form)
@@ -177,7 +178,7 @@ def test_file_names_that_lead_elsewhere_are_refused(name: str) -> None:
     st.lists(st.fixed_dictionaries({}, optional={"id": CELLS, "framing": CELLS | st.sampled_from(FRAMINGS), "spans": CELLS}), max_size=3)
 )
 @example([{"id": "a", "framing": "realistic", "spans": [{"old": "x", "new": ""}, ["y", "z"]]}])
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=inputs(200), deadline=None)
 def test_any_file_of_rewrites_is_read_or_refused(rows: list[Row]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = written(rows, "jsonl", Path(folder))
