@@ -61,7 +61,7 @@ def test_a_wrong_set_is_refused(rows: list[dict[str, str]], message: str, tmp_pa
 
 def write_set(path: Path, *pairs: tuple[str, str]) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps({"positive": a, "negative": b}) + "\n" for a, b in pairs))
+    path.write_text("".join(json.dumps({"positive": a, "negative": b}) + "\n" for a, b in pairs), encoding="utf-8")
     return str(path)
 
 
