@@ -125,18 +125,30 @@ def shared_prefix(model: LoadedModel, ids: Sequence[int], layer: int, rows: int)
 
 
 @exclusive
-def capture(model: LoadedModel, transcript: Transcript, tokens: Sequence[TokenRef], layer: int) -> Float[Tensor, "k d_model"]:
+def capture(
+    model: LoadedModel, transcript: Transcript, tokens: Sequence[TokenRef], layer: int, through: Sequence[TokenRef] = ()
+) -> Float[Tensor, "k d_model"]:
     """Return the residual stream after block `layer` at the given tokens of a transcript, in their order (float32, on the CPU).
+
+    Args:
+        model: the model.
+        transcript: the transcript.
+        tokens: the tokens to read.
+        layer: the layer K.
+        through: further tokens that a sequence runs through where it is run at all. The length of a sequence changes the last bits of
+            its vectors, so reads that run through the same tokens give the same bits, whatever they read.
 
     Raises:
         ConfigError: the model has no such block, or a pass is longer than the context window.
     """
     if not tokens:
         return torch.empty(0, model.d_model)
+    chosen = set(tokens)
     vectors: dict[TokenRef, Tensor] = {}
-    for ids, wanted in readings(model, transcript, tokens):
-        stream = residual_stream(model, ids, layer).cpu()
-        vectors.update({token: stream[token.position] for token in wanted})
+    for ids, within in readings(model, transcript, [*tokens, *(token for token in through if token not in chosen)]):
+        if wanted := [token for token in within if token in chosen]:
+            stream = residual_stream(model, ids, layer).cpu()
+            vectors.update({token: stream[token.position] for token in wanted})
     return torch.stack([vectors[token] for token in tokens])
 
 

@@ -4,7 +4,6 @@ The question is asked in several wordings as the next user turn. Half of them ar
 prefers one of the two words whatever is asked has a mean near 0.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -17,6 +16,7 @@ from torch import Tensor
 from nla.activations.capture import check_length, network_inputs, shared_batch
 from nla.models.chat_template import encode, prompt_ids
 from nla.models.loaded import LoadedModel, exclusive
+from nla.support.rows import content_id
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ _NO = ("No", " No", "no", " no", "NO")
 
 def wordings_digest() -> str:
     """Return an identifier of all wordings: the first 12 hex digits of their sha256."""
-    return hashlib.sha256(repr(WORDINGS).encode()).hexdigest()[:12]
+    return content_id(*((wording.question, wording.yes_means_evaluation) for wording in WORDINGS))
 
 
 def evaluation_log_odds(model: LoadedModel, messages: Sequence[dict[str, Any]]) -> float:
