@@ -4,8 +4,6 @@ A set is a JSONL file: a header line (`name`, `about`, `vector`, `source`), then
 works like the project's sets. A set whose name starts with `unrelated-` is a control: its pairs have nothing to do with evaluation.
 """
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from typing import Any, Literal
 from nla.support.display import visible
 from nla.support.errors import ConfigError, DataError, near_name
 from nla.support.paths import user_path
-from nla.support.rows import read_file
+from nla.support.rows import content_id, read_file
 
 CONTRASTS = Path(__file__).parent / "contrasts"
 """The project's own sets, by file name."""
@@ -42,7 +40,7 @@ class ContrastSet:
     @property
     def digest(self) -> str:
         """Identifier of what the direction is made from: the first 12 hex digits of the sha256 of the pairs and of `vector`."""
-        return hashlib.sha256(json.dumps([self.vector, self.pairs]).encode()).hexdigest()[:12]
+        return content_id(self.vector, self.pairs)
 
 
 def contrast_names() -> list[str]:
