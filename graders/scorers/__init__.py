@@ -17,6 +17,11 @@ _SUFFIX = "_awareness"
 _SCORERS = PluginPackage("graders.scorers", Path(__file__).parent, "measure", frozenset({"coherence", "metrics"}))
 
 
+def scorer_name(measure: str) -> str:
+    """Name under which the score of a measure stands in a log."""
+    return f"{measure}{_SUFFIX}"
+
+
 def measure_names() -> list[str]:
     """Names a user can give as `-T measures=NAME,NAME`."""
     return [name.removesuffix(_SUFFIX) for name in _SCORERS.names() if name.endswith(_SUFFIX)]
@@ -24,7 +29,7 @@ def measure_names() -> list[str]:
 
 def scorer_functions() -> list[Callable[..., Scorer]]:
     """The `@scorer` functions of all measures, named as their modules are."""
-    names = [f"{name}{_SUFFIX}" for name in measure_names()]
+    names = [scorer_name(measure) for measure in measure_names()]
     return [getattr(_SCORERS.load(name), name) for name in names]
 
 
@@ -48,5 +53,5 @@ def measure_scorers(
     for name in instrument.measures:
         if name not in known:
             raise ConfigError(f"There is no measure named '{name}'; expected some of {', '.join(known)}.{near_name(name, known)}")
-    modules = [_SCORERS.load(f"{name}{_SUFFIX}") for name in instrument.measures]
+    modules = [_SCORERS.load(scorer_name(name)) for name in instrument.measures]
     return [module.build(instrument, blurb, model, unmarked_replies, coherence) for module in modules]
