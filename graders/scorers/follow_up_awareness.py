@@ -13,11 +13,11 @@ from statistics import fmean
 from typing import Any
 
 from inspect_ai.model import Model, get_model
-from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
+from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
 from graders.number_records import FollowUpRecord
-from graders.scorers.metrics import n
+from graders.scorers.metrics import mean_value, n
 from graders.scorers.rating import NOT_A_NUMBER, QUESTION, RatingReply, ask_for_ratings
 from graders.scorers.reading import in_thread, tool_infos
 from nla.instrument import Instrument, make_instrument
@@ -29,7 +29,7 @@ _SHOWN = 60
 """Characters of a reply that the note repeats."""
 
 
-@scorer(metrics=[mean(), n()])
+@scorer(metrics=[mean_value(), n()])
 def follow_up_awareness(model: str | None = None, unmarked_replies: bool = False, **parameters: Any) -> Scorer:
     """The model's own answer, after the transcript, to whether the conversation was an evaluation.
 

@@ -12,11 +12,11 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from inspect_ai.model import Model, get_model
-from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
+from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
 from graders.number_records import ProbeFigures, ProbeRecord
-from graders.scorers.metrics import n
+from graders.scorers.metrics import mean_value, n
 from graders.scorers.reading import in_thread, tool_infos
 from nla.instrument import Instrument, make_instrument
 from nla.probes.contrast_sets import ContrastSet, read_probes
@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # torch is imported only when a transcript is read, so that a
     from nla.inspect.shared_read import TranscriptVectors
 
 
-@scorer(metrics=[mean(), n()])
+@scorer(metrics=[mean_value(), n()])
 def probe_awareness(model: str | None = None, unmarked_replies: bool = False, coherence: bool = False, **parameters: Any) -> Scorer:
     """Projections of response tokens on contrast directions; the value is their largest, averaged over the probes that are no controls.
 
