@@ -23,7 +23,7 @@ from nla.support.errors import DataError
 IDENTITY = ("model", "layer", "verbalizer", "nla", "grader", "tokens_wanted", "dtype")
 """Columns that have one value in all transcripts of an audit; transcripts that differ in one of them are not pooled."""
 
-PROBES, FOLLOW_UP_ASKED = "probes", "follow_up_asked"
+PROBE_SETS, FOLLOW_UP_ASKED = "probe_sets", "follow_up_asked"
 """Columns with the names and digests of the contrast sets, and with the way and the digest of the follow-up question. They have one value
 in all transcripts of an audit in which the question was asked; older tables lack them."""
 
@@ -53,11 +53,11 @@ def check_identity(transcripts: pd.DataFrame) -> None:
     """Refuse to pool what was measured in different ways.
 
     Raises:
-        DataError: a column of `IDENTITY`, `PROBES` or `FOLLOW_UP_ASKED` has several values among the measured transcripts.
+        DataError: a column of `IDENTITY`, `PROBE_SETS` or `FOLLOW_UP_ASKED` has several values among the measured transcripts.
     """
     measured = transcripts[transcripts.k.notna()]
     tables = dict.fromkeys(IDENTITY, measured)
-    tables |= {name: measured.dropna(subset=[name]) for name in (PROBES, FOLLOW_UP_ASKED) if name in measured}
+    tables |= {name: measured.dropna(subset=[name]) for name in (PROBE_SETS, FOLLOW_UP_ASKED) if name in measured}
     for name, table in tables.items():
         values = identity_values(table, name)
         if len(values) > 1:
@@ -143,7 +143,7 @@ def _numbers(records: SampleRecords) -> dict[str, Any]:
     """Columns from the measures that give numbers: the largest projection on each probe, as `probe:NAME`, and the follow-up answer."""
     columns: dict[str, Any] = {}
     if records.probe is not None:
-        columns[PROBES] = ", ".join(f"{name}@{digest}" for name, digest in sorted(records.probe.contrasts.items()))
+        columns[PROBE_SETS] = ", ".join(f"{name}@{digest}" for name, digest in sorted(records.probe.contrasts.items()))
         columns |= {f"probe:{name}": figures.response_max for name, figures in records.probe.probes.items()}
     if (asked := records.follow_up) is not None:
         columns |= {"follow_up": asked.value, FOLLOW_UP_ASKED: f"{asked.way}@{asked.questions}" if asked.way else None}
