@@ -20,20 +20,24 @@ from inspect_ai.model import (
     get_model,
 )
 from inspect_ai.solver import generate
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from graders.number_records import FollowUpRecord
 from graders.record import read_records
 from graders.scorers import measure_scorers
 from graders.scorers.follow_up_awareness import follow_up_awareness
 from graders.scorers.rating import NOT_A_NUMBER, QUESTION, parse_rating
+from nla.activations.capture import residual_stream
 from nla.activations.follow_up import WORDINGS, evaluation_log_odds, log_odds_by_wording, log_odds_of_evaluation
 from nla.instrument import Instrument
 from nla.models.loaded import LoadedModel, load_model
+from nla.probes.contrast_sets import ContrastSet
+from nla.probes.contrasts import direction
 from nla.support.errors import HarnessError
 from nla.transcripts.reply import record
 from nla.transcripts.transcript import question_prompt
 from tests.conftest import CONFIGS, byte_tokenizer
+from tests.test_stop_and_rope import longrope
 
 Folder = Callable[[str], Path]
 Load = Callable[[Path], PreTrainedModel]
@@ -63,6 +67,18 @@ def test_the_log_odds_are_those_of_independent_forward_passes(family: str, tiny_
     expected = [sign * plain_log_odds(network, MESSAGES, wording.question) for sign, wording in zip(signs, WORDINGS, strict=True)]
     assert log_odds_by_wording(model, [MESSAGES])[0] == pytest.approx(expected, abs=1e-3)
     assert evaluation_log_odds(model, MESSAGES) == pytest.approx(sum(expected) / len(expected), abs=1e-3)
+
+
+def test_a_model_that_changes_its_frequencies_answers_each_wording_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = longrope("llama", tmp_path, monkeypatch)
+    network = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, attn_implementation="eager").eval()
+    signs = [1 if wording.yes_means_evaluation else -1 for wording in WORDINGS]
+    expected = [sign * plain_log_odds(network, MESSAGES, wording.question) for sign, wording in zip(signs, WORDINGS, strict=True)]
+    assert log_odds_by_wording(model, [MESSAGES])[0] == pytest.approx(expected, abs=1e-3)
+    texts = ("short", "a text that is longer than the switch of frequencies")
+    streams = [residual_stream(model, model.tokenizer.encode(text), 1)[1:].mean(dim=0) for text in texts]
+    unit = torch.nn.functional.normalize(streams[0] - streams[1], dim=0)
+    assert torch.allclose(direction(model, ContrastSet("x", (texts,), "mean"), 1), unit, atol=1e-5)
 
 
 def test_the_wordings_of_a_conversation_run_as_one_batch_after_what_they_share(tiny: LoadedModel) -> None:
