@@ -16,6 +16,8 @@ from nla.support.files import replacing
 BASE = "base"
 POSITIVE = "positive_control"
 CONFIG_FILE = "audit_config.json"
+_MEASURES_OF_OLD_AUDITS = {"measures": ("nla", "verbalized")}
+"""What was measured before a config said so."""
 _ADD_CELLS = {"tasks", "steer", "random_directions", "positive_control", "rewrite"}
 """Fields that a later run in the same folder may change, because they add cells and change none."""
 
@@ -200,6 +202,7 @@ def stored_config(out: Path) -> AuditConfig:
     """
     path = out / CONFIG_FILE
     try:
-        return make_audit(json.loads(path.read_text(encoding="utf-8")), str(path))
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        return make_audit(_MEASURES_OF_OLD_AUDITS | fields if isinstance(fields, dict) else fields, str(path))
     except (OSError, ValueError, RecursionError) as ex:
         raise ConfigError(f"{out} is not the folder of an audit ({CONFIG_FILE} cannot be read); make one with `audit run`.") from ex

@@ -123,8 +123,8 @@ def status_table(config: AuditConfig, out: Path) -> Table:
 
 
 def result_table(result: AuditResult) -> RenderableType:
-    """One row per cell: internal and verbalised rate with intervals, unscored transcripts, and whether the floor is exceeded."""
-    headings = ("task", "n", "internal", "verbalised", "unscored", "tokens", "floor")
+    """One row per cell: internal rate, share of tokens and verbalised rate, unscored transcripts, and whether the floor is exceeded."""
+    headings = ("task", "n", "internal", "tokens", "verbalised", "unscored", "floor")
     table = _table("Evaluation awareness", *headings, left=("task", "floor"))
     for condition in dict.fromkeys(cell.condition for cell in result.cells):
         table.add_row(plain(condition, "bold"))
@@ -133,9 +133,9 @@ def result_table(result: AuditResult) -> RenderableType:
                 plain(f" {cell.task}"),
                 str(cell.internal.scored.n),
                 percent(cell.internal.scored),
+                "" if cell.token_rate.estimate is None else f"{cell.token_rate.estimate:.1%}",
                 percent(cell.verbalized.scored),
                 str(cell.internal.scored.n_unscored),
-                "" if cell.mean_k is None else f"{cell.mean_k:.1f}",
                 _floor_word(cell, result),
             )
     return Group(table, *(plain(line) for line in _footers(result)))
@@ -149,7 +149,10 @@ def _floor_word(cell: Cell, result: AuditResult) -> str:
 
 
 def _footers(result: AuditResult) -> list[str]:
-    lines = ["Rates with 95 % intervals; tokens: mean number of tokens read per transcript."]
+    lines = [
+        "Rates with 95 % intervals. internal: transcripts with any flagged token; tokens: mean share of a transcript's tokens that are "
+        "flagged."
+    ]
     lines += [
         f"{cell.task}{'' if cell.condition == BASE else f' ({cell.condition})'}: {text}."
         for cell in result.cells

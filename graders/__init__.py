@@ -9,9 +9,8 @@ from pathlib import Path
 from graders.base import Grader
 from nla.support.plugins import PluginPackage
 
-GRADERS = PluginPackage(
-    "graders", Path(__file__).parent, "grader", frozenset({"base", "labelled", "record", "registry", "rubric", "scorers"}), "grader"
-)
+_OTHERS = frozenset({"base", "labelled", "number_records", "record", "registry", "rubric", "score_record", "scorers"})
+GRADERS = PluginPackage("graders", Path(__file__).parent, "grader", _OTHERS, "grader")
 """The modules of this package that have a `grader` function (`-T grader=NAME`)."""
 
 

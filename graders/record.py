@@ -8,77 +8,21 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, TypeVar
 
 from inspect_ai.scorer import Score
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, computed_field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, computed_field
 
 from graders.base import Verdict
+from graders.number_records import FollowUpRecord, ProbeRecord
+from graders.score_record import ScoreRecord
 from nla.instrument import Instrument
-from nla.support.errors import DataError
 
-SCHEMA_VERSION = 1
-"""Version 0 are the scores written before records existed."""
 AWARENESS, VERBALIZED, COHERENCE = "nla_awareness", "verbalized_awareness", "coherence"
-"""Names of the scorers in a sample's scores; a second reading of the same kind has a digit appended."""
-
-
-class ScoreRecord(BaseModel):
-    """What every scorer's record has: a value, the reason why there is none, and fields that are kept in the score's metadata."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-    scorer: ClassVar[str]
-
-    schema_version: int = SCHEMA_VERSION
-    value: float | None = Field(default=None, exclude=True)
-    """The score's value (1 for a flagged transcript); None for an unscored one."""
-    reason: str = Field(default="", exclude=True)
-    """Why the transcript is unscored; empty for a scored one."""
-    note: str = Field(default="", exclude=True)
-    """What Inspect shows beside the value."""
-
-    @property
-    def flagged(self) -> bool | None:
-        """Whether the transcript is flagged; None for an unscored one, or for a value that is neither 0 nor 1."""
-        return bool(self.value) if self.value in (0, 1) else None
-
-    def to_score(self) -> Score:
-        """The record as Inspect stores it."""
-        metadata = self.model_dump(mode="json", by_alias=True)
-        if self.value is None:
-            return Score.unscored(reason=self.reason, explanation=self.note or None, metadata=metadata)
-        return Score(value=self.value, explanation=self.note, metadata=metadata)
-
-    @classmethod
-    def from_score(cls, score: Score) -> Self:
-        """The record in a stored score.
-
-        Raises:
-            DataError: a record of a newer version, with an unknown key, or with a value of the wrong type.
-        """
-        metadata = dict(score.metadata or {})
-        version = metadata.get("schema_version", 0)
-        if not isinstance(version, int) or version > SCHEMA_VERSION:
-            raise DataError(
-                f"A {cls.scorer} record has schema version {version}, but this program reads versions up to {SCHEMA_VERSION}; "
-                "use the program that wrote the log, or a newer one."
-            )
-        fields = cls.upgraded(metadata) if version == 0 else metadata
-        fields = {name: field for name, field in fields.items() if name not in cls.model_computed_fields}
-        value = float(score.value) if isinstance(score.value, int | float) and score.value == score.value else None
-        shown = {"value": value, "reason": score.reason or "" if value is None else "", "note": score.explanation or ""}
-        try:
-            return cls.model_validate(fields | shown)
-        except ValidationError as ex:
-            problem = ex.errors()[0]
-            place = ".".join(map(str, problem["loc"]))
-            told = "an unknown key" if problem["type"] == "extra_forbidden" else problem["msg"]
-            raise DataError(f"A {cls.scorer} record cannot be read: '{place}': {told}. Score the log again with `audit score`.") from None
-
-    @classmethod
-    def upgraded(cls, metadata: dict[str, Any]) -> dict[str, Any]:
-        """The fields of a record of version 0."""
-        return metadata
+"""Names of scorers in a sample's scores; a second reading of the same kind has a digit appended."""
+Record = TypeVar("Record", bound=ScoreRecord)
+_OLD_MEASURES = ("nla", "verbalized")
+"""The measures that were taken before a record named them."""
 
 
 class TokenRecord(BaseModel):
@@ -171,6 +115,7 @@ class AwarenessRecord(ScoreRecord):
         """Gather the settings of version 0, which lay flat in the metadata, into an instrument."""
         fields = dict(metadata)
         settings = {
+            "measures": _OLD_MEASURES,
             "tokens": fields.pop("tokens_wanted", None),
             "grader": fields.pop("grader", None),
             "seed": fields.pop("seed", None),
@@ -227,6 +172,8 @@ class SampleRecords:
     awareness: AwarenessRecord | None
     projected: AwarenessRecord | None
     """The second reading, with the steering direction taken out of the vectors."""
+    probe: ProbeRecord | None
+    follow_up: FollowUpRecord | None
     verbalized: VerbalizedRecord | None
     coherence: CoherenceRecord | None
     own_score: Score | None
@@ -238,16 +185,22 @@ def read_records(scores: Mapping[str, Score] | None) -> SampleRecords:
     Raises:
         DataError: see `ScoreRecord.from_score`.
     """
-    by_kind: dict[str, list[Score]] = {AWARENESS: [], VERBALIZED: [], COHERENCE: [], "": []}
+    kinds: list[type[ScoreRecord]] = [AwarenessRecord, ProbeRecord, FollowUpRecord, VerbalizedRecord, CoherenceRecord]
+    by_kind: dict[str, list[Score]] = {name: [] for name in (*(kind.scorer for kind in kinds), "")}
     for name, score in (scores or {}).items():
-        kind = next((kind for kind in (AWARENESS, VERBALIZED, COHERENCE) if name.startswith(kind)), "")
-        by_kind[kind].append(score)
+        by_kind[next((kind.scorer for kind in kinds if name.startswith(kind.scorer)), "")].append(score)
+
+    def first_of(kind: type[Record]) -> Record | None:
+        return kind.from_score(by_kind[kind.scorer][0]) if by_kind[kind.scorer] else None
+
     readings = [AwarenessRecord.from_score(score) for score in by_kind[AWARENESS]]
     return SampleRecords(
         awareness=readings[0] if readings else None,
         projected=next((reading for reading in readings[1:] if reading.instrument.project_out), None),
-        verbalized=VerbalizedRecord.from_score(by_kind[VERBALIZED][0]) if by_kind[VERBALIZED] else None,
-        coherence=CoherenceRecord.from_score(by_kind[COHERENCE][0]) if by_kind[COHERENCE] else None,
+        probe=first_of(ProbeRecord),
+        follow_up=first_of(FollowUpRecord),
+        verbalized=first_of(VerbalizedRecord),
+        coherence=first_of(CoherenceRecord),
         own_score=next(iter(by_kind[""]), None),
     )
 

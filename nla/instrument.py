@@ -26,7 +26,7 @@ class Instrument(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
 
-    measures: tuple[str, ...] = ("nla", "verbalized")
+    measures: tuple[str, ...] = ("nla", "probe", "follow_up", "verbalized")
     """Measures to take, by the names of the scorers `graders/scorers/NAME_awareness.py`."""
     tokens: StrictInt = Field(default=DEFAULT_TOKENS, ge=1)
     """Response tokens to read per transcript; all of them if the response is shorter."""
@@ -36,6 +36,8 @@ class Instrument(BaseModel):
     """Module of `nla/verbalizers` that turns vectors into text, with options after a colon, or `auto`."""
     pair: str | None = Field(default=None, validation_alias=AliasChoices("pair", "nla"))
     """The trained pair for verbalizer `av` (alias, folder or hub id). None takes the pair known for the model."""
+    probes: tuple[str, ...] = ()
+    """Contrast sets for the measure `probe`: names of sets or paths of JSONL files. By default all sets that ship with the project."""
     grader: str = "rules"
     """Module of `graders` that grades the texts, with options after a colon."""
     seed: StrictInt = Field(default=0, ge=0)
@@ -43,10 +45,10 @@ class Instrument(BaseModel):
     project_out: StrictBool = False
     """Whether the steering direction is taken out of the vectors before they are verbalized. Without steering nothing changes."""
 
-    @field_validator("measures", mode="before")
+    @field_validator("measures", "probes", mode="before")
     @classmethod
-    def _split(cls, measures: Any) -> Any:
-        return tuple(name.strip() for name in measures.split(",") if name.strip()) if isinstance(measures, str) else measures
+    def _split(cls, names: Any) -> Any:
+        return tuple(name.strip() for name in names.split(",") if name.strip()) if isinstance(names, str) else names
 
     @field_validator("measures")
     @classmethod
@@ -63,7 +65,7 @@ class Instrument(BaseModel):
     def parameters(self) -> dict[str, Any]:
         """The settings as the flat `-T` parameters of a task; `pair` is called `nla` there."""
         settings = self.model_dump(mode="json")
-        settings["measures"] = ",".join(self.measures)
+        settings |= {"measures": ",".join(self.measures), "probes": ",".join(self.probes)}
         settings["nla"] = settings.pop("pair")
         return settings
 
@@ -104,4 +106,5 @@ _EXPECTED = {
     "pair": "an alias, folder or hub id",
     "nla": "an alias, folder or hub id",
     "measures": "one or more different names, separated by commas",
+    "probes": "names of contrast sets or paths of JSONL files, separated by commas",
 }

@@ -86,10 +86,14 @@ def markdown(result: AuditResult, drawn: list[Drawn]) -> str:
     """The report as Markdown, with the figures as files."""
     rows = [
         f"| {_plain(cell.task)} | {_plain(cell.condition)} | {_plain(rate_text(cell.internal.scored))} "
+        f"| {_plain(rate_text(cell.token_rate))} "
         f"| {_plain(rate_text(cell.verbalized.scored))} | {cell.internal.scored.n_unscored} | {_plain(against_floor(cell, result))} |"
         for cell in result.cells
     ]
-    head = ["| task | condition | internal | verbalised | unscored | against the floor |", "|---|---|---|---|---|---|"]
+    head = [
+        "| task | condition | internal | share of tokens | verbalised | unscored | against the floor |",
+        "|---|---|---|---|---|---|---|",
+    ]
     figures = [f"## {figure.title}\n\n![{figure.title}](figures/{figure.name}.png)\n\n{_plain(figure.caption)}\n" for figure in drawn]
     sentences = [f"- {_plain(sentence)}" for sentence in summary(result)]
     return "\n".join(["# Evaluation awareness", "", *sentences, "", *head, *rows, "", *figures])
@@ -112,7 +116,8 @@ def page(audit: StoredAudit, drawn: list[Drawn]) -> str:
         result=result,
         summary=summary(result),
         cells=[
-            (cell, rate_text(cell.internal.scored), rate_text(cell.verbalized.scored), against_floor(cell, result)) for cell in result.cells
+            (cell, *map(rate_text, (cell.internal.scored, cell.token_rate, cell.verbalized.scored)), against_floor(cell, result))
+            for cell in result.cells
         ],
         figures=[(figure, base64.b64encode(figure.encoded("svg")).decode()) for figure in drawn],
         script=Markup(script),

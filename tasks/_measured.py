@@ -81,10 +81,10 @@ class Measurement:
         """Return the scorers that are asked for: of the instrument's measures, of the projected reading, and of coherence."""
         scorers: list[Scorer] = []
         if self.awareness:
-            scorers.extend(measure_scorers(self.instrument, blurb))
+            scorers.extend(measure_scorers(self.instrument, blurb, coherence=self.coherence))
         if self.projected:
             projected = self.instrument.model_copy(update={"project_out": True, "measures": ("nla",)})
-            scorers.extend(measure_scorers(projected, blurb))
+            scorers.extend(measure_scorers(projected, blurb, coherence=self.coherence))
         if self.coherence:
             scorers.append(coherence_scorer())
         return scorers

@@ -22,7 +22,9 @@ from audit.config import AuditConfig, Condition, keep_config, make_audit, stored
 from audit.running.run import run_audit
 from audit.running.task_files import task_function, task_names
 from audit.stats.rates import wilson
+from graders.record import read_records
 from nla.models import precision as devices
+from nla.probes.contrast_sets import contrast_names
 from nla.support.errors import ConfigError, DataError
 from tests.commands import typed
 
@@ -76,6 +78,37 @@ def test_the_result_equals_the_tables_and_its_schema(done: Path) -> None:
     assert result.identity["verbalizer"] == "logit_lens"
     assert schema()["properties"].keys() == json.loads((done / "audit.json").read_text()).keys()
     assert TypeAdapter(AuditResult).validate_python(result) == result
+
+
+def test_every_transcript_has_a_column_per_probe_and_the_follow_up_answer(done: Path) -> None:
+    table = pd.read_parquet(done / "transcripts.parquet")
+    stored = {}
+    for info in list_eval_logs(str(done / "logs")):
+        log = read_eval_log(info)
+        for sample in log.samples or []:
+            stored[Path(log.location).name, str(sample.id)] = read_records(sample.scores)
+    assert {f"probe:{name}" for name in contrast_names()} <= set(table.columns)
+    for row in table.to_dict("records"):
+        records = stored[row["log"], row["sample_id"]]
+        assert records.probe is not None
+        assert records.follow_up is not None
+        for name in contrast_names():
+            expected = records.probe.probes[name].response_max if records.probe.probes else np.nan
+            assert row[f"probe:{name}"] == pytest.approx(expected, nan_ok=True)
+        assert row["follow_up"] == pytest.approx(np.nan if records.follow_up.value is None else records.follow_up.value, nan_ok=True)
+    assert table.probe_sets.nunique() == 1
+    assert table["probe:testing"].notna().any()
+
+
+@pytest.mark.parametrize("column", ["probe_sets", "follow_up_asked"])
+def test_numbers_of_other_contrast_sets_or_questions_are_not_pooled(column: str) -> None:
+    table = transcripts().assign(probe_sets="testing@1", follow_up_asked="log_odds@1")
+    check_identity(table)
+    table.loc[0, column] = None  # a transcript that could not be asked about
+    check_identity(table)
+    table.loc[1, column] = "testing@2"
+    with pytest.raises(DataError, match=f"differ in {column}"):
+        check_identity(table)
 
 
 def test_running_again_does_nothing_and_a_new_condition_only_that(done: Path, tiny_folder: Callable[[str], Path]) -> None:

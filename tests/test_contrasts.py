@@ -8,7 +8,8 @@ import torch
 
 from nla.activations.directions import AWARENESS_PAIR
 from nla.models.loaded import LoadedModel
-from nla.probes.contrasts import ContrastSet, contrast_names, direction, projections, read_contrast
+from nla.probes.contrast_sets import ContrastSet, contrast_names, read_contrast, read_probes
+from nla.probes.contrasts import direction, projections
 from nla.support.errors import ConfigError, DataError
 
 
@@ -56,6 +57,39 @@ def test_a_wrong_set_is_refused(rows: list[dict[str, str]], message: str, tmp_pa
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(DataError, match=message):
         read_contrast(str(path))
+
+
+def write_set(path: Path, *pairs: tuple[str, str]) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps({"positive": a, "negative": b}) + "\n" for a, b in pairs), encoding="utf-8")
+    return str(path)
+
+
+def test_the_papers_pair_is_a_file_like_the_others() -> None:
+    assert read_contrast("testing") == ContrastSet("testing", (AWARENESS_PAIR,), "last")
+
+
+def test_no_names_mean_all_shipped_sets_and_files_stand_beside_names(tmp_path: Path) -> None:
+    assert [probe.name for probe in read_probes(())] == contrast_names()
+    mine = write_set(tmp_path / "mine.jsonl", ("It is hot.", "It is cold."))
+    probes = read_probes(("testing", mine, "unrelated-2"))
+    assert [(probe.name, probe.is_control) for probe in probes] == [("testing", False), ("mine", False), ("unrelated-2", True)]
+
+
+def test_the_digest_follows_the_pairs_and_the_activation_that_stands_for_a_text() -> None:
+    made = [ContrastSet("x", pairs, vector) for pairs in ((("a", "b"),), (("b", "a"),)) for vector in ("last", "mean")]  # type: ignore[arg-type]
+    assert len({contrast.digest for contrast in made}) == 4
+    assert ContrastSet("another name", (("a", "b"),), "last").digest == made[0].digest
+
+
+def test_probes_that_could_not_be_told_apart_or_give_no_value_are_refused(tmp_path: Path) -> None:
+    files = [write_set(tmp_path / folder / "mine.jsonl", ("It is hot.", "It is cold.")) for folder in "ab"]
+    with pytest.raises(ConfigError, match=r"Several probes are named 'mine' \(.*a/mine.jsonl, .*b/mine.jsonl\)"):
+        read_probes(files)
+    with pytest.raises(ConfigError, match="named 'testing'"):
+        read_probes(("testing", write_set(tmp_path / "testing.jsonl", ("It is hot.", "It is cold."))))
+    with pytest.raises(ConfigError, match="all controls"):
+        read_probes(("unrelated-1", "unrelated-2"))
 
 
 def test_an_unknown_set_is_refused_with_the_nearest() -> None:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
-from transformers import PreTrainedModel
 
 from audit.analysis.analyze import analyze, analyze_tables
 from audit.analysis.grader_error import error_of, grader_error
@@ -21,10 +20,7 @@ from audit.stats.auroc import auroc_interval
 from audit.stats.correction import GraderError
 from graders.base import Verdict
 from graders.labelled.grading import GradedText
-from nla.activations.follow_up import QUESTION, evaluation_log_odds
-from nla.models.loaded import LoadedModel
-from nla.support.errors import DataError, HarnessError
-from tests.conftest import byte_tokenizer
+from nla.support.errors import DataError
 from tests.test_audit_run import config, transcripts
 
 
@@ -39,22 +35,6 @@ def test_control_vectors_are_as_long_as_the_real_ones_and_hold_nothing_of_them()
     torch.testing.assert_close(made["mean"], own.mean(dim=0).expand(20, -1))
     assert torch.equal(control_vectors(own, 0)["random"], made["random"])
     assert abs(float(torch.nn.functional.cosine_similarity(made["random"], own).mean())) < 0.15
-
-
-def test_the_log_odds_are_those_of_an_independent_forward_pass(
-    tiny: LoadedModel, tiny_folder: Callable[[str], Path], independent: Callable[[Path], PreTrainedModel]
-) -> None:
-    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
-    prompt = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in [*messages, {"role": "user", "content": QUESTION}])
-    ids = byte_tokenizer().encode(prompt + "<|im_start|>assistant\n", add_special_tokens=False)
-    with torch.no_grad():
-        logits = independent(tiny_folder("llama"))(torch.tensor([ids])).logits[0, -1]
-    first = {word: byte_tokenizer().encode(word, add_special_tokens=False)[0] for word in ("Y", " ", "y", "N", "n")}
-    yes, no = (torch.tensor(sorted({first[c] for c in chars})) for chars in ((("Y"), " ", "y"), ("N", " ", "n")))
-    expected = logits[yes].logsumexp(0) - logits[no].logsumexp(0)
-    assert evaluation_log_odds(tiny, messages) == pytest.approx(float(expected), abs=1e-4)
-    with pytest.raises(HarnessError, match="takes 1 to 512"):
-        evaluation_log_odds(tiny, [{"role": "user", "content": "x" * 600}])
 
 
 def test_words_tell_apart_what_differs_in_words_and_nothing_else() -> None:

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 import audit
 from audit.cli import whole_command
+from audit.config import stored_config
 from nla.support.errors import ConfigError, DataError
 
 STORED = Path(__file__).parent / "data" / "audit_a6c2c8d"
@@ -40,6 +41,11 @@ def test_an_old_result_reads_without_a_new_analysis(old_audit: Path) -> None:
     assert len(stored.transcripts) == 32
     assert set(stored.transcripts.condition) == {"base", "positive_control", "awareness+0.1", "random-1+0.1"}
     assert len(stored.explanations) == stored.transcripts.k.sum()
+
+
+def test_an_old_audit_took_two_measures(old_audit: Path) -> None:
+    config = stored_config(old_audit)
+    assert (config.measures, config.probes) == (("nla", "verbalized"), ())
 
 
 def test_an_old_audit_reports(old_audit: Path, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from nla.organisms.recipe import Recipe, arms, read_recipe, shows_habit
 from nla.organisms.stage import OrganismStage
 from nla.organisms.statistics import auroc_over_prompts, paired_auroc, precision_at
 from nla.organisms.training import train_organism
+from nla.probes.contrast_sets import CONTRASTS, TESTING
 from nla.support.errors import ConfigError, ContractError, DataError
 from nla.training.new_pair import seed_adapter
 
@@ -311,7 +312,9 @@ class TestKnownGroups:
         monkeypatch.setattr("nla.organisms.check.shipped_contexts", lambda _kind: read_contexts(short))
         monkeypatch.setattr("nla.organisms.check._MOST_FIT", 12)
         monkeypatch.setattr("nla.organisms.check.REPLY_TOKENS", 6)
-        monkeypatch.setattr("nla.probes.contrasts.CONTRASTS", tmp_path / "none")  # the shipped texts are too long for a byte-level model
+        (tmp_path / "sets").mkdir()
+        shutil.copy(CONTRASTS / f"{TESTING}.jsonl", tmp_path / "sets")
+        monkeypatch.setattr("nla.probes.contrast_sets.CONTRASTS", tmp_path / "sets")  # the other sets take long in a byte-level model
         result = check_organism(tiny, contexts=short, prompts=prompts(tmp_path / "p.jsonl", 12), n=10, tokens=1, layer=1).to_json()
         assert {"linear_probe", "probe", "follow_up", "nla", "verbalized"} <= set(result["auroc"])
         assert set(result["auroc"]["probe"]) == {"estimate", "low", "high", "n"}

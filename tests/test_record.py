@@ -10,6 +10,7 @@ from inspect_ai.log import read_eval_log
 from inspect_ai.scorer import Score
 
 from graders.base import Verdict
+from graders.number_records import FollowUpRecord, ProbeFigures, ProbeRecord
 from graders.record import AwarenessRecord, CoherenceRecord, TokenRecord, TurnRecord, VerbalizedRecord, read_records
 from graders.scorers.nla_awareness import verdict_of
 from nla.instrument import Instrument, make_instrument
@@ -49,12 +50,24 @@ def test_a_record_reads_back_as_it_was_written(verdicts: list[Verdict | None]) -
 
 def test_other_records_read_back_too() -> None:
     turns = (TurnRecord(message=2, verdict=Verdict.YES, rule="r", evidence="e"),)
+    figures = ProbeFigures(sampled_max=2.0, sampled_mean=0.5, response_max=3.0, response_mean=-0.25)
     for record in (
+        ProbeRecord(value=3.0, layer=1, contrasts={"testing": "abc"}, probes={"testing": figures}, n_sampled=4, n_read=9),
+        ProbeRecord(reason="no response tokens", contrasts={"testing": "abc"}),
+        FollowUpRecord(value=0.5, way="log_odds", log_odds=(2.0, -1.0), questions="abc"),
+        FollowUpRecord(value=0.2, way="rating", ratings=(0.2, None, 0.2), usage={"input": 3, "output": 1}),
         VerbalizedRecord(grader="rules", turns=turns, value=1, note="e"),
         CoherenceRecord(value=-1.5, mean_logprob=-1.5, n_tokens=3, distinct_1=1.0, repeated_4=0.0, truncated=False),
         CoherenceRecord(reason="no response tokens"),
     ):
         assert type(record).from_score(record.to_score()) == record
+
+
+def test_a_log_from_before_there_were_probes_reads() -> None:
+    score = AwarenessRecord(instrument=Instrument(measures=("nla", "verbalized"), tokens=7)).to_score()
+    del (score.metadata or {})["instrument"]["probes"]
+    read = AwarenessRecord.from_score(score).instrument
+    assert (read.probes, read.measures, read.tokens) == ((), ("nla", "verbalized"), 7)
 
 
 def test_a_correction_by_a_person_counts() -> None:
@@ -95,6 +108,7 @@ def test_logs_written_before_records_existed_read_with_the_same_numbers() -> Non
             for name in ("k", "counts", "n_unscored", "token_rate", "unclear_rate", "layer", "verbalizer", "seconds", "exact_tokens"):
                 assert getattr(awareness, name) == stored[name], name
             assert awareness.pair == stored["nla"]
+            assert awareness.instrument.measures == ("nla", "verbalized")
             assert awareness.instrument.tokens == stored["tokens_wanted"]
             assert awareness.instrument.grader == stored["grader"]
             assert (records.projected is not None) == ("awareness+" in str(path))
@@ -113,6 +127,7 @@ def test_logs_written_before_records_existed_read_with_the_same_numbers() -> Non
         ({"project_out": "yes"}, "Invalid project_out=yes: expected true or false"),
         ({"nla": 3}, "Invalid nla=3: expected an alias"),
         ({"measures": ""}, "Invalid measures="),
+        ({"probes": 3}, "Invalid probes=3: expected names of contrast sets"),
         ({"tokns": 3}, "Unknown parameter tokns; .* Did you mean 'tokens'"),
         ({"verbalizer": "logit_lense"}, "Did you mean 'logit_lens'"),
     ],
@@ -123,8 +138,8 @@ def test_an_invalid_setting_is_refused_with_what_was_expected(parameters: dict[s
 
 
 def test_an_instrument_is_built_by_name_and_survives_its_own_parameters() -> None:
-    instrument = make_instrument(tokens=7, nla="folder", measures="verbalized,nla", project_out=True)
+    instrument = make_instrument(tokens=7, nla="folder", measures="verbalized,nla", project_out=True, probes="testing, my.jsonl")
     assert make_instrument(**instrument.parameters()) == instrument
-    assert instrument.pair == "folder"
+    assert (instrument.pair, instrument.probes) == ("folder", ("testing", "my.jsonl"))
     with pytest.raises(TypeError):
         Instrument(7)  # type: ignore[misc]

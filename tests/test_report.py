@@ -114,13 +114,13 @@ def test_every_number_in_page_and_markdown_is_that_of_the_result(tmp_path: Path)
     transcripts = table()
     result = written(tmp_path / "run", transcripts, explanations(transcripts)).result
     page = build_report(read_stored(tmp_path / "run"), tmp_path / "report").read_text()
-    rows = [row for row in Text(page).rows if len(row) >= 5][1:]
+    rows = [row for row in Text(page).rows if len(row) >= 6][1:]
     assert len(rows) == len(result.cells)
     for row, cell in zip(rows, result.cells, strict=True):
-        assert row[:4] == [cell.task, cell.condition, rate_text(cell.internal.scored), rate_text(cell.verbalized.scored)]
+        assert row[:5] == [cell.task, cell.condition, *map(rate_text, (cell.internal.scored, cell.token_rate, cell.verbalized.scored))]
     unescaped = (tmp_path / "report" / "report.md").read_text().replace("\\", "")
     for cell in result.cells:
-        told = " | ".join([cell.condition, rate_text(cell.internal.scored), rate_text(cell.verbalized.scored)])
+        told = " | ".join([cell.condition, *map(rate_text, (cell.internal.scored, cell.token_rate, cell.verbalized.scored))])
         assert f"| {told} |" in unescaped
     read = pd.read_csv(tmp_path / "report" / "tables" / "cells.csv")
     assert read.internal.tolist() == pytest.approx([cell.internal.scored.estimate for cell in result.cells])

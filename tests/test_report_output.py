@@ -237,7 +237,7 @@ def test_names_cannot_break_the_markdown_report() -> None:
     lines = text.split("\n")
     assert [line for line in text.splitlines() if line.startswith("#")] == ["# Evaluation awareness"]
     cells = [line for line in lines if line.startswith("|")]
-    assert {len(line.replace("\\|", "").split("|")) for line in cells} == {8}
+    assert {len(line.replace("\\|", "").split("|")) for line in cells} == {9}
     assert all(line == "" or line.startswith(("|", "- ", "# ")) for line in lines)
     assert "<script" not in text
     assert "\u202e" not in text

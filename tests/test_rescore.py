@@ -23,9 +23,9 @@ from audit.cli import app
 from audit.running.rescore import score_logs
 from audit.running.rescore_config import RescoreConfig
 from graders.record import AwarenessRecord, read_records
-from graders.scorers import measure_scorers
+from graders.scorers import measure_scorers, scorer_name
 from nla.instrument import Instrument
-from nla.support.errors import ConfigError
+from nla.support.errors import ConfigError, DataError
 
 Folder = Callable[[str], Path]
 
@@ -140,6 +140,21 @@ def test_a_steered_log_is_read_under_its_steering(tiny_folder: Folder, tmp_path:
     assert {record.model["steer"] for record in found.values()} == {"awareness:+0.5"}
     with pytest.raises(ConfigError, match=r"other model arguments \(steer 'awareness:\+0.5' -> 'awareness:-0.5'\)"):
         score_logs([str(tmp_path / "raw")], tmp_path / "other", config(None, model_args={"steer": "awareness:-0.5"}))
+
+
+def test_a_scored_log_gets_the_measures_it_lacks_and_wrong_probes_leave_no_folder(tiny_folder: Folder, tmp_path: Path) -> None:
+    generated(tmp_path / "old", tiny_folder("llama"), measure_scorers(Instrument(measures=("nla", "verbalized"), tokens=3)))
+    [later] = score_logs([str(tmp_path / "old")], tmp_path / "out", config(None, measures="probe,follow_up", probes="testing"))
+    for sample in read_eval_log(str(later)).samples or []:
+        assert set(sample.scores or {}) == {scorer_name(name) for name in ("nla", "verbalized", "probe", "follow_up")}
+        read = read_records(sample.scores)
+        assert read.probe is not None
+        assert list(read.probe.contrasts) == ["testing"]
+    with pytest.raises(DataError, match=r"has awareness scores already \(nla_awareness\)"):
+        score_logs([str(tmp_path / "old")], tmp_path / "again", config(None, measures="nla,probe"))
+    with pytest.raises(ConfigError, match="no contrast set 'nothing'"):
+        score_logs([str(tmp_path / "old")], tmp_path / "new", config(None, probes="nothing"))
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_log_never_makes_a_models_code_run(tiny_folder: Folder, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from audit.cli import app
 from audit.running.rescore import score_logs
 from audit.running.rescore_config import RescoreConfig
 from audit.running.task_list import fetch_data, new_task, task_listings
+from graders.scorers import scorer_name
+from nla.instrument import Instrument
 from nla.support.errors import ConfigError, DataError, FetchError, ModelError
 from tasks._info import Role
 from tasks.any import any as wrapped
@@ -103,7 +105,7 @@ def test_any_task_gets_the_awareness_scorers_beside_its_own(tmp_path: Path, tiny
     )[0]
     assert log.status == "success", log.error
     assert [str(sample.input) for sample in log.samples or []] == ["yo 0", "yo 1", "yo 2"]
-    assert set((log.samples or [])[0].scores or {}) == {"includes", "nla_awareness", "verbalized_awareness"}
+    assert set((log.samples or [])[0].scores or {}) == {"includes", *(scorer_name(measure) for measure in Instrument().measures)}
     assert (log.eval.metadata or {})["role"] == "deployment control"
     with pytest.raises(ConfigError, match="cannot be loaded"):
         wrapped(task=str(tmp_path / "nothing.py@own"))
@@ -111,7 +113,7 @@ def test_any_task_gets_the_awareness_scorers_beside_its_own(tmp_path: Path, tiny
 
 def test_a_task_of_inspect_evals_is_wrapped() -> None:
     task = wrapped(task="inspect_evals/agentic_misalignment", tokens=3)
-    assert len(task.scorer or []) == 3
+    assert len(task.scorer or []) == 1 + len(Instrument().measures)
 
 
 def test_finished_logs_get_awareness_and_stay_as_they_are(tmp_path: Path, tiny_folder: Folder) -> None:
@@ -126,7 +128,7 @@ def test_finished_logs_get_awareness_and_stay_as_they_are(tmp_path: Path, tiny_f
     assert before.read_bytes() == content
     log = read_eval_log(str(scored))
     scores = (log.samples or [])[0].scores or {}
-    assert set(scores) == {"match", "nla_awareness", "verbalized_awareness"}
+    assert set(scores) == {"match", *(scorer_name(measure) for measure in Instrument().measures)}
     assert (scores["nla_awareness"].metadata or {})["k"] <= 3
     stamp = scored.stat().st_mtime_ns
     assert score_logs([str(before)], tmp_path / "audited", RescoreConfig(tokens=3, verbalizer="logit_lens")) == [scored]

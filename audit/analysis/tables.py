@@ -23,6 +23,10 @@ from nla.support.errors import DataError
 IDENTITY = ("model", "layer", "verbalizer", "nla", "grader", "tokens_wanted", "dtype")
 """Columns that have one value in all transcripts of an audit; transcripts that differ in one of them are not pooled."""
 
+PROBE_SETS, FOLLOW_UP_ASKED = "probe_sets", "follow_up_asked"
+"""Columns with the names and digests of the contrast sets, and with the way and the digest of the follow-up question. They have one value
+in all transcripts of an audit in which the question was asked; older tables lack them."""
+
 
 def read_tables(out: Path, conditions: Iterable[Condition]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(transcripts, explanations) of an audit's folder.
@@ -49,11 +53,13 @@ def check_identity(transcripts: pd.DataFrame) -> None:
     """Refuse to pool what was measured in different ways.
 
     Raises:
-        DataError: a column of `IDENTITY` has several values among the measured transcripts.
+        DataError: a column of `IDENTITY`, `PROBE_SETS` or `FOLLOW_UP_ASKED` has several values among the measured transcripts.
     """
     measured = transcripts[transcripts.k.notna()]
-    for name in IDENTITY:
-        values = identity_values(measured, name)
+    tables = dict.fromkeys(IDENTITY, measured)
+    tables |= {name: measured.dropna(subset=[name]) for name in (PROBE_SETS, FOLLOW_UP_ASKED) if name in measured}
+    for name, table in tables.items():
+        values = identity_values(table, name)
         if len(values) > 1:
             raise DataError(
                 f"The logs differ in {name} ({', '.join(values)}); transcripts that were measured in different ways are not pooled."
@@ -123,6 +129,7 @@ def _other_scores(records: SampleRecords) -> dict[str, Any]:
     verbalized = records.verbalized or VerbalizedRecord()
     coherence = records.coherence or CoherenceRecord()
     return {
+        **_numbers(records),
         "verbalized": _flag(verbalized.flagged),
         "internal_projected": _flag(records.projected.flagged) if records.projected else None,
         "own_score": _number(records.own_score),
@@ -130,6 +137,17 @@ def _other_scores(records: SampleRecords) -> dict[str, Any]:
         "repeated_4": coherence.repeated_4,
         "truncated": coherence.truncated,
     }
+
+
+def _numbers(records: SampleRecords) -> dict[str, Any]:
+    """Columns from the measures that give numbers: the largest projection on each probe, as `probe:NAME`, and the follow-up answer."""
+    columns: dict[str, Any] = {}
+    if records.probe is not None:
+        columns[PROBE_SETS] = ", ".join(f"{name}@{digest}" for name, digest in sorted(records.probe.contrasts.items()))
+        columns |= {f"probe:{name}": figures.response_max for name, figures in records.probe.probes.items()}
+    if (asked := records.follow_up) is not None:
+        columns |= {"follow_up": asked.value, FOLLOW_UP_ASKED: f"{asked.way}@{asked.questions}" if asked.way else None}
+    return columns
 
 
 def _explanation(token: TokenRecord, place: int, transcript: int, n_places: int | None) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from audit.config import refuse_other_settings
 from audit.logs import LogHeader, Warn, log_headers, read_log, warn_on_stderr
 from audit.running.model_args import model_args_of
 from audit.running.rescore_config import RescoreConfig
-from graders.record import AWARENESS, read_records
-from graders.scorers import measure_scorers
+from graders.record import read_records
+from graders.scorers import measure_scorers, scorer_name
 from nla.inspect.weights import weights_behind
 from nla.support.errors import ConfigError, DataError, ModelError
 from nla.support.files import replacing, scratch_folder
@@ -51,6 +51,7 @@ def score_logs(
         DataError: a log is unfinished or already scored, or the output folder cannot be written to.
         ModelError: it is not known which weights wrote a log.
     """
+    measure_scorers(config.instrument)  # an unknown measure, grader or contrast set is refused before anything is written
     headers = _chosen(paths, config, warn)
     targets = _targets(headers, out)
     with exclusive_lock(out, "audit score", folder=True):
@@ -58,7 +59,7 @@ def score_logs(
         for number, (header, target) in enumerate(zip(headers, targets, strict=True), 1):
             if not target.exists():
                 say(f"{number}/{len(targets)} {target.name}")
-                _write(_scored(_checked(header.location), config), target)
+                _write(_scored(_checked(header.location, config), config), target)
     return targets
 
 
@@ -119,12 +120,16 @@ def _settings_of_copies(out: Path) -> dict[str, Any] | None:
     return None
 
 
-def _checked(location: str) -> EvalLog:
+def _checked(location: str, config: RescoreConfig) -> EvalLog:
     log = read_log(location)
     if log.status != "success" or not log.samples:
         raise DataError(f"{location}: no finished log (status {log.status}); run `inspect eval-retry` to finish it.")
-    if any(AWARENESS in (sample.scores or {}) for sample in log.samples):
-        raise DataError(f"{location} has awareness scores already; score the log from which it was made, or use its scores.")
+    names = {scorer_name(measure) for measure in config.measures}
+    if there := sorted({name for sample in log.samples for name in names & (sample.scores or {}).keys()}):
+        raise DataError(
+            f"{location} has awareness scores already ({', '.join(there)}); score the log from which it was made, use its scores, or "
+            "name the measures that it lacks (--measures)."
+        )
     return log
 
 

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
-import anyio
 from inspect_ai.model import Model, get_model
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import TaskState
 
 from graders.record import CoherenceRecord
+from graders.scorers.reading import in_thread, tool_infos
 from nla.support.errors import HarnessError, TranscriptError
 
 _NGRAM = 4
@@ -30,7 +30,7 @@ def coherence(model: str | None = None, unmarked_replies: bool = False) -> Score
 
     async def score(state: TaskState, target: Target) -> Score:
         try:
-            record = await anyio.to_thread.run_sync(partial(_measure, state, model, get_model(), unmarked_replies))
+            record = await in_thread(partial(_measure, state, model, get_model(), unmarked_replies))
         except TranscriptError as ex:
             record = CoherenceRecord(reason="the transcript cannot be read", note=str(ex))
         return record.to_score()
@@ -39,15 +39,15 @@ def coherence(model: str | None = None, unmarked_replies: bool = False) -> Score
 
 
 def _measure(state: TaskState, name: str | None, active: Model, unmarked_replies: bool) -> CoherenceRecord:
-    from nla.activations.likelihood import response_logprobs
+    from nla.inspect.shared_read import shared_logprobs
     from nla.inspect.weights import model_to_read
     from nla.transcripts.transcript import build_transcript
 
     weights = model_to_read(str(state.model), name, active).plain
     try:
-        transcript = build_transcript(weights.tokenizer, state.messages, unmarked_replies=unmarked_replies)
+        transcript = build_transcript(weights.tokenizer, state.messages, tool_infos(state), unmarked_replies=unmarked_replies)
         tokens = transcript.response_tokens()
-        logprobs = response_logprobs(weights, transcript, tokens)
+        logprobs = shared_logprobs(weights, transcript)
     except HarnessError as ex:
         raise TranscriptError(str(ex)) from ex
     if not tokens:

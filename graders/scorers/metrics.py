@@ -67,6 +67,12 @@ def flagged_high() -> Metric:
 
 
 @metric(scores="unreduced")
+def mean_value() -> Metric:
+    """Mean value of the scored transcripts, for measures whose values are numbers and not flags."""
+    return _as_metric(_rate)
+
+
+@metric(scores="unreduced")
 def n() -> Metric:
     """Number of scored transcripts."""
     return _as_metric(len)

@@ -57,7 +57,7 @@ def _record(grader: str, messages: list[int], grades: list[Grade]) -> Verbalized
     return record.model_copy(update={"value": 1 if flagging else 0, "note": note})
 
 
-def build(instrument: Instrument, blurb: str, model: str | None = None, unmarked_replies: bool = False) -> Scorer:
+def build(instrument: Instrument, blurb: str, model: str | None = None, unmarked_replies: bool = False, coherence: bool = False) -> Scorer:
     """The scorer of the measure `verbalized`; see `graders.scorers.measure_scorers`. It reads no weights, so it needs no model."""
     return verbalized_awareness(grader=instrument.grader, blurb=blurb, unmarked_replies=unmarked_replies)
 

@@ -6,6 +6,7 @@ except that transformers applies the final norm to the entry of the last block.
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -14,9 +15,13 @@ from transformers import DynamicCache
 
 from nla.activations.hooks import ReachedBlockError, stopping_after
 from nla.kernels.kv_cache import cache_argument
+from nla.kernels.padding import common_beginning, right_padded
 from nla.models.loaded import LoadedModel, exclusive
 from nla.support.errors import ConfigError
 from nla.transcripts.tokens import TokenRef, Transcript
+
+_FEWEST_SHARED = 4
+"""Fewest leading tokens that all rows of a batch must share before computing them only once saves time."""
 
 
 @exclusive
@@ -64,6 +69,19 @@ def block_output(
     Raises:
         ConfigError: there are several rows, and they reach the length at which the model changes its rotary frequencies.
     """
+    inputs = network_inputs(model, ids, before)
+    with stopping_after(model.blocks[layer]) as reached:
+        with suppress(ReachedBlockError):
+            model.network(**inputs, logits_to_keep=1)
+        return reached[0]
+
+
+def network_inputs(model: LoadedModel, ids: Int[Tensor, "batch pos"], before: DynamicCache | None = None) -> dict[str, Any]:
+    """Return the arguments with which a network runs a batch of token sequences; see `block_output` for them.
+
+    Raises:
+        ConfigError: there are several rows, and they reach the length at which the model changes its rotary frequencies.
+    """
     start = before.get_seq_length() if before is not None else 0
     end = start + ids.shape[1]
     if ids.shape[0] > 1 and model.rope_switch is not None and end > model.rope_switch:
@@ -73,10 +91,25 @@ def block_output(
         )
     positions = torch.arange(start, end, device=model.device)[None]
     cached = {} if before is None else cache_argument(model.network, before)
-    with stopping_after(model.blocks[layer]) as reached:
-        with suppress(ReachedBlockError):
-            model.network(input_ids=ids.to(model.device), position_ids=positions, use_cache=bool(cached), logits_to_keep=1, **cached)
-        return reached[0]
+    return {"input_ids": ids.to(model.device), "position_ids": positions, "use_cache": bool(cached), **cached}
+
+
+class SharedBatch(NamedTuple):
+    """Token sequences as one batch without the tokens that all of them begin with, which were computed once."""
+
+    ids: Int[Tensor, "batch pos"]
+    before: DynamicCache | None
+    """Keys and values of the tokens that all rows begin with; None where they share too few."""
+    last: Int[Tensor, " batch"]
+    """Position in `ids` of each row's last token."""
+
+
+def shared_batch(model: LoadedModel, rows: Sequence[Sequence[int]], layer: int) -> SharedBatch:
+    """Return token sequences as a batch for blocks 0 to `layer`, for `block_output` or `network_inputs`."""
+    shared = common_beginning(rows)
+    start = len(shared) if len(shared) >= _FEWEST_SHARED and len(rows) > 1 else 0
+    before = shared_prefix(model, shared, layer, len(rows)) if start else None
+    return SharedBatch(right_padded([row[start:] for row in rows]), before, torch.tensor([len(row) - start - 1 for row in rows]))
 
 
 @exclusive
@@ -92,18 +125,30 @@ def shared_prefix(model: LoadedModel, ids: Sequence[int], layer: int, rows: int)
 
 
 @exclusive
-def capture(model: LoadedModel, transcript: Transcript, tokens: Sequence[TokenRef], layer: int) -> Float[Tensor, "k d_model"]:
+def capture(
+    model: LoadedModel, transcript: Transcript, tokens: Sequence[TokenRef], layer: int, through: Sequence[TokenRef] = ()
+) -> Float[Tensor, "k d_model"]:
     """Return the residual stream after block `layer` at the given tokens of a transcript, in their order (float32, on the CPU).
+
+    Args:
+        model: the model.
+        transcript: the transcript.
+        tokens: the tokens to read.
+        layer: the layer K.
+        through: further tokens that a sequence runs through where it is run at all. The length of a sequence changes the last bits of
+            its vectors, so reads that run through the same tokens give the same bits, whatever they read.
 
     Raises:
         ConfigError: the model has no such block, or a pass is longer than the context window.
     """
     if not tokens:
         return torch.empty(0, model.d_model)
+    chosen = set(tokens)
     vectors: dict[TokenRef, Tensor] = {}
-    for ids, wanted in readings(model, transcript, tokens):
-        stream = residual_stream(model, ids, layer).cpu()
-        vectors.update({token: stream[token.position] for token in wanted})
+    for ids, within in readings(model, transcript, [*tokens, *(token for token in through if token not in chosen)]):
+        if wanted := [token for token in within if token in chosen]:
+            stream = residual_stream(model, ids, layer).cpu()
+            vectors.update({token: stream[token.position] for token in wanted})
     return torch.stack([vectors[token] for token in tokens])
 
 

@@ -1,4 +1,4 @@
-"""Reading one transcript: choose response tokens, capture their residual-stream vectors, and verbalize them.
+"""Reading one transcript: response tokens are chosen, their residual-stream vectors are read, and each is verbalized.
 
 This is the measurement that the scorer `nla_awareness` grades, and what `nla.read_transcript` offers to Python code.
 """
@@ -14,12 +14,11 @@ from jaxtyping import Float
 from pydantic import ValidationError
 from torch import Tensor
 
-from nla.activations.capture import capture
+from nla.inspect.shared_read import read_vectors
 from nla.instrument import Instrument
 from nla.models.loaded import LoadedModel
-from nla.support.errors import DataError, HarnessError, TranscriptError, first_line
-from nla.transcripts.tokens import TokenRef, Transcript, sample_tokens
-from nla.transcripts.transcript import build_transcript
+from nla.support.errors import DataError, TranscriptError, first_line
+from nla.transcripts.tokens import TokenRef, Transcript
 from nla.verbalizers import verbalizer_of
 from nla.verbalizers.base import Explanation
 
@@ -82,6 +81,8 @@ def read_transcript(
     tools: Sequence[ToolInfo] = (),
     key: tuple[object, ...] = (),
     unmarked_replies: bool = False,
+    shared: bool = False,
+    logprobs: bool = False,
 ) -> Reading:
     """Read the residual stream of a model at sampled tokens of its own replies, and verbalize what is read.
 
@@ -94,6 +95,8 @@ def read_transcript(
         key: identifies the transcript (for example sample id and epoch). The choice of tokens and all draws depend on it and on the
             instrument's seed alone.
         unmarked_replies: take assistant messages without a recorded source for the model's own words, for logs that other tools wrote.
+        shared: share the vectors with the other scorers of this transcript, see `nla.inspect.shared_read.read_vectors`.
+        logprobs: with `shared`, let the same forward pass give the log-probabilities that the scorer `coherence` needs.
 
     Raises:
         ConfigError: an unknown verbalizer, or no such layer.
@@ -102,19 +105,23 @@ def read_transcript(
     """
     verbalizer, reason = verbalizer_of(instrument, model.base)
     key = (instrument.seed, *key)
-    try:
-        transcript = build_transcript(
-            model.tokenizer, [_as_message(message) for message in messages], tools, unmarked_replies=unmarked_replies
-        )
-        tokens = tuple(sample_tokens(transcript, instrument.tokens, *key))
-        vectors = capture(model, transcript, tokens, verbalizer.layer)
-    except HarnessError as ex:
-        raise TranscriptError(str(ex)) from ex
+    read = read_vectors(
+        model,
+        _as_messages(messages),
+        verbalizer.layer,
+        n_sampled=instrument.tokens,
+        key=key,
+        tools=tools,
+        unmarked_replies=unmarked_replies,
+        shared=shared,
+        logprobs=logprobs,
+    )
+    tokens, vectors = read.sampled, read.at(read.sampled)
     if instrument.project_out and model.steering is not None:
         vectors = model.run(partial(model.steering.project_out, vectors, verbalizer.layer))
     keys = [(*key, token.pass_index, token.position) for token in tokens]
     return Reading(
-        transcript=transcript,
+        transcript=read.transcript,
         tokens=tokens,
         token_texts=tuple(str(model.tokenizer.decode([token.token_id])) for token in tokens),
         vectors=vectors,
@@ -124,6 +131,18 @@ def read_transcript(
         verbalizer_reason=reason,
         pair=instrument.pair or verbalizer.pair,
     )
+
+
+def _as_messages(messages: Sequence[ChatMessage | Mapping[str, Any]]) -> list[ChatMessage]:
+    """Inspect messages from messages and dictionaries.
+
+    Raises:
+        TranscriptError: a dictionary is not a message.
+    """
+    try:
+        return [_as_message(message) for message in messages]
+    except DataError as ex:
+        raise TranscriptError(str(ex)) from ex
 
 
 def _as_message(message: ChatMessage | Mapping[str, Any]) -> ChatMessage:

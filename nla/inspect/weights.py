@@ -16,6 +16,11 @@ def weights_behind(model: str) -> str | None:
     return weights if provider in WEIGHTS_BY_NAME and weights else None
 
 
+def weights_are_known(logged_model: str, name: str | None, active: Model) -> bool:
+    """Whether `model_to_read` knows which open weights wrote a transcript; its arguments."""
+    return name is not None or isinstance(active.api, LocalAPI) or weights_behind(logged_model) is not None
+
+
 def model_to_read(logged_model: str, name: str | None, active: Model) -> LoadedModel:
     """Load the open model whose residual stream is to be read.
 
@@ -34,7 +39,8 @@ def model_to_read(logged_model: str, name: str | None, active: Model) -> LoadedM
     weights = weights_behind(logged_model)
     if weights is None:
         raise ModelError(
-            f"The transcript's model is {logged_model}, which does not say what open weights wrote it; name them with "
-            "--model local/NAME (inspect score) or -S model=NAME."
+            f"The transcript's model is {logged_model}, which does not say what open weights wrote it, so its vectors cannot be read. Name "
+            "the weights with --model local/NAME (inspect score) or -S model=NAME; without weights, take the measures that read none: "
+            "-T measures=follow_up,verbalized."
         )
     return load_model(weights)

@@ -1,5 +1,6 @@
 """Token sequences of unequal length as one batch. Padding is on the right, where causal attention never reads it."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -32,6 +33,13 @@ def batches_by_length(lengths: Sequence[int], most_tokens: int) -> Iterator[list
         batch.append(row)
     if batch:
         yield batch
+
+
+def common_beginning(rows: Sequence[Sequence[int]]) -> list[int]:
+    """Return the leading tokens that all rows share; the last token of a row is never among them."""
+    shortest = min(map(len, rows)) - 1
+    same = itertools.takewhile(lambda tokens: len(set(tokens)) == 1, zip(*(row[:shortest] for row in rows), strict=True))
+    return [tokens[0] for tokens in same]
 
 
 def alike_halves(rows: Sequence[int], length: Callable[[int], int]) -> list[list[int]]:

@@ -11,7 +11,7 @@ from nla.models.adapters import CONFIG_FILE, WEIGHTS_FILE
 from nla.models.embedded import HUB_ID
 from nla.models.loaded import LoadedModel, load_model
 from nla.models.sources import ALIASES, hub_id_of
-from nla.pair.contract import Role, Sidecar
+from nla.pair.contract import Role, Sidecar, read_sidecar
 from nla.support.display import visible
 from nla.support.errors import ConfigError, ContractError, FetchError, first_line, near_name
 from nla.support.paths import user_path
@@ -61,6 +61,24 @@ def default_pair(model: LoadedModel) -> KnownPair:
             "give its folder or hub id with -T nla=…, or take an untrained baseline (-T verbalizer=logit_lens)."
         )
     return pair
+
+
+def layer_of_pair(model: LoadedModel, where: str | None) -> int:
+    """Return K, the block that a pair reads, without loading its weights.
+
+    Args:
+        model: the model that is read.
+        where: the pair (alias, folder or hub id); None takes the one known for the model.
+
+    Raises:
+        ConfigError: no pair is known for the model, or there is no such pair.
+        ContractError: the pair's sidecar cannot be read.
+        FetchError: the hub could not provide it.
+    """
+    known = default_pair(model) if where is None else None
+    if known is not None and local_folder(known.av) is None:
+        return known.layer
+    return read_sidecar(role_folder(known.av if known else str(where), "av")).layer
 
 
 def known_pair(alias: str) -> KnownPair | None:

@@ -4,7 +4,6 @@ Blocks 0 to K of the base model, no final norm and no unembedding, then a bias-f
 the last token of a plain-text prompt. Padding is on the right: attention is causal, so it is never seen.
 """
 
-import itertools
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,8 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from nla.activations.capture import block_output, shared_prefix
-from nla.kernels.padding import right_padded
+from nla.activations.capture import block_output, shared_batch
 from nla.models.adapters import CONFIG_FILE, load_adapter, shared_copy
 from nla.models.loaded import LoadedModel, load_model
 from nla.pair.contract import Sidecar, ar_prompt_ids, check_sidecar, read_sidecar
@@ -25,8 +23,6 @@ from nla.pair.metrics import mse_nrm
 from nla.support.errors import ContractError, first_line
 
 HEAD_FILE = "value_head.safetensors"
-_MIN_SHARED = 4
-"""Fewest leading tokens that all prompts must share before computing them only once saves time."""
 
 
 class Reconstructor:
@@ -64,21 +60,10 @@ class Reconstructor:
         return self.model.run(lambda: mse_nrm(vectors, self.reconstruct(explanations)))
 
     def _forward(self, prompts: list[list[int]]) -> Float[Tensor, "n d_model"]:
-        shared = _common_beginning(prompts)
-        start = len(shared) if len(shared) >= _MIN_SHARED and len(prompts) > 1 else 0
-        before = shared_prefix(self.model, shared, self.sidecar.layer, len(prompts)) if start else None
-        lengths = torch.tensor([len(prompt) - start for prompt in prompts])
-        ids = right_padded([prompt[start:] for prompt in prompts])
-        stream = block_output(self.model, ids, self.sidecar.layer, before)
-        last = stream[torch.arange(len(prompts)), lengths - 1]
+        batch = shared_batch(self.model, prompts, self.sidecar.layer)
+        stream = block_output(self.model, batch.ids, self.sidecar.layer, batch.before)
+        last = stream[torch.arange(len(prompts)), batch.last]
         return last.float() @ self.head.T
-
-
-def _common_beginning(prompts: Sequence[Sequence[int]]) -> list[int]:
-    """Return the leading tokens that all prompts share; the last token of a prompt is never among them."""
-    shortest = min(map(len, prompts)) - 1
-    same = itertools.takewhile(lambda tokens: len(set(tokens)) == 1, zip(*(prompt[:shortest] for prompt in prompts), strict=True))
-    return [tokens[0] for tokens in same]
 
 
 def load_reconstructor(where: str | Path, base: LoadedModel | None = None, *, dtype: str = "auto", device: str = "auto") -> Reconstructor:

@@ -75,15 +75,16 @@ class Transcript:
         ]
 
 
-def sample_tokens(transcript: Transcript, k: int, *key: object) -> list[TokenRef]:
+def sample_tokens(transcript: Transcript, k: int, *key: object, before: int | None = None) -> list[TokenRef]:
     """Return min(k, n) of the n response tokens in reading order, drawn without replacement.
 
     Args:
         transcript: the transcript.
         k: number of tokens wanted.
         key: what the draw depends on, e.g. seed, sample id and epoch.
+        before: leave out tokens at this position of a pass and later.
     """
-    tokens = transcript.response_tokens()
+    tokens = [token for token in transcript.response_tokens() if before is None or token.position < before]
     if not tokens:
         return []
     chosen = seeded_generator("tokens", *key).choice(len(tokens), size=min(k, len(tokens)), replace=False)

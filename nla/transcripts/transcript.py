@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from inspect_ai.model import ChatMessage, ChatMessageAssistant
+from inspect_ai.model import ChatMessage, ChatMessageAssistant, ChatMessageUser
 from inspect_ai.tool import ToolInfo
 from transformers import PreTrainedTokenizerBase
 
-from nla.models.chat_template import compose
+from nla.models.chat_template import THINK_CLOSE, compose, encode
 from nla.models.control_tokens import encode_pieces
 from nla.models.marks import Piece
 from nla.support.errors import DataError
@@ -138,6 +138,38 @@ def context_of(
         context.extend(ids, [Channel.CONTEXT] * len(ids), [piece.owner or 0] * len(ids))
     _extend(context, tokenizer, stretch)
     return Context(context, prompt.opens_thinking, prompt.dated, prompt.unstable)
+
+
+def question_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[ChatMessage],
+    question: str,
+    *,
+    tools: Sequence[ToolInfo] = (),
+    unmarked_replies: bool = False,
+) -> list[int]:
+    """Return the token ids of a conversation that goes on with a question of the user, up to where the answer begins.
+
+    A template that writes the current time is given the time of the last reply. A thinking block that the template opens is closed.
+
+    Args:
+        tokenizer: the model's tokenizer, with its chat template.
+        messages: the whole conversation.
+        question: the user's next turn.
+        tools: tools offered, where the last reply has no record of them.
+        unmarked_replies: as in `build_transcript`.
+
+    Raises:
+        DataError: a message holds images or the like, or a record of a reply is another model's or damaged.
+        ModelError: the template refuses the conversation, or drops, repeats or changes a text.
+    """
+    refuse_unreadable(messages)
+    replies = [m for m in messages if isinstance(m, ChatMessageAssistant) and is_reply(m, unmarked_replies)]
+    offered = offered_tools(replies[-1], tools) if replies else list(tools)
+    clock = _time_of(replies[-1]) if replies else None
+    asked = [*messages, ChatMessageUser(content=question)]
+    context = context_of(tokenizer, asked, offered, clock=clock, unmarked_replies=unmarked_replies)
+    return context.tokens.ids + (encode(tokenizer, f"\n{THINK_CLOSE}\n\n") if context.opened else [])
 
 
 def _extend(context: Pass, tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece]) -> None:

@@ -8,7 +8,7 @@ import threading
 
 from nla.instrument import AUTO, Instrument
 from nla.models.loaded import LoadedModel
-from nla.pair.known import KNOWN, hub_id
+from nla.pair.known import KNOWN, hub_id, layer_of_pair
 from nla.support.plugins import VERBALIZERS
 from nla.verbalizers.base import Verbalizer
 
@@ -46,12 +46,28 @@ def verbalizer_of(instrument: Instrument, model: LoadedModel) -> tuple[Verbalize
     Raises:
         ConfigError, ContractError: see `verbalizer_for`.
     """
-    name, reason = instrument.verbalizer, "named by the user"
-    if name == AUTO:
-        if instrument.pair is not None:
-            name, reason = "av", f"auto: the pair {instrument.pair} was named"
-        elif hub_id(model) in KNOWN:
-            name, reason = "av", f"auto: a trained pair is known for {hub_id(model)}"
-        else:
-            name, reason = "logit_lens", f"auto: no trained pair is known for {model.source.name}"
+    name, reason = _chosen(instrument, model)
     return verbalizer_for(name, model, instrument.layer, instrument.pair), reason
+
+
+def layer_of(instrument: Instrument, model: LoadedModel) -> int:
+    """K, the block that an instrument reads in a model: that of its verbalizer, which is not built for this.
+
+    Raises:
+        ConfigError, ContractError, FetchError: the model has no such layer, or the pair that gives it cannot be read.
+    """
+    name, _ = _chosen(instrument, model)
+    if instrument.layer is None and getattr(VERBALIZERS.load(name), "NEEDS_PAIR", False):
+        return layer_of_pair(model, instrument.pair)
+    return model.check_layer(instrument.layer)
+
+
+def _chosen(instrument: Instrument, model: LoadedModel) -> tuple[str, str]:
+    """The name of the verbalizer that an instrument asks for, and why it is taken."""
+    if instrument.verbalizer != AUTO:
+        return instrument.verbalizer, "named by the user"
+    if instrument.pair is not None:
+        return "av", f"auto: the pair {instrument.pair} was named"
+    if hub_id(model) in KNOWN:
+        return "av", f"auto: a trained pair is known for {hub_id(model)}"
+    return "logit_lens", f"auto: no trained pair is known for {model.source.name}"

@@ -30,6 +30,8 @@ from nla.support.errors import ConfigError, ContractError
 from nla.verbalizers.base import UNUSABLE, Explanation, read_options, usable_rows
 
 OPEN, CLOSE = "<explanation>", "</explanation>"
+NEEDS_PAIR = True
+"""The layer is that of a trained pair."""
 MAX_ROWS = 256
 _TAIL = len(CLOSE) + 1
 

@@ -27,6 +27,9 @@ from nla.support.wheels import cache_dir
 from nla.verbalizers.av import CLOSE, parse_explanation
 from nla.verbalizers.base import UNUSABLE, Explanation, read_options, usable_rows
 
+NEEDS_PAIR = True
+"""The layer is that of a trained pair."""
+
 
 class VLLMOptions(BaseModel):
     """Options of the engine: `-T verbalizer=av_vllm:tensor_parallel=4`."""

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from nla.organisms.groups import Case, KnownGroups
 from nla.organisms.measures import Measure
-from nla.probes.contrasts import TESTING, contrast_names, direction, projections, read_contrast
+from nla.probes.contrast_sets import TESTING, contrast_names, read_contrast
+from nla.probes.contrasts import direction, projections
 
 
 def build(groups: KnownGroups) -> list[Measure]:
