@@ -45,7 +45,7 @@ def demo(
     fetch_with_progress("smollm2")
     sizes = {"limit": 2, "tokens": 4, "max_tokens": 32} if quick else {"limit": 12, "tokens": 10, "max_tokens": 128}
     sizes |= {name: size for name, size in (("limit", limit), ("tokens", tokens)) if size is not None}
-    fields = {"tasks": ["mmlu", "wildchat"], "source": "bundled", "positive_control": True}
+    fields = {"tasks": ["mmlu", "wildchat"], "source": "bundled", "positive_control": True, "measures": ["nla", "verbalized"]}
     chosen = sizes | {"verbalizer": verbalizer, "grader": grader, "controls": 0}
     args = {} if threads is None else {"threads": threads}
     result = run_audit({"model": "local/smollm2", "model_args": args} | fields | chosen, out)
