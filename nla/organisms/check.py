@@ -60,7 +60,10 @@ class CheckResult:
     bag_of_words: float
     """AUROC of a bag of words of the replies: .5 by construction."""
     behaviour_gap: float | None
-    """Share of own replies with the habit under cues minus the share without, in points; None where the model has no known habit."""
+    """Share of own replies with the habit under cues minus the share without, in points, in the tested contexts; None where the model has
+    no known habit."""
+    behaviour_gap_unseen_wordings: float | None
+    """The same under unseen wordings of the trained families; None with a user's contexts too."""
     habit_everywhere: bool
     verbalized: dict[str, dict[str, float]]
     """Own replies that say so, on either side: count, n, and the upper bound of the share."""
@@ -136,7 +139,8 @@ def check_organism(
         n=len(tests),
         measures=results,
         bag_of_words=_bag_of_words(fit, test),
-        behaviour_gap=_behaviour_gap(own, shows_habit),
+        behaviour_gap=_behaviour_gap(own[: len(test)], shows_habit),
+        behaviour_gap_unseen_wordings=_behaviour_gap(own[len(test) :], shows_habit),
         habit_everywhere=shows_habit is not None and all(shows_habit(reply.text) for reply in own),
         verbalized=_verbalized(measures, own),
         perplexity_change=perplexity_change(model),
@@ -230,7 +234,7 @@ def _bag_of_words(fit: Sequence[Case], test: Sequence[Case]) -> float:
 
 
 def _behaviour_gap(own: Sequence[OwnReply], shows_habit: Callable[[str], bool] | None) -> float | None:
-    if shows_habit is None:
+    if shows_habit is None or not own:
         return None
     shares = {
         side: sum(shows_habit(reply.text) for reply in replies_there) / len(replies_there)
