@@ -82,10 +82,12 @@ def _read(
     """Choose tokens, capture and verbalize (blocking; runs in a thread)."""
     from nla.inspect.reading import read_transcript
     from nla.inspect.weights import model_to_read
+    from nla.transcripts.origin import conversation
 
     weights = model_to_read(str(state.model), model_name, active)
     key = (state.sample_id, state.epoch)
-    reading = read_transcript(weights, state.messages, instrument, tools=_tool_infos(state), key=key, unmarked_replies=unmarked_replies)
+    said = conversation(state)
+    reading = read_transcript(weights, said, instrument, tools=_tool_infos(state), key=key, unmarked_replies=unmarked_replies)
     return weights, reading
 
 

@@ -46,9 +46,11 @@ from nla.models.chat_template import require_chat_template, template_record, tem
 from nla.models.loaded import LoadedModel, load_model
 from nla.support.display import visible
 from nla.support.errors import ConfigError
-from nla.transcripts.borders import contains_stop, tokens_within
+from nla.transcripts.borders import contains_stop, decoded, tokens_within
 from nla.transcripts.chat import assistant_message, refuse_unreadable
+from nla.transcripts.origin import marked_by_name
 from nla.transcripts.reply import record
+from nla.transcripts.sent import SentConversation
 from nla.transcripts.transcript import Context, context_of
 
 logger = getLogger(__name__)
@@ -169,7 +171,7 @@ class LocalAPI(ModelAPI):
         sample = sample_active()
         refuse_unreadable(input, sample.sample.id if sample is not None else None)
         clock = datetime.now()
-        context = context_of(self.tokenizer, input, offered, clock=clock)
+        context = context_of(self.tokenizer, marked_by_name(input, self.model_name), offered, clock=clock)
         prompt = context.tokens.ids
         requests = self._requests(prompt, config)
         completions = await worker_for(self.model, self.args.batch).complete(requests)
@@ -244,13 +246,14 @@ class LocalAPI(ModelAPI):
         ids = completion.ids
         stopped_by_id = bool(ids) and completion.stop_reason == "stop" and ids[-1] in self.model.stop_ids
         kept = ids[:-1] if stopped_by_id else ids
-        text = str(self.tokenizer.decode(kept, skip_special_tokens=True))
+        text = decoded(self.tokenizer, kept, skip_special=True)
         cut = min((at for at in (text.find(stop) for stop in config.stop_seqs or []) if at >= 0), default=None)
         if cut is not None:
             text, kept = text[:cut], kept[: tokens_within(self.tokenizer, kept, cut, skip_special=True)]
         message = assistant_message(text, tools, model=self.model_name, family=self._family(), opened=context.opened)
         prompt, written_time = context.tokens.ids, clock.isoformat() if context.dated else None
-        message.metadata = record(self.tokenizer, kept, len(prompt), tools, prompt=prompt, clock=written_time, message=message)
+        sent = SentConversation.from_config(config)
+        message.metadata = record(self.tokenizer, kept, len(prompt), tools, prompt=prompt, clock=written_time, message=message, sent=sent)
         reason: StopReason = "tool_calls" if message.tool_calls else _INSPECT_REASON[completion.stop_reason]
         logprobs = completion.logprobs
         return ChatCompletionChoice(
