@@ -56,8 +56,13 @@ from nla.transcripts.transcript import Context, context_of
 logger = getLogger(__name__)
 
 _DEFAULT_MAX_TOKENS = 2_048
-_UNSUPPORTED = ("best_of", "frequency_penalty", "presence_penalty", "logit_bias", "response_schema", "prompt_logprobs")
+_UNSUPPORTED = (
+    *("best_of", "frequency_penalty", "presence_penalty", "logit_bias", "response_schema", "prompt_logprobs"),
+    *("modalities", "extra_body", "fallback_models"),
+)
 """Generation settings that would change the answers but that this provider does not implement: they are refused, not ignored."""
+_OF_OTHERS = ("reasoning_effort", "reasoning_tokens", "reasoning_mode", "effort", "verbosity")
+"""Settings for models of particular providers, which tasks give for every model: a warning says that they have no effect."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +207,13 @@ class LocalAPI(ModelAPI):
         """Return the token ids of a text, without special tokens added."""
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
+    @staticmethod
+    def _check_settings(config: GenerateConfig) -> None:
+        if refused := [name for name in _UNSUPPORTED if getattr(config, name) is not None]:
+            raise ConfigError(f"local/ does not support {', '.join(refused)}; leave it out, or use another provider.")
+        if ignored := [name for name in _OF_OTHERS if getattr(config, name) is not None]:
+            warn_once(logger, f"local/ ignores {', '.join(ignored)}; arguments of the chat template are given with -M template_args.")
+
     def _offered(self, tools: list[ToolInfo], tool_choice: ToolChoice) -> list[ToolInfo]:
         if tool_choice == "none":
             return []
@@ -210,8 +222,7 @@ class LocalAPI(ModelAPI):
         return tools
 
     def _requests(self, prompt: list[int], config: GenerateConfig) -> list[Request]:
-        if refused := [name for name in _UNSUPPORTED if getattr(config, name) is not None]:
-            raise ConfigError(f"local/ does not support {', '.join(refused)}; leave it out, or use another provider.")
+        self._check_settings(config)
         sampling = SamplingParams(
             temperature=1.0 if config.temperature is None else config.temperature,
             top_p=1.0 if config.top_p is None else config.top_p,
