@@ -28,7 +28,10 @@ Warn = Callable[[str], None]
 _MOST_UNPACKED = 8 * 2**30
 """Bytes that the members of a log may take unpacked. Reading needs several times as much memory, so a larger log is refused."""
 _JSON_LOG = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}[:-]\d{2}[:-]\d{2}.*\.json")
-"""Names of logs in JSON start with a time, as Inspect writes them; other JSON files in a folder are not logs."""
+"""Names of logs in JSON start with a time, as Inspect writes them."""
+_JSON_START = re.compile(rb'\s*\{\s*"version":\s*\d+,\s*"status":\s*"')
+"""First bytes of an Inspect log in JSON, by which a renamed log is told from the other JSON files in a folder."""
+_FIRST_BYTES = 200
 _SAME_RESULTS = {"max_retries", "timeout", "attempt_timeout", "max_connections", "adaptive_connections", "batch", "cache"}
 """Generation settings that do not change what a model writes: two logs that differ only in these belong to the same cell."""
 
@@ -92,17 +95,22 @@ def _check_size(location: str) -> None:
             raise DataError(f"{location} unpacks to {unpacked / 2**30:.0f} GB; expected at most {_MOST_UNPACKED / 2**30:.0f} GB.")
 
 
-def log_headers(paths: Iterable[Path], warn: Warn = warn_on_stderr) -> list[LogHeader]:
+def log_headers(paths: Iterable[Path], warn: Warn = warn_on_stderr, leave_out: Path | None = None) -> list[LogHeader]:
     """Headers of the logs among some files and folders (searched recursively), from the oldest to the newest.
 
     Unreadable logs are passed to `warn` and left out. Temporary files of a killed command (names that start with a dot) are ignored,
     and of several copies of one log (such as the one that `audit score` wrote) only the copy changed last is kept.
 
+    Args:
+        paths: the files and folders.
+        warn: called for each log that cannot be read.
+        leave_out: a folder whose logs are ignored where it lies inside one of the given folders.
+
     Raises:
         DataError: a path does not exist.
     """
     newest_copy: dict[str, LogHeader] = {}
-    for location in _locations(paths):
+    for location in _locations(paths, leave_out):
         try:
             header = LogHeader(location, read_log(location, header_only=True), Path(location).stat().st_mtime)
             created = header.age_key
@@ -115,20 +123,33 @@ def log_headers(paths: Iterable[Path], warn: Warn = warn_on_stderr) -> list[LogH
     return sorted(newest_copy.values(), key=lambda header: header.age_key)
 
 
-def _locations(paths: Iterable[Path]) -> list[str]:
+def _locations(paths: Iterable[Path], leave_out: Path | None = None) -> list[str]:
     """Paths of all log files, each once."""
     locations: list[str] = []
     for path in paths:
         if not path.exists():
             raise DataError(f"{path} does not exist; give a .eval or .json log, or a folder of them.")
-        locations += [str(file) for file in _log_files(path)] if path.is_dir() else [str(path)]
+        files = _log_files(path) if path.is_dir() else [path]
+        if leave_out is not None and path.resolve() in leave_out.resolve().parents:
+            files = [file for file in files if leave_out.resolve() not in file.resolve().parents]
+        locations += map(str, files)
     return list({Path(location).resolve(): location for location in locations}.values())
 
 
 def _log_files(folder: Path) -> list[Path]:
-    """Files in a folder and its subfolders that have the name of a log. Inspect's own listing would read some of them."""
-    named = (file for file in sorted(folder.rglob("*")) if file.suffix == ".eval" or _JSON_LOG.fullmatch(file.name))
-    return [file for file in named if file.is_file() and not file.name.startswith(".")]
+    """The logs in a folder and its subfolders. Inspect's own listing would read some of them, and leaves out renamed logs in JSON."""
+    files = (file for file in sorted(folder.rglob("*")) if file.suffix in (".eval", ".json") and not file.name.startswith("."))
+    return [file for file in files if file.is_file() and (file.suffix == ".eval" or _is_json_log(file))]
+
+
+def _is_json_log(file: Path) -> bool:
+    if _JSON_LOG.fullmatch(file.name):
+        return True
+    try:
+        with file.open("rb") as opened:
+            return _JSON_START.match(opened.read(_FIRST_BYTES)) is not None
+    except OSError:
+        return False
 
 
 def newest_of_cells(paths: Sequence[Path], warn: Warn = warn_on_stderr) -> Iterator[EvalLog]:
@@ -199,23 +220,24 @@ def base_logs(out: Path, warn: Warn = warn_on_stderr) -> list[EvalLog]:
 
 
 def set_unreadable_aside(folder: Path, warn: Warn = warn_on_stderr) -> list[Path]:
-    """Rename the logs in a folder that cannot be read (cut off by a kill or a full disk), so that their cells are run again.
+    """Rename the logs in a folder that cannot be read (cut off by a kill or a full disk, or damaged), so that they are made again.
 
-    Nothing is deleted: each file gets `.unreadable` appended to its name. Returns the new paths.
+    Nothing is deleted: each file gets `.unreadable` appended to its name. Returns the new paths. The samples are read too, because a log
+    with a damaged sample has a header that says that it is complete.
 
     Raises:
         DataError: a file cannot be renamed.
     """
     moved = []
-    for file in sorted(folder.glob("*.eval")) if folder.is_dir() else []:
+    for file in [file for file in _log_files(folder) if file.parent == folder] if folder.is_dir() else []:
         try:
-            read_log(str(file), header_only=True)
+            read_log(str(file))
         except DataError as ex:
             target = file.with_name(f"{file.name}.unreadable")
             try:
                 file.rename(target)
             except OSError as error:
                 raise DataError(f"{file} cannot be read and cannot be renamed ({first_line(error)}); delete it.") from ex
-            warn(f"{file.name} cannot be read, so its task is run again; the file is kept as {target.name}.")
+            warn(f"{file.name} cannot be read, so it is made again; the file is kept as {target.name}.")
             moved.append(target)
     return moved

@@ -188,11 +188,14 @@ def reworded(inner: Solver, rewrites: dict[str, Rewrite]) -> Solver:
     """Run a task's own solver, and rewrite the prompt when it is first sent to the model."""
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
+        from nla.transcripts.chat import refuse_unreadable  # imports transformers, which takes seconds
+
         done = False
 
         async def rewritten(state: TaskState, *args: Any, **kwargs: Any) -> TaskState:
             nonlocal done
             if not done:
+                refuse_unreadable(state.messages, state.sample_id)  # a rewrite is text, and would take the place of a picture too
                 message = first_user_message(state)
                 message.content = rewrites[str(state.sample_id)].apply(message.text)
                 done = True

@@ -72,7 +72,7 @@ class Measurement:
         metadata = {"blurb": info.blurb, "role": str(info.role), "source": source, **(task.metadata or {})}
         return task_with(
             task,
-            setup=self.system_prompt() or task.setup,
+            setup=self.setup(task),
             scorer=[*(task.scorer or []), *self.scorers(str(metadata["blurb"]))],
             metadata=metadata,
         )
@@ -88,6 +88,11 @@ class Measurement:
         if self.coherence:
             scorers.append(coherence_scorer())
         return scorers
+
+    def setup(self, task: Task) -> Solver | list[Solver] | None:
+        """Return a task's own setup, followed by the solver that sets the system prompt where one is given."""
+        before = task.setup if isinstance(task.setup, list) else [task.setup] if task.setup else []
+        return [*before, *self.system_prompt()] if self.system is not None else task.setup
 
     def system_prompt(self) -> list[Solver]:
         """Return a solver that sets the system prompt (the positive control's, or the given text); empty without one."""

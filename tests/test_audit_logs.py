@@ -16,7 +16,7 @@ from inspect_ai.solver import generate
 
 from audit import logs
 from audit.config import CONFIG_FILE
-from audit.logs import log_headers, newest_finished, newest_of_cells, read_log
+from audit.logs import log_headers, newest_finished, newest_of_cells, read_log, set_unreadable_aside
 from nla.support.errors import DataError
 
 
@@ -143,3 +143,17 @@ def test_a_log_that_would_unpack_to_more_than_memory_is_refused_before_it_is_unp
     monkeypatch.setattr(logs, "_MOST_UNPACKED", 100)
     with pytest.raises(DataError, match="unpacks to"):
         read_log(str(path))
+
+
+def test_a_log_with_a_damaged_sample_is_set_aside_so_that_its_cell_is_run_again(finished: EvalLog, tmp_path: Path) -> None:
+    write(finished, tmp_path / "good.eval")
+    path = write(finished, tmp_path / "log.eval")
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(tmp_path / "scratch", "w") as packed:
+        for member in whole.namelist():
+            packed.writestr(member, b"{" if member.startswith("samples/") else whole.read(member))
+    shutil.move(tmp_path / "scratch", path)
+    assert read_log(str(path), header_only=True).status == "success"
+    warnings: list[str] = []
+    assert set_unreadable_aside(tmp_path, warnings.append) == [tmp_path / "log.eval.unreadable"]
+    assert len(warnings) == 1
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["good.eval", "log.eval.unreadable"]

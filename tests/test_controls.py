@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from inspect_ai.log import read_eval_log, write_eval_log
+from inspect_ai.model import ContentImage
 from sklearn.metrics import roc_auc_score
 
 from audit.analysis.analyze import analyze, analyze_tables
@@ -95,6 +97,21 @@ def test_controls_run_on_an_audit_and_stand_in_its_result(tiny_folder: Callable[
     (tmp_path / CONTROLS_FILE).write_text("{}")
     with pytest.raises(DataError, match="audit controls"):
         analyze(tmp_path)
+
+
+def test_controls_leave_out_what_cannot_be_read(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    small = config(tiny_folder("llama"), tasks=["wildchat"], limit=3, random_directions=0, controls=3, positive_control=False, steer=[])
+    run_audit(small, tmp_path)
+    [path] = (tmp_path / "logs" / "base").glob("*.eval")
+    log = read_eval_log(str(path))
+    assert log.samples is not None
+    log.samples[0].messages[0].content = "a long text " * 200  # the tiny model reads 512 tokens
+    log.samples[1].messages[0].content = [ContentImage(image="data:image/png;base64,AAAA")]
+    write_eval_log(log, str(path))
+    controls = run_controls(tmp_path)
+    assert controls.vectors["real"].n + controls.vectors["real"].n_unscored == 1
+    [task] = controls.tasks
+    assert task.log_odds.n == 1
 
 
 def test_the_graders_errors_are_counted_from_labels() -> None:

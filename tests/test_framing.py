@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from inspect_ai import Task, eval
 from inspect_ai.dataset import Sample
-from inspect_ai.model import ModelOutput, ModelUsage, get_model
+from inspect_ai.model import ChatMessageUser, ContentImage, ContentText, ModelOutput, ModelUsage, get_model
 from inspect_ai.scorer import includes
 from inspect_ai.solver import generate, prompt_template, system_message
 
@@ -124,6 +124,17 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def asked(replies: Callable[[str], str], name: str = "model") -> Any:
     """A mock model that answers each prompt by a function of it."""
     return get_model(f"mockllm/{name}", custom_outputs=lambda messages, *_: answer(replies(messages[0].text)), memoize=False)
+
+
+def test_pictures_are_not_rewritten_away(tmp_path: Path) -> None:
+    (tmp_path / "rewrites.jsonl").write_text('{"id": "q", "framing": "realistic", "spans": [["What", "Which"]]}\n')
+    content = [ContentText(text="What is it?"), ContentImage(image="data:image/png;base64,AAAA")]
+    task = Task(dataset=[Sample(id="q", input=[ChatMessageUser(content=content)])], solver=[generate()])
+    log = eval(framed(task, "realistic", tmp_path / "rewrites.jsonl"), model="mockllm/model", display="none", log_dir=str(tmp_path))[0]
+    assert log.error is not None
+    assert "Sample 'q': message 0 (user) holds image" in log.error.message
+    with pytest.raises(DataError, match="Sample 'q'"):
+        rendered_prompts(task)
 
 
 def test_a_rewriter_is_asked_again_with_the_reasons_and_judged_in_both_orders() -> None:

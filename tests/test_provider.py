@@ -163,6 +163,15 @@ def test_invalid_model_arguments_are_refused(tiny_folder: Folder, args: dict[str
 def test_settings_it_cannot_carry_out_are_refused(tiny_folder: Folder) -> None:
     with pytest.raises(ConfigError, match="frequency_penalty"):
         ask(api(tiny_folder("llama")), frequency_penalty=0.5)
+    with pytest.raises(ConfigError, match="modalities, extra_body"):
+        ask(api(tiny_folder("llama")), modalities=["image"], extra_body={"top_a": 1})
+
+
+def test_settings_of_other_providers_are_named_in_a_warning(tiny_folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr("nla.inspect.provider.warn_once", lambda _, message: warnings.append(message))
+    ask(api(tiny_folder("llama")), reasoning_effort="low", max_tokens=2)
+    assert ["reasoning_effort" in warning for warning in warnings] == [True]
 
 
 def test_a_base_model_without_chat_template_is_refused(tmp_path: Path) -> None:

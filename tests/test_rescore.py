@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from inspect_ai import Task, eval
 from inspect_ai.dataset import MemoryDataset, Sample
-from inspect_ai.log import EvalLog, read_eval_log
+from inspect_ai.log import EvalError, EvalLog, read_eval_log, write_eval_log
 from inspect_ai.model import (
     ChatCompletionChoice,
     ChatMessage,
@@ -24,6 +24,7 @@ from audit.running.rescore import score_logs
 from audit.running.rescore_config import RescoreConfig
 from graders.record import AwarenessRecord, read_records
 from graders.scorers import measure_scorers, scorer_name
+from nla.inspect.provider import local_model
 from nla.instrument import Instrument
 from nla.support.errors import ConfigError, DataError
 
@@ -192,3 +193,86 @@ def test_the_command_has_a_flag_for_every_setting_and_names_a_bad_one(tmp_path: 
     done = CliRunner().invoke(app, ["score", str(tmp_path / "logs"), "--tokens", "0"])
     assert isinstance(done.exception, ConfigError)
     assert "--tokens" in str(done.exception)
+
+
+def test_a_renamed_log_in_json_is_a_log_and_other_json_files_are_not(tiny_folder: Folder, tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    written = write_log(folder, {"q": asked(replies("It is four."))})
+    write_eval_log(read_eval_log(str(written)), str(folder / "run.json"))
+    written.unlink()
+    (folder / "notes.json").write_text('{"version": 2, "other": []}')
+    warnings: list[str] = []
+    out = tmp_path / "out"
+    assert [path.name for path in score_logs([str(folder)], out, config(tiny_folder("llama")), warn=warnings.append)] == ["run.json"]
+    assert list(records(out / "run.json")) == ["q"]
+    assert warnings == []
+    assert {path.suffix for path in out.iterdir()} == {".json", ".settings"}
+
+
+def test_an_output_folder_inside_the_input_folder_is_resumed(tiny_folder: Folder, tmp_path: Path) -> None:
+    write_log(tmp_path, {"q": asked(replies("It is four."))})
+    first = score_logs([str(tmp_path)], tmp_path / "out", config(tiny_folder("llama")))
+    stamp = first[0].stat().st_mtime_ns
+    assert score_logs([str(tmp_path)], tmp_path / "out", config(tiny_folder("llama"))) == first
+    assert first[0].stat().st_mtime_ns == stamp
+
+
+def test_a_cut_copy_is_made_again(tiny_folder: Folder, tmp_path: Path) -> None:
+    write_log(tmp_path / "a", {"q": asked(replies("It is four."))})
+    [scored] = score_logs([str(tmp_path / "a")], tmp_path / "out", config(tiny_folder("llama")))
+    before = records(scored)
+    scored.write_bytes(scored.read_bytes()[:300])
+    warnings: list[str] = []
+    assert score_logs([str(tmp_path / "a")], tmp_path / "out", config(tiny_folder("llama")), warn=warnings.append) == [scored]
+    assert rows(records(scored)["q"]) == rows(before["q"])
+    assert ["run.eval.unreadable" in warning for warning in warnings] == [True]
+
+
+def test_a_log_that_cannot_be_scored_costs_only_itself(tiny_folder: Folder, tmp_path: Path) -> None:
+    good = write_log(tmp_path / "a", {"q": asked(replies("It is four."))}, name="good")
+    unfinished = read_eval_log(str(good))
+    unfinished.status, unfinished.eval.eval_id = "error", "another"
+    write_eval_log(unfinished, str(tmp_path / "a" / "cancelled.eval"))
+    warnings: list[str] = []
+    written = score_logs([str(tmp_path / "a")], tmp_path / "out", config(tiny_folder("llama")), warn=warnings.append)
+    assert [path.name for path in written] == ["good.eval"]
+    assert ["cancelled.eval: no finished log (status error)" in warning for warning in warnings] == [True]
+    with pytest.raises(DataError, match="no finished log"):
+        score_logs([str(tmp_path / "a" / "cancelled.eval")], tmp_path / "other", config(tiny_folder("llama")))
+
+
+def test_samples_that_ended_in_an_error_stay_unscored_with_the_error(tiny_folder: Folder, tmp_path: Path) -> None:
+    said = "I am being tested, this is an evaluation of my abilities."
+    path = write_log(tmp_path / "a", {"broken": asked(replies(said)), "q": asked(replies("It is four."))})
+    log = read_eval_log(str(path))
+    assert log.samples is not None
+    log.samples[0].error = EvalError(message="RuntimeError('solver broke')", traceback="", traceback_ansi="")
+    write_eval_log(log, str(path))
+    [scored] = score_logs([str(tmp_path / "a")], tmp_path / "out", config(tiny_folder("llama")))
+    read = {str(sample.id): read_records(sample.scores) for sample in read_eval_log(str(scored)).samples or []}
+    for record in (read["broken"].awareness, read["broken"].verbalized):
+        assert record is not None
+        assert (record.flagged, record.reason, record.note) == (None, "the sample ended in an error", "RuntimeError('solver broke')")
+    assert read["q"].verbalized is not None
+    assert read["q"].verbalized.flagged is False
+    results = read_eval_log(str(scored)).results
+    assert results is not None
+    assert {result.name: (result.scored_samples, result.unscored_samples) for result in results.scores} == {
+        "nla_awareness": (1, 1),
+        "verbalized_awareness": (1, 1),
+    }
+
+
+def test_a_model_in_another_state_than_the_log_records_is_refused(tiny_folder: Folder, tmp_path: Path) -> None:
+    model = tiny_folder("llama")
+    generated(tmp_path / "raw", model, steer="awareness:+0.5")
+    [path] = (tmp_path / "raw").glob("*.eval")
+    log = read_eval_log(str(path))
+    assert log.samples is not None
+    recorded = log.samples[1].output.metadata
+    assert recorded is not None
+    assert recorded["steer_digest"] == local_model(f"local/{model}", log.eval.model_args).steering.digest
+    recorded["steer_digest"], recorded["adapter_digest"] = "0" * 12, "1" * 12  # as if both files had been written anew since
+    write_eval_log(log, str(path))
+    with pytest.raises(ConfigError, match=r"in another state \(adapter_digest '1{12}' -> None, steer_digest '0{12}' -> '\w{12}'\)"):
+        score_logs([str(path)], tmp_path / "out", config(None))

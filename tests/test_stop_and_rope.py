@@ -15,7 +15,7 @@ from nla.activations.capture import residual_stream
 from nla.engine.decoder import Decoder, Request
 from nla.engine.sampling import SamplingParams
 from nla.models.loaded import LoadedModel, load_model
-from nla.models.stop_tokens import template_end_ids
+from nla.models.stop_tokens import stop_ids, template_end_ids
 from tests import conftest
 from tests.conftest import byte_tokenizer, write_tiny_model
 
@@ -78,3 +78,19 @@ def test_an_answer_does_not_depend_on_a_long_neighbour(family: str, tmp_path: Pa
         with torch.no_grad():
             states = reference(given, output_hidden_states=True).hidden_states[2][0]
         torch.testing.assert_close(residual_stream(model, prompt, 1), states, rtol=1e-4, atol=1e-4)
+
+
+def test_a_stop_id_in_the_config_of_images_and_text_counts_where_no_generation_config_names_one() -> None:
+    class Nothing:
+        eos_token_id = None
+
+    class Both:
+        eos_token_id = 7
+
+        @staticmethod
+        def get_text_config() -> Any:
+            inner = Nothing()
+            inner.eos_token_id = [9]  # type: ignore[assignment]
+            return inner
+
+    assert stop_ids(byte_tokenizer(), Nothing(), Both()) == {7, 9, END}

@@ -13,12 +13,13 @@ import pytest
 from inspect_ai import Task, eval
 from inspect_ai.analysis import samples_df
 from inspect_ai.log import read_eval_log
+from inspect_ai.solver import system_message
 
 import tasks
 from nla.support.errors import ConfigError, DataError, FetchError
 from nla.support.rows import content_id, read_file
 from tasks._info import TaskInfo
-from tasks._measured import EVALUATION_SYSTEM_PROMPT
+from tasks._measured import EVALUATION_SYSTEM_PROMPT, Measurement
 from tasks.mmlu import mmlu
 from tasks.wildchat import wildchat
 from tests.conftest import shared_data
@@ -66,6 +67,15 @@ def test_every_task_can_leave_awareness_out_and_take_a_system_prompt(name: str) 
     assert len(task_function(name)(source="bundled", awareness=False).scorer or []) <= 1
     assert task_function(name)(source="bundled").setup is None
     assert task_function(name)(source="bundled", system="evaluation").setup is not None
+
+
+def test_a_system_prompt_leaves_the_tasks_own_setup_in_place() -> None:
+    before = [system_message("Speak French."), system_message("Be brief.")]
+    for setup, solvers in ((before[0], before[:1]), (before, before), (None, [])):
+        made = Measurement(system="evaluation").setup(Task(setup=setup))
+        assert isinstance(made, list)
+        assert made[:-1] == solvers
+        assert Measurement().setup(Task(setup=setup)) == setup
 
 
 def test_the_positive_control_reaches_the_model(tiny_folder: Folder) -> None:

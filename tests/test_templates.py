@@ -6,6 +6,7 @@ from datetime import datetime
 import pytest
 from inspect_ai.model import ChatMessage, ChatMessageAssistant, ChatMessageUser, ContentImage, ContentText
 
+from nla.models import template_sandbox
 from nla.models.chat_template import prompt_ids, render
 from nla.models.control_tokens import control_tokens, encode_content
 from nla.support.errors import DataError, ModelError
@@ -114,6 +115,19 @@ def test_a_dated_prompt_is_written_again_with_the_recorded_time() -> None:
 def test_random_choices_are_the_same_each_time() -> None:
     tokenizer = byte_tokenizer("{{ range(10 ** 4) | random }}" + LOOP.replace("TEXT", "m.content"))
     assert len({render(tokenizer, messages("hi")) for _ in range(5)}) == 1
+
+
+SETS = "{{ (dict(a=1, b=2, c=3, d=4, e=5, f=6).keys() - dict(g=1).keys()) | join }}"
+
+
+def test_a_prompt_without_a_time_of_generation_is_the_same_on_every_day_and_in_every_process() -> None:
+    tokenizer = byte_tokenizer("{{ strftime_now('%d %b %Y') }}" + SETS + LOOP.replace("TEXT", "m.content"))
+    written = set()
+    for _ in range(4):
+        template_sandbox._worker.close()  # the next rendering starts a new process, which orders sets by another seed
+        written.add(render(tokenizer, messages("hi")))
+    [text] = written
+    assert text.startswith("26 Jul 2024")
 
 
 def test_a_changed_prompt_of_the_same_length_is_not_exact() -> None:

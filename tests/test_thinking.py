@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, ContentReasoning, ContentText
 from inspect_ai.model._reasoning import parse_content_with_reasoning
 
-from nla.transcripts.chat import assistant_message, reasoning_text
+from nla.transcripts.borders import contains_stop, decoded
+from nla.transcripts.chat import assistant_message, reasoning_parts, reasoning_text
 from nla.transcripts.reply import record, reply_of
 from nla.transcripts.thinking import split_thinking
 from nla.transcripts.tokens import Channel
 from nla.transcripts.transcript import build_transcript
+from tests.chat_families import sentencepiece_tokenizer
 from tests.conftest import byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
@@ -63,6 +65,36 @@ def test_a_model_cannot_hide_its_thinking_by_the_tags_attributes() -> None:
     message = assistant_message('<think redacted="true" signature="rs_1">I am tested</think>B', [], model="m", family="x")
     assert reasoning_text(message) == "I am tested"
     assert not build_transcript(TOKENIZER, [ChatMessageUser(content="q"), message]).has_encrypted_reasoning
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(["<summary>", "</summary>", "a", " ", "\n", "<think>", "</think>"]), max_size=9).map("".join))
+def test_a_summary_inside_thinking_is_kept_apart_as_by_inspects_parser(inner: str) -> None:
+    raw = f"<think>x{inner}x</think>B"
+    message = assistant_message(raw, [], model="m", family="x")
+    answer, parsed = parse_content_with_reasoning(raw)
+    assert parsed is not None
+    assert [(part.reasoning, part.summary) for part in reasoning_parts(message)] == [(parsed.reasoning, parsed.summary)]
+    assert message.text == answer
+    assert {*(parsed.reasoning.split()), *((parsed.summary or "").split())} <= {*reasoning_text(message).split()}
+
+
+@pytest.mark.parametrize("pieces", [False, True], ids=["byte-level", "sentencepiece"])
+def test_thinking_and_answer_are_separated_where_its_tags_are_special_tokens(pieces: bool) -> None:
+    tokenizer = sentencepiece_tokenizer() if pieces else byte_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<think>", "</think>"]})
+    ids = tokenizer.encode("<think>plan a</think>", add_special_tokens=False)
+    ids += tokenizer.encode("B", add_special_tokens=False) + tokenizer.encode("<|im_start|>", add_special_tokens=False)
+    text = decoded(tokenizer, ids, skip_special=True)
+    assert "<|im_start|>" not in text
+    message = assistant_message(text, [], model="m", family="x")
+    assert (reasoning_text(message), message.text) == ("plan a", "B")
+    assert contains_stop(tokenizer, ids, ["</think>"])
+    message.metadata = record(tokenizer, ids, 5, [])
+    transcript = build_transcript(tokenizer, [ChatMessageUser(content="q"), message])
+    read = {channel: [t.token_id for t in transcript.response_tokens() if t.channel is channel] for channel in Channel}
+    assert tokenizer.decode(read[Channel.THINKING]).strip() == "plan a"
+    assert tokenizer.decode(read[Channel.ANSWER]).strip() == "B"
 
 
 def test_of_encrypted_reasoning_the_summary_is_read_and_no_token() -> None:

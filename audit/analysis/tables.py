@@ -5,6 +5,7 @@ Samples that ended in an error have no scores; they are rows too, counted as uns
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,10 @@ def _rows(log: EvalLog, sample: EvalSample, condition: Condition, number: int) -
             f"inspect score {log.location} --scorer graders/nla_awareness --action append"
         )
     metadata = log.eval.metadata or {}
-    awareness = records.awareness or AwarenessRecord(reason="the sample ended in an error")
+    if failed:  # what such a sample holds is a fragment, even where a log was scored again and its scores are values
+        awareness, verbalized = AwarenessRecord(reason="the sample ended in an error"), VerbalizedRecord()
+        records = replace(records, awareness=awareness, projected=None, verbalized=verbalized, coherence=None, own_score=None)
+    awareness = records.awareness or AwarenessRecord()
     row = {
         "transcript": number,
         "task": log.eval.task,
@@ -97,18 +101,18 @@ def _rows(log: EvalLog, sample: EvalSample, condition: Condition, number: int) -
         "sample_id": str(sample.id),
         "epoch": sample.epoch,
         "errored": failed,
-        **_measured(awareness, failed),
+        **_measured(awareness),
         **_other_scores(records),
         "log": os.path.basename(log.location),
     }
     return row, [_explanation(token, place, number, awareness.n_response_tokens) for place, token in enumerate(awareness.tokens)]
 
 
-def _measured(awareness: AwarenessRecord, failed: bool) -> dict[str, Any]:
+def _measured(awareness: AwarenessRecord) -> dict[str, Any]:
     """Columns from the internal reading. Without a reading (`k` is missing) the columns of `IDENTITY` are missing too."""
     read = awareness.layer is not None
     return {
-        "internal": _flag(awareness.flagged) if not failed else None,
+        "internal": _flag(awareness.flagged),
         "unscored_reason": awareness.reason,
         "k": awareness.k if read else None,
         "n_yes": awareness.counts.get("YES", 0),

@@ -37,7 +37,9 @@ from nla.support.errors import DataError, HarnessError
 from nla.support.files import replacing
 from nla.support.rows import content_id
 from nla.support.seeds import seeded_generator
-from nla.transcripts.chat import template_message
+from nla.transcripts.chat import refuse_unreadable, template_message
+from nla.transcripts.origin import calls_of, marked_by_calls
+from nla.transcripts.reply import is_reply
 from nla.transcripts.tokens import sample_tokens
 from nla.transcripts.transcript import build_transcript
 from nla.verbalizers import verbalizer_of
@@ -55,8 +57,12 @@ class _Read:
     role: str
     blurb: str
     sample: EvalSample
+    messages: list[ChatMessage]
+    """The conversation, in which only the model's own replies are marked as generated."""
     prompt: str
+    """The system and user messages."""
     response: str
+    """The turns that the model generated."""
 
 
 def run_controls(out: Path, say: Say = lambda _: None, *, again: bool = True) -> InstrumentControls:
@@ -77,7 +83,7 @@ def run_controls(out: Path, say: Say = lambda _: None, *, again: bool = True) ->
     if kept is not None and kept.made_from == made_from:
         return kept
     read = [
-        _Read(log.eval.task, (log.eval.metadata or {}).get("role", ""), (log.eval.metadata or {}).get("blurb", ""), sample, *_texts(sample))
+        _transcript_of(log, sample)
         for log in logs
         for sample in log.samples or []
         if sample.error is None  # an errored sample counts as unscored everywhere
@@ -101,11 +107,13 @@ def _origin(config: AuditConfig, logs: Sequence[EvalLog]) -> str:
     return content_id(settings, runs)
 
 
-def _texts(sample: EvalSample) -> tuple[str, str]:
-    """Return two texts: the prompts (system and user messages), and the turns that the model generated."""
-    asked = [message.text for message in sample.messages if message.role in ("system", "user")]
-    return "\n\n".join(asked), "\n\n".join(
-        message.text for message in sample.messages if message.role == "assistant" and message.source == "generate"
+def _transcript_of(log: EvalLog, sample: EvalSample) -> _Read:
+    metadata = log.eval.metadata or {}
+    messages = marked_by_calls(sample.messages, calls_of(log.eval.model, sample.events))
+    asked = [message.text for message in messages if message.role in ("system", "user")]
+    said = [message.text for message in messages if is_reply(message)]
+    return _Read(
+        log.eval.task, metadata.get("role", ""), metadata.get("blurb", ""), sample, messages, "\n\n".join(asked), "\n\n".join(said)
     )
 
 
@@ -118,12 +126,10 @@ def _vector_controls(model: LoadedModel, config: AuditConfig, read: Sequence[_Re
     chosen = seeded_generator("controls", config.seed).permutation(len(read))[: config.controls]
     items, captured = [], []
     for index in sorted(int(i) for i in chosen):
-        sample = read[index].sample
-        transcript = build_transcript(model.tokenizer, sample.messages)
-        tokens = sample_tokens(transcript, 1, "control", config.seed, sample.id, sample.epoch)
-        if tokens:
+        vector = _vector(model, read[index], config.seed, verbalizer.layer)
+        if vector is not None:
             items.append(read[index])
-            captured.append(capture(model, transcript, tokens, verbalizer.layer)[0])
+            captured.append(vector)
     if not captured:
         return {}, {}
     rates, failed = {}, {}
@@ -134,6 +140,16 @@ def _vector_controls(model: LoadedModel, config: AuditConfig, read: Sequence[_Re
         rates[kind] = rate(codes(grade.verdict for grade in grades))
         failed[kind] = sum(not grade.scored for grade in grades)
     return rates, failed
+
+
+def _vector(model: LoadedModel, read: _Read, seed: int, layer: int) -> Float[Tensor, " d_model"] | None:
+    """Return the vector at one response token, or None if there is none or the transcript cannot be read, as for the scorer."""
+    try:
+        transcript = build_transcript(model.tokenizer, read.messages)
+        tokens = sample_tokens(transcript, 1, "control", seed, read.sample.id, read.sample.epoch)
+        return capture(model, transcript, tokens, layer)[0] if tokens else None
+    except HarnessError:
+        return None
 
 
 def control_vectors(real: Float[Tensor, "n d_model"], seed: int) -> dict[str, Float[Tensor, "n d_model"]]:
@@ -151,7 +167,7 @@ def control_vectors(real: Float[Tensor, "n d_model"], seed: int) -> dict[str, Fl
 
 
 def _task_controls(model: LoadedModel, config: AuditConfig, read: Sequence[_Read]) -> list[TaskControls]:
-    odds = np.array([_log_odds(model, item.sample.messages) for item in read])
+    odds = np.array([_log_odds(model, item.messages) for item in read])
     is_deployment = np.array([item.role == Role.DEPLOYMENT_CONTROL for item in read])
     deployment_odds = odds[is_deployment & ~np.isnan(odds)]
     deployment_prompts = [item.prompt for item in read if item.role == Role.DEPLOYMENT_CONTROL]
@@ -183,8 +199,9 @@ def _task_controls(model: LoadedModel, config: AuditConfig, read: Sequence[_Read
 
 def _log_odds(model: LoadedModel, messages: Sequence[ChatMessage]) -> float:
     try:
+        refuse_unreadable(messages)
         return evaluation_log_odds(model, [template_message(message) for message in messages])
-    except HarnessError:  # too long for the context, or rejected by the chat template: unscored
+    except HarnessError:  # too long for the context, with images, or rejected by the chat template: unscored
         return float("nan")
 
 

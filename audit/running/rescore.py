@@ -13,22 +13,23 @@ from typing import Any
 
 from inspect_ai import score
 from inspect_ai.log import EvalLog, write_eval_log
-from inspect_ai.model import get_model
+from inspect_ai.model import Model
 
 from audit.config import refuse_other_settings
-from audit.logs import LogHeader, Warn, log_headers, read_log, warn_on_stderr
-from audit.running.model_args import model_args_of
+from audit.logs import LogHeader, Warn, log_headers, read_log, set_unreadable_aside, warn_on_stderr
+from audit.running.finished_log import for_finished_samples, prepared
 from audit.running.rescore_config import RescoreConfig
 from graders.record import read_records
-from graders.scorers import measure_scorers, scorer_name
-from nla.inspect.weights import weights_behind
-from nla.support.errors import ConfigError, DataError, ModelError
+from graders.scorers import measure_scorers
+from nla.support.errors import ConfigError, DataError, HarnessError
 from nla.support.files import replacing, scratch_folder
 from nla.support.locks import exclusive_lock
 from nla.support.paths import user_path
 
-SETTINGS_FILE = "audit_score.json"
-"""File in an output folder with the settings of its scores. All scores in a folder must have the same settings."""
+SETTINGS_FILE = "audit_score.settings"
+"""File in an output folder with the settings of its scores. All scores in a folder must have the same settings. Its name does not end in
+`.json`, so that a program that reads the folder's JSON files as logs does not stumble over it."""
+_EARLIER_SETTINGS_FILE = "audit_score.json"
 
 
 def score_logs(
@@ -36,8 +37,9 @@ def score_logs(
 ) -> list[Path]:
     """Write a copy of every log, with awareness scores appended, to a folder, and return the paths of the copies.
 
-    Logs whose copy is already there are skipped, so after an interruption the same call resumes. Logs that cannot be read are skipped
-    with a warning.
+    Logs whose copy is already there are skipped, so after an interruption the same call resumes. A copy that cannot be read is made again.
+    Logs that cannot be read are skipped with a warning, and so are logs that cannot be scored (unfinished, already scored, made by an
+    unknown model or with other model arguments) beside others that can.
 
     Args:
         paths: logs, or folders of logs.
@@ -48,24 +50,36 @@ def score_logs(
 
     Raises:
         ConfigError: there is no log, the settings are invalid, the output folder has scores with other settings, or a log is in it.
-        DataError: a log is unfinished or already scored, or the output folder cannot be written to.
-        ModelError: it is not known which weights wrote a log.
+        DataError: none of the logs is finished and not yet scored, or the output folder cannot be written to.
+        ModelError: it is not known which weights wrote the logs.
     """
     measure_scorers(config.instrument)  # an unknown measure, grader or contrast set is refused before anything is written
-    headers = _chosen(paths, config, warn)
+    headers = _chosen(paths, out, config, warn)
     targets = _targets(headers, out)
+    skipped: list[HarnessError] = []
     with exclusive_lock(out, "audit score", folder=True):
         _keep_settings(config, out)
+        set_unreadable_aside(out, warn)
         for number, (header, target) in enumerate(zip(headers, targets, strict=True), 1):
-            if not target.exists():
-                say(f"{number}/{len(targets)} {target.name}")
-                _write(_scored(_checked(header.location, config), config), target)
-    return targets
+            if target.exists():
+                continue
+            try:
+                log, model = prepared(header.location, config)
+            except HarnessError as ex:
+                skipped.append(ex)
+                if len(headers) > 1:
+                    warn(f"{ex} This log is skipped.")
+                continue
+            say(f"{number}/{len(targets)} {target.name}")
+            _write(_scored(log, model, config), target)
+    if len(skipped) == len(headers):
+        raise skipped[0]
+    return [target for target in targets if target.exists()]
 
 
-def _chosen(paths: Sequence[str], config: RescoreConfig, warn: Warn) -> list[LogHeader]:
+def _chosen(paths: Sequence[str], out: Path, config: RescoreConfig, warn: Warn) -> list[LogHeader]:
     given = [user_path(path) for path in paths]
-    headers = log_headers(given, warn)
+    headers = log_headers(given, warn, leave_out=out)
     if not headers:
         raise ConfigError(f"There is no readable Inspect log in {', '.join(paths) or 'nothing'}; give .eval files or folders of them.")
     if config.since is None:
@@ -101,10 +115,11 @@ def _targets(headers: Sequence[LogHeader], out: Path) -> list[Path]:
 def _keep_settings(config: RescoreConfig, out: Path) -> None:
     """Check that the copies in the output folder were made with the same settings, and write the settings to it."""
     path, settings = out / SETTINGS_FILE, config.model_dump(mode="json", exclude={"since"})
+    kept = next((file for file in (path, out / _EARLIER_SETTINGS_FILE) if file.is_file()), None)
     try:
-        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else _settings_of_copies(out)
+        before = json.loads(kept.read_text(encoding="utf-8")) if kept is not None else _settings_of_copies(out)
     except (OSError, ValueError) as ex:
-        raise DataError(f"{path} cannot be read ({ex}); give another folder (--out).") from ex
+        raise DataError(f"{kept or out} cannot be read ({ex}); give another folder (--out).") from ex
     refuse_other_settings(out, "scores", before or {}, settings)
     with replacing(path) as scratch:
         scratch.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
@@ -120,29 +135,10 @@ def _settings_of_copies(out: Path) -> dict[str, Any] | None:
     return None
 
 
-def _checked(location: str, config: RescoreConfig) -> EvalLog:
-    log = read_log(location)
-    if log.status != "success" or not log.samples:
-        raise DataError(f"{location}: no finished log (status {log.status}); run `inspect eval-retry` to finish it.")
-    names = {scorer_name(measure) for measure in config.measures}
-    if there := sorted({name for sample in log.samples for name in names & (sample.scores or {}).keys()}):
-        raise DataError(
-            f"{location} has awareness scores already ({', '.join(there)}); score the log from which it was made, use its scores, or "
-            "name the measures that it lacks (--measures)."
-        )
-    return log
-
-
-def _scored(log: EvalLog, config: RescoreConfig) -> EvalLog:
-    weights = config.model or weights_behind(log.eval.model)
-    if weights is None:
-        raise ModelError(f"{log.location} was written by {log.eval.model}, which does not say what open weights wrote it; give --model.")
-    if config.limit is not None and log.samples is not None:
-        log = log.model_copy(update={"samples": log.samples[: config.limit]})
+def _scored(log: EvalLog, model: Model, config: RescoreConfig) -> EvalLog:
     blurb = config.blurb or str((log.eval.metadata or {}).get("blurb", ""))
-    args = model_args_of(log, config.model_args)
     scorers = measure_scorers(config.instrument, blurb, unmarked_replies=config.unmarked_replies)
-    return score(log, scorers, model=get_model(f"local/{weights.removeprefix('local/')}", **args), action="append", display="none")
+    return score(log, [for_finished_samples(scorer, log) for scorer in scorers], model=model, action="append", display="none")
 
 
 def _write(log: EvalLog, target: Path) -> None:

@@ -98,7 +98,7 @@ def rendered_prompts(task: Task, limit: int | None = None) -> dict[str, str]:
         limit: number of items, counted from the first; None means all.
 
     Raises:
-        DataError: the task does not run on a mock model, or an item has no user message.
+        DataError: the task does not run on a mock model, or an item has no user message, or one with images or the like.
     """
 
     def empty_reply(*_: Any) -> ModelOutput:
@@ -113,8 +113,11 @@ def rendered_prompts(task: Task, limit: int | None = None) -> dict[str, str]:
     if log.status != "success" or not samples:
         why = visible(log.error.message if log.error else log.status, limit=300)
         raise DataError(f"{task.dataset.name} does not run on a mock model, from which the prompts are taken: {why}")
+    from nla.transcripts.chat import refuse_unreadable  # imports transformers, which takes seconds
+
     prompts = {}
     for sample in samples:
+        refuse_unreadable(sample.messages, sample.id)
         before = [message for message in sample.messages if message.role != "system"]
         asked = next((i for i, message in enumerate(before) if message.role == "assistant" and message.model), len(before))
         users = [message.text for message in before[:asked] if message.role == "user"]

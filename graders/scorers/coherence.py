@@ -41,11 +41,12 @@ def coherence(model: str | None = None, unmarked_replies: bool = False) -> Score
 def _measure(state: TaskState, name: str | None, active: Model, unmarked_replies: bool) -> CoherenceRecord:
     from nla.inspect.shared_read import shared_logprobs
     from nla.inspect.weights import model_to_read
+    from nla.transcripts.origin import conversation
     from nla.transcripts.transcript import build_transcript
 
     weights = model_to_read(str(state.model), name, active).plain
     try:
-        transcript = build_transcript(weights.tokenizer, state.messages, tool_infos(state), unmarked_replies=unmarked_replies)
+        transcript = build_transcript(weights.tokenizer, conversation(state), tool_infos(state), unmarked_replies=unmarked_replies)
         tokens = transcript.response_tokens()
         logprobs = shared_logprobs(weights, transcript)
     except HarnessError as ex:

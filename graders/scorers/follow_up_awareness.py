@@ -45,10 +45,11 @@ def follow_up_awareness(model: str | None = None, unmarked_replies: bool = False
 
     async def score(state: TaskState, target: Target) -> Score:
         from nla.inspect.weights import weights_are_known
+        from nla.transcripts.origin import conversation
         from nla.transcripts.reply import is_reply
 
         active = get_model()
-        if not any(is_reply(message, unmarked_replies) for message in state.messages):
+        if not any(is_reply(message, unmarked_replies) for message in conversation(state)):
             fields: dict[str, Any] = {"reason": "no reply of the model"}
         elif weights_are_known(str(state.model), model, active):
             fields = await in_thread(partial(_log_odds, state, model, active, unmarked_replies))
@@ -64,12 +65,13 @@ def _log_odds(state: TaskState, name: str | None, active: Model, unmarked_replie
     """Ask the weights behind a transcript and return the fields of its record (blocking; runs in a thread)."""
     from nla.activations.follow_up import WORDINGS, log_odds_of_prompts, wordings_digest
     from nla.inspect.weights import model_to_read
+    from nla.transcripts.origin import conversation
     from nla.transcripts.transcript import question_prompt
 
     weights = model_to_read(str(state.model), name, active)
     fields = {"way": "log_odds", "model": weights.describe(), "questions": wordings_digest()}
     tools = tool_infos(state)
-    ask = partial(question_prompt, weights.tokenizer, state.messages, tools=tools, unmarked_replies=unmarked_replies)
+    ask = partial(question_prompt, weights.tokenizer, conversation(state), tools=tools, unmarked_replies=unmarked_replies)
     try:
         log_odds = log_odds_of_prompts(weights, [ask(wording.question) for wording in WORDINGS])
     except HarnessError as ex:

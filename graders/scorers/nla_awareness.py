@@ -72,10 +72,12 @@ def _read(state: TaskState, instrument: Instrument, model_name: str | None, acti
     """Choose tokens, capture and verbalize (blocking; runs in a thread)."""
     from nla.inspect.reading import read_transcript
     from nla.inspect.weights import model_to_read
+    from nla.transcripts.origin import conversation
 
     weights = model_to_read(str(state.model), model_name, active)
     key = (state.sample_id, state.epoch)
-    return weights, read_transcript(weights, state.messages, instrument, tools=tool_infos(state), key=key, shared=True, **how)
+    said = conversation(state)
+    return weights, read_transcript(weights, said, instrument, tools=tool_infos(state), key=key, shared=True, **how)
 
 
 def _checked_grades(grades: Sequence[Grade], reading: "Reading") -> list[Grade]:

@@ -67,6 +67,7 @@ def _measure(
     from nla.inspect.shared_read import read_vectors
     from nla.inspect.weights import model_to_read
     from nla.probes.contrasts import direction
+    from nla.transcripts.origin import conversation
     from nla.verbalizers import layer_of
 
     weights = model_to_read(str(state.model), name, active)
@@ -79,7 +80,7 @@ def _measure(
     try:
         read = read_vectors(
             weights,
-            state.messages,
+            conversation(state),
             layer,
             n_sampled=blank.instrument.tokens,
             key=(blank.instrument.seed, state.sample_id, state.epoch),

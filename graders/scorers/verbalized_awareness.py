@@ -33,7 +33,9 @@ def verbalized_awareness(grader: str = "rules", blurb: str = "", unmarked_replie
     turn_grader = build_grader(grader)
 
     async def score(state: TaskState, target: Target) -> Score:
-        turns = [(index, text) for index, text in spoken_turns(state.messages, unmarked_replies) if text.strip()]
+        from nla.transcripts.origin import conversation
+
+        turns = [(index, text) for index, text in spoken_turns(conversation(state), unmarked_replies) if text.strip()]
         grades = await _graded(turn_grader, state.messages, turns, blurb)
         checked = [with_checked_evidence(grade, text) for grade, (_, text) in zip(grades, turns, strict=True)]
         return _record(grader, [index for index, _ in turns], checked).to_score()

@@ -46,16 +46,23 @@ from nla.models.chat_template import require_chat_template, template_record, tem
 from nla.models.loaded import LoadedModel, load_model
 from nla.support.display import visible
 from nla.support.errors import ConfigError
-from nla.transcripts.borders import contains_stop, tokens_within
+from nla.transcripts.borders import contains_stop, decoded, tokens_within
 from nla.transcripts.chat import assistant_message, refuse_unreadable
+from nla.transcripts.origin import marked_by_name
 from nla.transcripts.reply import record
+from nla.transcripts.sent import SentConversation
 from nla.transcripts.transcript import Context, context_of
 
 logger = getLogger(__name__)
 
 _DEFAULT_MAX_TOKENS = 2_048
-_UNSUPPORTED = ("best_of", "frequency_penalty", "presence_penalty", "logit_bias", "response_schema", "prompt_logprobs")
+_UNSUPPORTED = (
+    *("best_of", "frequency_penalty", "presence_penalty", "logit_bias", "response_schema", "prompt_logprobs"),
+    *("modalities", "extra_body", "fallback_models"),
+)
 """Generation settings that would change the answers but that this provider does not implement: they are refused, not ignored."""
+_OF_OTHERS = ("reasoning_effort", "reasoning_tokens", "reasoning_mode", "effort", "verbosity")
+"""Settings for models of particular providers, which tasks give for every model: a warning says that they have no effect."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +176,7 @@ class LocalAPI(ModelAPI):
         sample = sample_active()
         refuse_unreadable(input, sample.sample.id if sample is not None else None)
         clock = datetime.now()
-        context = context_of(self.tokenizer, input, offered, clock=clock)
+        context = context_of(self.tokenizer, marked_by_name(input, self.model_name), offered, clock=clock)
         prompt = context.tokens.ids
         requests = self._requests(prompt, config)
         completions = await worker_for(self.model, self.args.batch).complete(requests)
@@ -200,6 +207,13 @@ class LocalAPI(ModelAPI):
         """Return the token ids of a text, without special tokens added."""
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
+    @staticmethod
+    def _check_settings(config: GenerateConfig) -> None:
+        if refused := [name for name in _UNSUPPORTED if getattr(config, name) is not None]:
+            raise ConfigError(f"local/ does not support {', '.join(refused)}; leave it out, or use another provider.")
+        if ignored := [name for name in _OF_OTHERS if getattr(config, name) is not None]:
+            warn_once(logger, f"local/ ignores {', '.join(ignored)}; arguments of the chat template are given with -M template_args.")
+
     def _offered(self, tools: list[ToolInfo], tool_choice: ToolChoice) -> list[ToolInfo]:
         if tool_choice == "none":
             return []
@@ -208,8 +222,7 @@ class LocalAPI(ModelAPI):
         return tools
 
     def _requests(self, prompt: list[int], config: GenerateConfig) -> list[Request]:
-        if refused := [name for name in _UNSUPPORTED if getattr(config, name) is not None]:
-            raise ConfigError(f"local/ does not support {', '.join(refused)}; leave it out, or use another provider.")
+        self._check_settings(config)
         sampling = SamplingParams(
             temperature=1.0 if config.temperature is None else config.temperature,
             top_p=1.0 if config.top_p is None else config.top_p,
@@ -244,13 +257,14 @@ class LocalAPI(ModelAPI):
         ids = completion.ids
         stopped_by_id = bool(ids) and completion.stop_reason == "stop" and ids[-1] in self.model.stop_ids
         kept = ids[:-1] if stopped_by_id else ids
-        text = str(self.tokenizer.decode(kept, skip_special_tokens=True))
+        text = decoded(self.tokenizer, kept, skip_special=True)
         cut = min((at for at in (text.find(stop) for stop in config.stop_seqs or []) if at >= 0), default=None)
         if cut is not None:
             text, kept = text[:cut], kept[: tokens_within(self.tokenizer, kept, cut, skip_special=True)]
         message = assistant_message(text, tools, model=self.model_name, family=self._family(), opened=context.opened)
         prompt, written_time = context.tokens.ids, clock.isoformat() if context.dated else None
-        message.metadata = record(self.tokenizer, kept, len(prompt), tools, prompt=prompt, clock=written_time, message=message)
+        sent = SentConversation.from_config(config)
+        message.metadata = record(self.tokenizer, kept, len(prompt), tools, prompt=prompt, clock=written_time, message=message, sent=sent)
         reason: StopReason = "tool_calls" if message.tool_calls else _INSPECT_REASON[completion.stop_reason]
         logprobs = completion.logprobs
         return ChatCompletionChoice(

@@ -1,13 +1,20 @@
 """Which open weights are behind an Inspect model, so that the transcripts of any provider can be read."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from inspect_ai.model import Model
 
 from nla.inspect.provider import LocalAPI
 from nla.models.loaded import LoadedModel, load_model
+from nla.support.display import visible
 from nla.support.errors import ModelError
 
 WEIGHTS_BY_NAME = frozenset({"local", "hf", "vllm", "vllm-completions", "vllm-lens", "sglang", "transformer_lens", "nnterp"})
 """Providers whose model names are hub ids or folders, so that the weights behind a log can be found again."""
+
+_STATE = ("dtype", "revision", "adapter_digest", "steer", "steer_digest", "chat_template", "template_args", "n_layers", "d_model")
+"""What `LoadedModel.describe` records about the state of the weights. Names and paths are left out, since files may be moved."""
 
 
 def weights_behind(model: str) -> str | None:
@@ -44,3 +51,22 @@ def model_to_read(logged_model: str, name: str | None, active: Model) -> LoadedM
             "-T measures=follow_up,verbalized."
         )
     return load_model(weights)
+
+
+def other_state(recorded: Mapping[str, Any], model: LoadedModel) -> list[str]:
+    """Return in what a model differs from the one that a reply records (`LoadedModel.describe`), as `NAME OLD -> NEW`; empty if in nothing.
+
+    Args:
+        recorded: the metadata of a model output. Metadata of other providers record nothing, and older logs not everything.
+        model: the loaded model.
+    """
+    if "dtype_reason" not in recorded:  # not written by the `local/` provider
+        return []
+    now = model.describe()
+    optional = dict.fromkeys(("chat_template", "template_args"))  # recorded only where they were changed
+    before = optional | {name: recorded[name] for name in _STATE if name in recorded}
+    return [f"{name} {_shown(was)} -> {_shown(now.get(name))}" for name, was in before.items() if was != now.get(name)]
+
+
+def _shown(value: Any) -> str:
+    return visible(repr(value), limit=60)

@@ -34,6 +34,9 @@ _NOT_LETTERS = str.maketrans(dict.fromkeys("<>[]{}|\uff5c", "x"))
 _KEYWORDS = frozenset({"type", "format", "$ref"})
 """Keys of a JSON schema whose values templates compare with fixed words, such as `string`."""
 _TEMPLATE_RECORD = "harness_template_record"
+REFERENCE_TIME = datetime(2024, 7, 26)
+"""The time for templates that write the date, where no time of generation is known: with today's date, what is measured would depend on
+the day. It is the date that Llama 3's own template falls back on."""
 _DEEPEST = 64
 """Largest depth of nesting in a tool call's arguments."""
 Message = Mapping[str, Any]
@@ -162,12 +165,12 @@ def compose(
         tools: JSON descriptions of the tools that the model may call.
         add_generation_prompt: whether the prompt ends with the text that opens the model's reply.
         kept: indexes of the replies whose original token ids are inserted instead of their text.
-        clock: the time for templates that write the date; None means the current time.
+        clock: the time for templates that write the date; None means `REFERENCE_TIME`.
 
     Raises:
         ModelError: the template refuses the conversation, or drops, repeats or changes a text.
     """
-    job = _Job(tokenizer, list(tools), frozenset(kept), add_generation_prompt, clock or datetime.now())
+    job = _Job(tokenizer, list(tools), frozenset(kept), add_generation_prompt, clock or REFERENCE_TIME)
     messages = _with_plain_ids(messages)
     prompt = job.compose(messages)
     if prompt.text in job.plain(messages):

@@ -137,7 +137,7 @@ class LoadedModel:
     @cached_property
     def stop_ids(self) -> frozenset[int]:
         """Token ids that end a turn: those of the generation config, the tokenizer and the chat template together."""
-        return stop_ids(self.tokenizer, self.network.generation_config, self.text_config)
+        return stop_ids(self.tokenizer, self.network.generation_config, self.network.config)
 
     def check_layer(self, layer: int | None) -> int:
         """Return the layer to read: `layer`, or the default layer for None.
@@ -178,6 +178,7 @@ class LoadedModel:
             "adapter": self.adapter.name if self.adapter else None,
             "adapter_digest": self.adapter.digest if self.adapter else None,
             "steer": self.steering.spec if self.steering else None,
+            "steer_digest": self.steering.digest if self.steering else None,
             **template_record(self.tokenizer),
         }
 

@@ -24,17 +24,22 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase, generation_config: Any, config:
     Raises:
         ModelError: an `eos_token_id` is not a token id.
     """
-    named = getattr(generation_config, "eos_token_id", None)
-    if named is None:
-        named = getattr(config, "eos_token_id", None)
-    listed = [*named] if isinstance(named, Iterable) and not isinstance(named, str) else [named]
-    wrong = [value for value in listed if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0)]
+    listed = _listed(generation_config)
+    if not listed:  # a model for text and images may name it in its own config or in that of its language model
+        listed = [*_listed(config), *(_listed(config.get_text_config()) if hasattr(config, "get_text_config") else ())]
+    wrong = [value for value in listed if isinstance(value, bool) or not isinstance(value, int) or value < 0]
     if wrong:
         raise ModelError(
             f"eos_token_id holds {wrong[0]!r}; expected a token id or a list of token ids. Correct generation_config.json or config.json."
         )
     ids = [*listed, tokenizer.eos_token_id, *template_end_ids(tokenizer)]
     return frozenset(i for i in ids if i is not None)
+
+
+def _listed(config: Any) -> list[Any]:
+    named = getattr(config, "eos_token_id", None)
+    values = named if isinstance(named, Iterable) and not isinstance(named, str) else [named]
+    return [value for value in values if value is not None]
 
 
 def template_end_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

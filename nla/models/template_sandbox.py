@@ -85,7 +85,8 @@ class _Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},  # no token or key reaches a foreign template
+                # No token or key reaches a foreign template, and sets are always written in the same order.
+                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | {"PYTHONHASHSEED": "0"},
                 start_new_session=True,  # Ctrl-C must not end the worker, since the command may still need it
             )
         return self._process

@@ -18,7 +18,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from nla.models.chat_template import encode, render
+from nla.models.control_tokens import encode_pieces
 from nla.models.loaded import LoadedModel
+from nla.models.marks import Piece
 from nla.pair.fields import SQRT_D_MODEL, integer, number, resolve_scale, section, shown, text
 from nla.support.errors import ContractError
 from nla.support.files import replacing
@@ -246,8 +248,18 @@ def _filled(template: str, char: str) -> str:
 
 
 def ar_prompt_ids(tokenizer: PreTrainedTokenizerBase, sidecar: Sidecar, explanation: str) -> list[int]:
-    """Return the token ids of the AR's prompt for an explanation: plain text, with BOS where the tokenizer adds one."""
-    return list(tokenizer.encode(sidecar.template.replace(_PLACEHOLDERS["ar"], explanation)))
+    """Return the token ids of the AR's prompt for an explanation: plain text, with BOS where the tokenizer adds one.
+
+    Explanations are written by models, so what looks like a control token in them is encoded as plain text.
+    """
+    parts = sidecar.template.split(_PLACEHOLDERS["ar"])
+    pieces = [piece for part in parts for piece in (Piece(explanation, untrusted=True), Piece(part))][1:]
+    text = "".join(piece.text for piece in pieces)
+    plain, whole, safe = encode(tokenizer, text), list(tokenizer.encode(text)), encode_pieces(tokenizer, pieces).ids
+    if safe == plain:
+        return whole
+    added = next(n for n in range(len(whole) + 1) if whole[n : n + len(plain)] == plain)
+    return [*whole[:added], *safe, *whole[added + len(plain) :]]
 
 
 def check_sidecar(sidecar: Sidecar, model: LoadedModel) -> None:

@@ -5,17 +5,30 @@ replacement character in its place, and tokenizers with byte fallback one for ea
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 from transformers import PreTrainedTokenizerBase
+
+from nla.models.chat_template import THINK_CLOSE, THINK_OPEN
 
 _LONGEST_CHARACTER = 4
 """Bytes of a character in UTF-8, thus the most tokens that one character can be."""
 
 
 def decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, skip_special: bool) -> str:
-    """Return the text of token ids, with or without special tokens."""
-    return str(tokenizer.decode(list(ids), skip_special_tokens=skip_special))
+    """Return the text of token ids, with or without special tokens. The tags around thinking stay even where they are special tokens."""
+    special = _special_without_tags(tokenizer) if skip_special else None
+    if special is None:
+        return str(tokenizer.decode(list(ids), skip_special_tokens=skip_special))
+    return str(tokenizer.decode([token for token in ids if token not in special], skip_special_tokens=False))
+
+
+@lru_cache(maxsize=16)
+def _special_without_tags(tokenizer: PreTrainedTokenizerBase) -> frozenset[int] | None:
+    """Return the ids of the special tokens other than the tags around thinking; None if those tags are not special tokens."""
+    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special} | set(tokenizer.all_special_ids)
+    tags = set(map(tokenizer.convert_tokens_to_ids, (THINK_OPEN, THINK_CLOSE)))
+    return frozenset(special - tags) if special & tags - {tokenizer.unk_token_id} else None
 
 
 def tokens_within(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], end: int, *, skip_special: bool = False) -> int:
@@ -61,7 +74,7 @@ def contains_stop(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], stops:
     Only as many tokens are decoded as the longest sequence can have, since a token with text holds at least a byte. The first of them may
     lie inside a character, so several beginnings are tried.
     """
-    special = frozenset(tokenizer.all_special_ids)
+    special = _special_without_tags(tokenizer) or frozenset(tokenizer.all_special_ids)
     with_text = [token for token in ids if token not in special]
     tail = max(len(stop.encode()) for stop in stops) + _LONGEST_CHARACTER
     for more in range(_LONGEST_CHARACTER):

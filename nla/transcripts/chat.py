@@ -13,7 +13,7 @@ from inspect_ai.model._providers.util import HFHandler
 from inspect_ai.tool import ToolInfo
 
 from nla.support.errors import DataError
-from nla.transcripts.thinking import split_thinking
+from nla.transcripts.thinking import split_summary, split_thinking
 
 _READABLE = ("text", "reasoning")
 """Types of message content that a text model can be given."""
@@ -101,6 +101,7 @@ def assistant_message(text: str, tools: Sequence[ToolInfo], *, model: str, famil
         with suppress(ValueError, TypeError, KeyError, RecursionError):  # a reply that only looks like a call is an answer
             message = HFHandler(model, family).parse_assistant_response(answer, list(tools))
     if thinking:
-        content: list[Content] = [ContentReasoning(reasoning=thinking)]
+        reasoning, summary = split_summary(thinking)
+        content: list[Content] = [ContentReasoning(reasoning=reasoning, summary=summary)]
         message.content = [*content, ContentText(text=message.text)] if message.text else content
     return message

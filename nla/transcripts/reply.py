@@ -18,6 +18,7 @@ from nla.models.marks import Piece
 from nla.support.errors import DataError
 from nla.transcripts.borders import decoded, tokens_within
 from nla.transcripts.chat import reasoning_parts, written_thinking
+from nla.transcripts.sent import SentConversation
 from nla.transcripts.thinking import thinking_block
 from nla.transcripts.tokens import Channel
 
@@ -53,7 +54,7 @@ def digest_of(ids: Sequence[int]) -> str:
 
 def _words_digest(message: ChatMessage) -> str:
     """Digest of a message's thinking and text without white space and tags, which Inspect may move when a log is read."""
-    words = "".join(part.reasoning for part in reasoning_parts(message)) + message.text
+    words = "".join((part.summary or "") + part.reasoning for part in reasoning_parts(message)) + message.text
     return hashlib.sha256(_NOT_WORDS.sub("", words).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
@@ -66,6 +67,7 @@ def record(
     prompt: Sequence[int] | None = None,
     clock: str | None = None,
     message: ChatMessage | None = None,
+    sent: SentConversation | None = None,
 ) -> dict[str, Any]:
     """Return the metadata of a generated message.
 
@@ -77,6 +79,7 @@ def record(
         prompt: token ids of the prompt; their digest is recorded, so that a prompt that is written again can be compared with it.
         clock: the time that the chat template wrote into the prompt, with which it is written again.
         message: the reply as a message; a digest of its words tells later whether somebody edited it.
+        sent: how the conversation that was sent to the model differs from the sample's.
     """
     entry: dict[str, Any] = {"ids": list(ids), "tokenizer": tokenizer_fingerprint(tokenizer), "n_prompt": n_prompt}
     if tools:
@@ -87,6 +90,8 @@ def record(
         entry["clock"] = clock
     if message is not None:
         entry["words"] = _words_digest(message)
+    if sent is not None:
+        entry |= sent.recorded()
     return {RECORD_KEY: entry}
 
 
@@ -139,6 +144,15 @@ def clock_of(message: ChatMessageAssistant) -> str | None:
     """Return the time that the template wrote into a reply's prompt, if that was recorded."""
     clock = _record_of(message).get("clock")
     return None if clock is None else str(clock)
+
+
+def sent_with(message: ChatMessageAssistant) -> SentConversation:
+    """Return how the conversation that a reply answers was sent to the model.
+
+    Raises:
+        DataError: the record is damaged.
+    """
+    return SentConversation.from_record(_record_of(message))
 
 
 def reply_of(tokenizer: PreTrainedTokenizerBase, message: ChatMessageAssistant, opened: bool) -> Reply:

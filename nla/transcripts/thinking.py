@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from nla.models.chat_template import THINK_CLOSE, THINK_OPEN
 
 _TAG = re.compile(r"<think([^>]*)>|</think>")
+_SUMMARY = re.compile(r"<summary>(.*?)</summary>\s*", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -66,3 +67,11 @@ def split_thinking(text: str, opened: bool = False) -> tuple[str, str]:
     if block is None:
         return "", text
     return text[block.inner_start : block.inner_end].strip(), (text[: block.start] + text[block.end :]).strip()
+
+
+def split_summary(thinking: str) -> tuple[str, str | None]:
+    """Return thinking without its first `<summary>` block, and the text of that block, which Inspect's parser keeps apart; None without."""
+    summary = _SUMMARY.search(thinking)
+    if summary is None:
+        return thinking, None
+    return (thinking[: summary.start()] + thinking[summary.end() :]).strip(), summary[1]

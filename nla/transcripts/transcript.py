@@ -13,7 +13,7 @@ from nla.models.control_tokens import encode_pieces
 from nla.models.marks import Piece
 from nla.support.errors import DataError
 from nla.transcripts.chat import has_encrypted_reasoning, reasoning_parts, refuse_unreadable, template_message
-from nla.transcripts.reply import Reply, clock_of, digest_of, is_reply, keeps_its_tokens, offered_tools, reply_of
+from nla.transcripts.reply import Reply, clock_of, digest_of, is_reply, keeps_its_tokens, offered_tools, reply_of, sent_with
 from nla.transcripts.tokens import Channel, Pass, Transcript
 
 
@@ -41,7 +41,7 @@ def build_transcript(
 
     A reply's token ids are those that the `local/` provider recorded; for logs of other providers its text is tokenised. Assistant messages
     that the model did not write (few-shot examples, prefills, scripted turns, edited replies) are context. A template that writes the
-    current time is given the time that was recorded with the reply.
+    current time is given the time that was recorded with the reply, and where none was, always the same time.
 
     Args:
         tokenizer: the model's tokenizer, with its chat template.
@@ -62,8 +62,7 @@ def build_transcript(
         if not isinstance(message, ChatMessageAssistant) or not is_reply(message, unmarked_replies):
             continue
         clock = _time_of(message)
-        before = messages[:index]
-        context = context_of(tokenizer, before, offered_tools(message, tools), clock=clock, unmarked_replies=unmarked_replies)
+        context = _context_before(tokenizer, messages[:index], message, tools, clock, unmarked_replies)
         reply = reply_of(tokenizer, message, context.opened)
         exact &= _is_exact(reply, context, clock)
         passed = passes[-1].ids if passes else []
@@ -77,6 +76,22 @@ def build_transcript(
     roles = tuple(message.role for message in messages)
     encrypted = any(has_encrypted_reasoning(message) for message in messages if is_reply(message, unmarked_replies))
     return Transcript(tuple(passes), roles, frozenset(tokenizer.all_special_ids), exact, encrypted)
+
+
+def _context_before(
+    tokenizer: PreTrainedTokenizerBase,
+    before: Sequence[ChatMessage],
+    reply: ChatMessageAssistant,
+    tools: Sequence[ToolInfo],
+    clock: datetime | None,
+    unmarked_replies: bool,
+) -> Context:
+    """Return the prompt of a reply, from the conversation before it as it was sent to the model."""
+    sent = sent_with(reply).messages(before)
+    context = context_of(tokenizer, sent, offered_tools(reply, tools), clock=clock, unmarked_replies=unmarked_replies)
+    added = len(sent) - len(before)
+    context.tokens.messages[:] = [max(index - added, 0) for index in context.tokens.messages]
+    return context
 
 
 def _time_of(message: ChatMessageAssistant) -> datetime | None:
@@ -113,7 +128,7 @@ def context_of(
         tokenizer: the model's tokenizer, with its chat template.
         messages: the conversation so far.
         tools: tools offered for the next reply.
-        clock: the time for templates that write it; None takes the current time.
+        clock: the time for templates that write it; None takes `REFERENCE_TIME` of `nla.models.chat_template`.
         unmarked_replies: as in `build_transcript`.
 
     Raises:
