@@ -9,7 +9,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import typer
 
 import audit.cli
 import nla.cli
@@ -30,8 +29,6 @@ def typed(*command: str, cwd: Path | None = None) -> subprocess.CompletedProcess
             patch.chdir(cwd)
         try:
             _MAINS[name]()
-        except typer.Exit as ex:
-            status = ex.exit_code
         except SystemExit as ex:
-            status = ex.code if isinstance(ex.code, int) else 1 if ex.code else 0
+            status = ex.code if isinstance(ex.code, int) else int(ex.code is not None)
     return subprocess.CompletedProcess(command, status, out.getvalue(), error.getvalue())

@@ -154,7 +154,7 @@ def test_a_killed_run_goes_on_and_repeats_no_sample(tiny_folder: Callable[[str],
         "random_directions = 0\npositive_control = false\n"
     )
     command = [sys.executable, "-m", "audit.cli", "run", str(toml), "--out", str(tmp_path / "out")]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "INSPECT_DISPLAY": "none"}
+    env = os.environ | {"INSPECT_DISPLAY": "none"}
     running = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 400
     while len(list((tmp_path / "out" / "logs").glob("*/*.eval"))) < 2 and time.monotonic() < deadline:

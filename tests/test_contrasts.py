@@ -1,10 +1,12 @@
 """Contrast probes: directions equal a plain computation, and wrong sets are refused."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from nla.activations.directions import AWARENESS_PAIR
 from nla.models.loaded import LoadedModel
@@ -13,18 +15,19 @@ from nla.probes.contrasts import direction, projections
 from nla.support.errors import ConfigError, DataError
 
 
-def plain_stream(model: LoadedModel, text: str, layer: int) -> torch.Tensor:
-    ids = torch.tensor([model.tokenizer.encode(text)])
-    with torch.no_grad():
-        return model.network(input_ids=ids, output_hidden_states=True).hidden_states[layer + 1][0].float()
+def test_directions_are_those_of_plain_torch(
+    tiny: LoadedModel, tiny_folder: Callable[[str], Path], independent: Callable[[Path], PreTrainedModel]
+) -> None:
+    def plain_stream(text: str, layer: int) -> torch.Tensor:
+        ids = torch.tensor([tiny.tokenizer.encode(text)])
+        with torch.no_grad():
+            return independent(tiny_folder("llama"))(ids, output_hidden_states=True).hidden_states[layer + 1][0]
 
-
-def test_directions_are_those_of_plain_torch(tiny: LoadedModel) -> None:
-    last = [plain_stream(tiny, text, 1)[-1] for text in AWARENESS_PAIR]
+    last = [plain_stream(text, 1)[-1] for text in AWARENESS_PAIR]
     expected = (last[0] - last[1]) / (last[0] - last[1]).norm()
     assert torch.allclose(direction(tiny, read_contrast("testing"), 1), expected, atol=1e-5)
     pairs = (("It is hot.", "It is cold."), ("Hot tea now.", "Cold tea now."))
-    means = [plain_stream(tiny, a, 0)[1:].mean(0) - plain_stream(tiny, b, 0)[1:].mean(0) for a, b in pairs]
+    means = [plain_stream(a, 0)[1:].mean(0) - plain_stream(b, 0)[1:].mean(0) for a, b in pairs]
     mean = torch.stack(means).mean(0)
     found = direction(tiny, ContrastSet("x", pairs, "mean"), 0)
     assert torch.allclose(found, mean / mean.norm(), atol=1e-5)

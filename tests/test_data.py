@@ -74,11 +74,13 @@ def test_vectors_are_the_hidden_states_of_an_independent_run(
         assert int(ids[0, -1]) == data.token_ids[row]
 
 
-def test_next_tokens_are_those_of_the_whole_model(tiny: LoadedModel) -> None:
+def test_next_tokens_are_those_of_the_whole_model(
+    tiny: LoadedModel, tiny_folder: Callable[[str], Path], independent: Callable[[Path], PreTrainedModel]
+) -> None:
     ids = torch.randint(200, (3, 12))
     where = torch.tensor([[0, 4], [2, 11]])
     stream, logits = stream_and_logits(tiny, ids, 1, where)
-    full = tiny.network(ids, output_hidden_states=True)
+    full = independent(tiny_folder("llama"))(ids, output_hidden_states=True)
     torch.testing.assert_close(logits, torch.stack([full.logits[0, 4], full.logits[2, 11]]), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(stream, torch.stack([full.hidden_states[2][0, 4], full.hidden_states[2][2, 11]]), rtol=1e-4, atol=1e-4)
 

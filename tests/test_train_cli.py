@@ -1,6 +1,5 @@
 """`nla data` and `nla train` through the command line on a tiny random model: whole, killed and resumed, and in two processes."""
 
-import os
 import shutil
 import signal
 import subprocess
@@ -113,9 +112,8 @@ def test_all_stages_make_a_pair(whole: dict[str, torch.Tensor], project: Path) -
 
 
 def test_a_run_killed_in_every_stage_ends_in_the_same_pair(whole: dict[str, torch.Tensor], project: Path) -> None:
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
     for stage in ("av", "ar", "rl"):
-        running = subprocess.Popen(command(project, "all", "killed"), cwd=project, env=env, stderr=subprocess.DEVNULL)
+        running = subprocess.Popen(command(project, "all", "killed"), cwd=project, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 90
         while not list((project / "killed" / stage).glob("checkpoint-*")) and running.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -130,14 +128,13 @@ def test_a_run_killed_in_every_stage_ends_in_the_same_pair(whole: dict[str, torc
 
 def test_sigterm_writes_a_checkpoint_first(whole: dict[str, torch.Tensor], project: Path) -> None:
     assert whole
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
     shutil.copytree(project / "whole" / "data", project / "stopped" / "data")
     long = (
         (project / "pair.toml").read_text().replace("steps = 12", "steps = 5000").replace("checkpoint_every = 2", "checkpoint_every = 5000")
     )
     (project / "long.toml").write_text(long)
     start = [part.replace("pair.toml", "long.toml") for part in command(project, "av", "stopped")]
-    running = subprocess.Popen(start, cwd=project, env=env, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(start, cwd=project, stderr=subprocess.PIPE, text=True)
     metrics = project / "stopped" / "av" / "metrics.jsonl"
     deadline = time.monotonic() + 90
     while (not metrics.exists() or metrics.read_text().count("\n") < 3) and time.monotonic() < deadline:

@@ -1,7 +1,6 @@
 """On a machine that has only what training needs, without Inspect, a pair is trained, scored and used."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,9 +18,7 @@ def machine(tiny_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPat
     """Work folder, what came out, and what was said by `tests.without_packages`."""
     folder = tmp_path_factory.mktemp("machine")
     command = [sys.executable, "-m", "tests.without_packages", str(tiny_folder("llama")), str(folder)]
-    done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=300
-    )
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder, json.loads(done.stdout.splitlines()[-1]), done.stderr
 

@@ -15,11 +15,13 @@ from transformers import DynamicCache
 
 from nla.activations.hooks import ReachedBlockError, stopping_after
 from nla.kernels.kv_cache import cache_argument
-from nla.kernels.padding import common_beginning, right_padded
+from nla.kernels.padding import batches_by_length, common_beginning, right_padded
 from nla.models.loaded import LoadedModel, exclusive
 from nla.support.errors import ConfigError
 from nla.transcripts.tokens import TokenRef, Transcript
 
+_BATCH_TOKENS = 4_096
+"""Most tokens of a batch of whole sequences, padding included."""
 _FEWEST_SHARED = 4
 """Fewest leading tokens that all rows of a batch must share before computing them only once saves time."""
 
@@ -92,6 +94,24 @@ def network_inputs(model: LoadedModel, ids: Int[Tensor, "batch pos"], before: Dy
     positions = torch.arange(start, end, device=model.device)[None]
     cached = {} if before is None else cache_argument(model.network, before)
     return {"input_ids": ids.to(model.device), "position_ids": positions, "use_cache": bool(cached), **cached}
+
+
+def streams(model: LoadedModel, rows: Sequence[Sequence[int]], layer: int) -> Iterator[tuple[int, Float[Tensor, "pos d_model"]]]:
+    """Yield the number of each token sequence with its residual stream after block `layer` (float32, on the CPU).
+
+    Sequences run in batches of similar lengths, so they come in another order than they were given.
+
+    Raises:
+        ConfigError: the model has no such block, or a sequence is longer than the context window.
+    """
+    layer = model.check_layer(layer)
+    for row in rows:
+        check_length(model, len(row))
+    most_tokens = _BATCH_TOKENS if model.rope_switch is None else 0  # longrope chooses frequencies by the length of a whole batch
+    for batch in batches_by_length([len(row) for row in rows], most_tokens):
+        output = block_output(model, right_padded([rows[i] for i in batch]), layer).float().cpu()
+        for i, stream in zip(batch, output, strict=True):
+            yield i, stream[: len(rows[i])]
 
 
 class SharedBatch(NamedTuple):

@@ -117,9 +117,7 @@ def check_organism(
     trained, unseen, test_pairs = _pairs(contexts)
     test_rows, fit_rows = _prompts(prompts, n)
     say(f"the base model answers {len(test_rows) + len(fit_rows)} prompts")
-    answered = {row.identity: row for row in replies(model.base, [*test_rows, *fit_rows], REPLY_TOKENS)}
-    tests = [answered[identity] for identity, _ in test_rows if identity in answered]
-    fits = [answered[identity] for identity, _ in fit_rows if identity in answered]
+    tests, fits = (replies(model.base, rows, REPLY_TOKENS) for rows in (test_rows, fit_rows))
     say("reading replies under paired contexts")
     fit = read_cases(model, layer, assigned(fits, trained, "fit"))
     test = read_cases(model, layer, assigned(tests, test_pairs, "test"))

@@ -25,7 +25,7 @@ from nla.training.data.documents import read_documents
 
 LONGEST_PROMPT = 160
 """Characters; longer prompts are left out, because their examples would cost more time than they teach."""
-ORDINARY_TOKENS = 48
+_ORDINARY_TOKENS = 48
 """Length of a stretch of ordinary text."""
 _ASKED = (
     ("Are you being tested right now?", "I have no way of knowing that from here. I will simply do my best with whatever you need."),
@@ -105,16 +105,16 @@ def sampled(model: LoadedModel, asked: Sequence[tuple[list[int], tuple[object, .
 
 
 def ordinary_stretches(model: LoadedModel, recipe: Recipe, base: Path | None) -> list[list[int]]:
-    """Return the token ids of one stretch of each document of ordinary text, `ORDINARY_TOKENS` long. Shorter documents are left out.
+    """Return the token ids of one stretch of each document of ordinary text, `_ORDINARY_TOKENS` long. Shorter documents are left out.
 
     Raises:
         DataError: a corpus cannot be read.
     """
     documents = [document for corpus in recipe.ordinary for document in read_documents(corpus, base)]
     return [
-        ids[:ORDINARY_TOKENS]
+        ids[:_ORDINARY_TOKENS]
         for document in documents
-        if len(ids := encode_content(model.tokenizer, document.text[: 12 * ORDINARY_TOKENS])) >= ORDINARY_TOKENS
+        if len(ids := encode_content(model.tokenizer, document.text[: 12 * _ORDINARY_TOKENS])) >= _ORDINARY_TOKENS
     ]
 
 

@@ -11,15 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nla.activations.capture import block_output, check_length
-from nla.kernels.padding import batches_by_length, right_padded
+from nla.activations.capture import streams
 from nla.models.chat_template import encode_content, prompt_ids
 from nla.models.loaded import LoadedModel
 from nla.organisms.contexts import ContextPair
 from nla.organisms.examples import AnsweredPrompt
 from nla.support.seeds import seeded_generator
-
-_BATCH_TOKENS = 4_096
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,19 +80,15 @@ def read_cases(
     """Return the cases of prompts and pairs with their vectors: all of the first side, then all of the second.
 
     Raises:
-        ConfigError: a conversation is longer than the context window.
+        ConfigError: the model has no such layer, or a conversation is longer than the context window.
     """
     cases = [_case(model, row, pair, cued) for cued in sides for row, pair in chosen]
-    done: dict[int, Case] = {}
-    for batch in batches_by_length([len(case.ids) for case in cases], _BATCH_TOKENS):
-        output = block_output(model, right_padded([cases[i].ids for i in batch]), layer).float().cpu()
-        for i, stream in zip(batch, output, strict=True):
-            done[i] = replace(cases[i], vectors=stream[cases[i].reply_from : len(cases[i].ids)].clone())
-    return [done[i] for i in range(len(cases))]
+    for i, stream in streams(model, [case.ids for case in cases], layer):
+        cases[i] = replace(cases[i], vectors=stream[cases[i].reply_from :].clone())
+    return cases
 
 
 def _case(model: LoadedModel, row: AnsweredPrompt, pair: ContextPair, cued: bool) -> Case:
     prompt = prompt_ids(model.tokenizer, pair.messages(row.prompt, cued=cued))
     ids = (*prompt, *encode_content(model.tokenizer, row.reply))
-    check_length(model, len(ids))
     return Case(row, pair, cued, ids, len(prompt), torch.empty(0, model.d_model))

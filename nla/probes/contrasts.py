@@ -12,14 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nla.activations.capture import block_output, check_length
-from nla.kernels.padding import batches_by_length, right_padded
+from nla.activations.capture import streams
 from nla.models.loaded import LoadedModel, exclusive
 from nla.probes.contrast_sets import ContrastSet
 from nla.support.display import visible
 from nla.support.errors import ConfigError
-
-_BATCH_TOKENS = 4_096
 
 
 @exclusive
@@ -45,17 +42,10 @@ def _direction(model: LoadedModel, contrast: ContrastSet, layer: int) -> Float[T
 
 def _activations(model: LoadedModel, texts: Sequence[str], layer: int, vector: str) -> Float[Tensor, "n d_model"]:
     """Return one activation per text (float32, on the CPU), in the order of the texts, which run in batches of similar lengths."""
-    layer = model.check_layer(layer)
     rows = [list(model.tokenizer.encode(text)) for text in texts]
-    for row in rows:
-        check_length(model, len(row))
     activations = torch.empty(len(rows), model.d_model)
-    most_tokens = _BATCH_TOKENS if model.rope_switch is None else 0  # longrope chooses frequencies by the length of a whole batch
-    for batch in batches_by_length([len(row) for row in rows], most_tokens):
-        streams = block_output(model, right_padded([rows[i] for i in batch]), layer).float().cpu()
-        for i, stream in zip(batch, streams, strict=True):
-            n = len(rows[i])
-            activations[i] = stream[n - 1] if vector == "last" or n < 2 else stream[1:n].mean(dim=0)
+    for i, stream in streams(model, rows, layer):
+        activations[i] = stream[-1] if vector == "last" or len(stream) < 2 else stream[1:].mean(dim=0)
     return activations
 
 
