@@ -201,5 +201,7 @@ def stored_config(out: Path) -> AuditConfig:
     path = out / CONFIG_FILE
     try:
         return make_audit(json.loads(path.read_text(encoding="utf-8")), str(path))
-    except (OSError, ValueError, RecursionError) as ex:
+    except (ValueError, RecursionError) as ex:
+        raise ConfigError(f"{path} is damaged ({first_line(ex)}); delete it and give the same `audit run` command again.") from ex
+    except OSError as ex:
         raise ConfigError(f"{out} is not the folder of an audit ({CONFIG_FILE} cannot be read); make one with `audit run`.") from ex

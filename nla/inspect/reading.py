@@ -17,7 +17,7 @@ from torch import Tensor
 from nla.activations.capture import capture
 from nla.instrument import Instrument
 from nla.models.loaded import LoadedModel
-from nla.support.errors import DataError, HarnessError, TranscriptError, first_line
+from nla.support.errors import DataError, first_line, reading_transcript
 from nla.transcripts.tokens import TokenRef, Transcript, sample_tokens
 from nla.transcripts.transcript import build_transcript
 from nla.verbalizers import verbalizer_of
@@ -98,18 +98,17 @@ def read_transcript(
     Raises:
         ConfigError: an unknown verbalizer, or no such layer.
         ContractError: a pair that does not fit the model.
-        TranscriptError: a conversation that cannot be rendered as the model saw it, or is longer than the context window.
+        TranscriptError: a conversation that cannot be rendered as the model saw it, is longer than the context window, or needs more
+            memory than there is.
     """
     verbalizer, reason = verbalizer_of(instrument, model.base)
     key = (instrument.seed, *key)
-    try:
+    with reading_transcript():
         transcript = build_transcript(
             model.tokenizer, [_as_message(message) for message in messages], tools, unmarked_replies=unmarked_replies
         )
         tokens = tuple(sample_tokens(transcript, instrument.tokens, *key))
         vectors = capture(model, transcript, tokens, verbalizer.layer)
-    except HarnessError as ex:
-        raise TranscriptError(str(ex)) from ex
     if instrument.project_out and model.steering is not None:
         vectors = model.run(partial(model.steering.project_out, vectors, verbalizer.layer))
     keys = [(*key, token.pass_index, token.position) for token in tokens]
