@@ -254,7 +254,9 @@ def test_samples_that_ended_in_an_error_stay_unscored_with_the_error(tiny_folder
     assert log.samples is not None
     log.samples[0].error = EvalError(message="RuntimeError('solver broke')", traceback="", traceback_ansi="")
     write_eval_log(log, str(path))
-    [scored] = score_logs([str(tmp_path / "a")], tmp_path / "out", config(tiny_folder("llama")))
+    lines: list[str] = []
+    [scored] = score_logs([str(tmp_path / "a")], tmp_path / "out", config(tiny_folder("llama")), lines.append)
+    assert lines[1:] == ["1 of 2 transcripts are unscored: the sample ended in an error (1)."]
     read = {str(sample.id): read_records(sample.scores) for sample in read_eval_log(str(scored)).samples or []}
     for record in (read["broken"].awareness, read["broken"].verbalized):
         assert record is not None
