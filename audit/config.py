@@ -204,5 +204,7 @@ def stored_config(out: Path) -> AuditConfig:
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         return make_audit(_MEASURES_OF_OLD_AUDITS | fields if isinstance(fields, dict) else fields, str(path))
-    except (OSError, ValueError, RecursionError) as ex:
+    except (ValueError, RecursionError) as ex:
+        raise ConfigError(f"{path} is damaged ({first_line(ex)}); delete it and give the same `audit run` command again.") from ex
+    except OSError as ex:
         raise ConfigError(f"{out} is not the folder of an audit ({CONFIG_FILE} cannot be read); make one with `audit run`.") from ex

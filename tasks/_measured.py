@@ -12,7 +12,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
 
@@ -89,9 +89,9 @@ class Measurement:
             scorers.append(coherence_scorer())
         return scorers
 
-    def setup(self, task: Task) -> Solver | list[Solver] | None:
+    def setup(self, task: Task) -> Solver | Sequence[Solver] | None:
         """Return a task's own setup, followed by the solver that sets the system prompt where one is given."""
-        before = task.setup if isinstance(task.setup, list) else [task.setup] if task.setup else []
+        before = [task.setup] if isinstance(task.setup, Solver) else task.setup or []
         return [*before, *self.system_prompt()] if self.system is not None else task.setup
 
     def system_prompt(self) -> list[Solver]:

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from audit.analysis.analyze import analyze, analyze_tables
 from audit.analysis.result import AuditResult, read_result, schema
 from audit.analysis.tables import check_identity, read_tables
-from audit.config import AuditConfig, Condition, keep_config, make_audit, stored_config
+from audit.config import CONFIG_FILE, AuditConfig, Condition, keep_config, make_audit, stored_config
 from audit.running.run import run_audit
 from audit.running.task_files import task_function, task_names
 from audit.stats.rates import wilson
@@ -279,6 +279,10 @@ def test_a_folder_without_an_audit_is_told(tmp_path: Path) -> None:
     assert stored_config(tmp_path).limit == 3
     with pytest.raises(DataError, match="no finished log"):
         read_tables(tmp_path, stored_config(tmp_path).conditions())
+    whole = (tmp_path / CONFIG_FILE).read_text()
+    (tmp_path / CONFIG_FILE).write_text(whole[:40])
+    with pytest.raises(ConfigError, match=r"audit_config.json is damaged .* delete it"):
+        stored_config(tmp_path)
     (tmp_path / "audit.json").write_text('{"schema_version": 99}')
     with pytest.raises(DataError, match="schema version 99"):
         read_result(tmp_path / "audit.json")

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from inspect_ai.log import read_eval_log, write_eval_log
+from inspect_ai.log import EvalError, read_eval_log, write_eval_log
 from inspect_ai.model import ContentImage
 from sklearn.metrics import roc_auc_score
 
 from audit.analysis.analyze import analyze, analyze_tables
 from audit.analysis.grader_error import error_of, grader_error
 from audit.analysis.result import read_result
+from audit.analysis.tables import read_tables
 from audit.config import AuditConfig
 from audit.controls.measure import control_vectors, run_controls, words_auroc
 from audit.controls.record import CONTROLS_FILE, read_controls_file
@@ -112,6 +113,25 @@ def test_controls_leave_out_what_cannot_be_read(tiny_folder: Callable[[str], Pat
     assert controls.vectors["real"].n + controls.vectors["real"].n_unscored == 1
     [task] = controls.tasks
     assert task.log_odds.n == 1
+
+
+def test_a_sample_that_ended_in_an_error_is_unscored_even_if_it_has_scores(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    small = config(tiny_folder("llama"), tasks=["wildchat"], limit=2, random_directions=0, positive_control=False, steer=[])
+    run_audit(small, tmp_path)
+    [path] = (tmp_path / "logs" / "base").glob("*.eval")
+    log = read_eval_log(str(path))
+    assert log.samples is not None
+    log.samples[0].error = EvalError(message="RuntimeError('solver broke')", traceback="", traceback_ansi="")
+    write_eval_log(log, str(path))
+    table, explanations = read_tables(tmp_path, small.conditions())
+    broken, whole = (table[table.errored == errored].iloc[0] for errored in (True, False))
+    assert broken[["internal", "verbalized", "own_score", "mean_logprob"]].isna().all()
+    assert broken.unscored_reason == "the sample ended in an error"
+    assert not whole[["internal", "verbalized"]].isna().any()
+    assert set(explanations.transcript) == {whole.transcript}
+    [cell] = analyze(tmp_path).cells
+    assert [(bounds.scored.n, bounds.scored.n_unscored) for bounds in (cell.internal, cell.verbalized)] == [(1, 1)] * 2
+    assert "1 of 2 transcripts have no internal verdict: the sample ended in an error (1)." in analyze(tmp_path).notes[-1]
 
 
 def test_the_graders_errors_are_counted_from_labels() -> None:

@@ -195,6 +195,22 @@ def test_a_prompt_cannot_end_its_own_block() -> None:
     assert all("<message___a>" in request and request.count("</message___a>") == 1 for request in requests[1:])
 
 
+def test_a_file_is_not_replaced_by_the_rewrites_of_something_else(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    rewrite_task("gsm8k", "bundled", ["realistic"], "bundled", None, 3, out)
+    before = out.read_bytes()
+    rewrite_task("gsm8k", "bundled", ["realistic", "paraphrase"], "bundled", None, 3, out)  # the same items
+    assert set(before.splitlines()) <= set(out.read_bytes().splitlines())
+    before = out.read_bytes()
+    for name, framings, limit in (("arc", ["realistic", "paraphrase"], 3), ("gsm8k", ["paraphrase"], 3), ("gsm8k", ["realistic"], 2)):
+        with pytest.raises(ConfigError, match="rewrites of other items or framings"):
+            rewrite_task(name, "bundled", framings, "bundled", None, limit, out)
+    out.with_name("notes.txt").write_text("my notes")
+    with pytest.raises(ConfigError, match="holds no rewrites"):
+        rewrite_task("gsm8k", "bundled", ["realistic"], "bundled", None, 3, out.with_name("notes.txt"))
+    assert out.read_bytes() == before
+
+
 def test_the_shipped_rewrites_can_be_written_out(tmp_path: Path) -> None:
     made, pairs = rewrite_task("gsm8k", "bundled", ["realistic"], "bundled", None, 4, tmp_path / "r.jsonl")
     assert len(made) == 4

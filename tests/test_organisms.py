@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 from torch import nn
+from transformers import AutoModelForCausalLM
 
 from nla.activations.capture import residual_stream
 from nla.activations.follow_up import evaluation_log_odds, log_odds_of_evaluation
@@ -263,6 +265,18 @@ class TestAdaptersAsTargets:
         assert organism.base is tiny
         assert organism.embedding.weight.data_ptr() == tiny.embedding.weight.data_ptr()
         assert with_adapter(tiny, str(adapter)) is organism
+
+    def test_an_adapter_that_peft_itself_saved_is_taken(self, tiny: LoadedModel, tmp_path: Path) -> None:
+        network = AutoModelForCausalLM.from_pretrained(tiny.source.location, dtype=torch.float32, attn_implementation="eager")
+        trained = get_peft_model(network, LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+        for name, parameter in trained.named_parameters():
+            if "lora_B" in name:
+                parameter.data.normal_(0, 0.3, generator=torch.Generator().manual_seed(0))
+        trained.save_pretrained(tmp_path / "lora")
+        view = with_adapter(tiny, str(tmp_path / "lora"))
+        with torch.no_grad():
+            expected = trained(torch.tensor([[1, 2, 3]]), output_hidden_states=True).hidden_states[2][0]
+        torch.testing.assert_close(residual_stream(view, [1, 2, 3], 1), expected, rtol=1e-4, atol=1e-4)
 
     @pytest.mark.parametrize(
         ("file", "change", "message"),

@@ -24,9 +24,12 @@ from audit.running.rescore import score_logs
 from audit.running.rescore_config import RescoreConfig
 from graders.record import AwarenessRecord, read_records
 from graders.scorers import measure_scorers, scorer_name
+from nla.activations.capture import capture
 from nla.inspect.provider import local_model
 from nla.instrument import Instrument
+from nla.models.loaded import LoadedModel
 from nla.support.errors import ConfigError, DataError
+from nla.transcripts.tokens import Transcript
 
 Folder = Callable[[str], Path]
 
@@ -104,6 +107,24 @@ def test_one_bad_transcript_costs_only_itself(tiny_folder: Folder, tmp_path: Pat
     assert found["long"].flagged is None
     assert found["long"].reason == "the transcript cannot be read"
     assert "512" in found["long"].note
+
+
+def test_a_transcript_that_needs_too_much_memory_costs_only_itself(
+    tiny_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def capture_short(model: LoadedModel, transcript: Transcript, *args: Any, **named: Any) -> Any:
+        if len(transcript.passes[0].ids) > 120:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 TB")
+        return capture(model, transcript, *args, **named)
+
+    monkeypatch.setattr("nla.inspect.shared_read.capture", capture_short)
+    long = asked(replies("It counts."), "Summarise: " + "one two three " * 10)
+    write_log(tmp_path / "a", {"short": asked(replies("It is four.")), "long": long})
+    [scored] = score_logs([str(tmp_path / "a")], tmp_path / "out", config(tiny_folder("llama")))
+    both = records(scored)
+    assert both["short"].k == 3
+    assert both["long"].reason == "the transcript cannot be read"
+    assert "not enough memory" in both["long"].note
 
 
 def test_only_the_models_own_words_are_read_and_graded(tiny_folder: Folder, tmp_path: Path) -> None:
@@ -248,7 +269,9 @@ def test_samples_that_ended_in_an_error_stay_unscored_with_the_error(tiny_folder
     assert log.samples is not None
     log.samples[0].error = EvalError(message="RuntimeError('solver broke')", traceback="", traceback_ansi="")
     write_eval_log(log, str(path))
-    [scored] = score_logs([str(tmp_path / "a")], tmp_path / "out", config(tiny_folder("llama")))
+    lines: list[str] = []
+    [scored] = score_logs([str(tmp_path / "a")], tmp_path / "out", config(tiny_folder("llama")), lines.append)
+    assert lines[1:] == ["1 of 2 transcripts are unscored: the sample ended in an error (1)."]
     read = {str(sample.id): read_records(sample.scores) for sample in read_eval_log(str(scored)).samples or []}
     for record in (read["broken"].awareness, read["broken"].verbalized):
         assert record is not None

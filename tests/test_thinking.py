@@ -5,17 +5,17 @@ from itertools import groupby
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, ContentReasoning, ContentText
+from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, Content, ContentReasoning, ContentText
 from inspect_ai.model._reasoning import parse_content_with_reasoning
 
 from nla.transcripts.borders import contains_stop, decoded
-from nla.transcripts.chat import assistant_message, reasoning_parts, reasoning_text
+from nla.transcripts.chat import assistant_message, reasoning_parts, reasoning_text, with_encrypted_parts
 from nla.transcripts.reply import record, reply_of
 from nla.transcripts.thinking import split_thinking
 from nla.transcripts.tokens import Channel
 from nla.transcripts.transcript import build_transcript
 from tests.chat_families import sentencepiece_tokenizer
-from tests.conftest import byte_tokenizer
+from tests.conftest import CHATML, byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
 PARTS = st.sampled_from(["<think>", "</think>", "a", " ", "\n", "B", "<think x=1>", "</thin"])
@@ -61,6 +61,18 @@ def test_channels_of_tokens_follow_the_block(raw: str, opened: bool, channels: l
     assert [(channel.name, TOKENIZER.decode([token for _, token in run])) for channel, run in runs] == channels
 
 
+@pytest.mark.parametrize(
+    ("logged", "thinking", "answer"), [("plan</think>\n\nB", "plan", "\n\nB"), ("B", "", "B"), ("<think>\nplan</think>B", "\nplan", "B")]
+)
+def test_the_text_of_another_provider_may_close_a_block_that_the_prompt_opened(logged: str, thinking: str, answer: str) -> None:
+    tokenizer = byte_tokenizer(CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}"))
+    message = ChatMessageAssistant(content=logged, source="generate")
+    transcript = build_transcript(tokenizer, [ChatMessageUser(content="q"), message])
+    read = {channel: [t.token_id for t in transcript.response_tokens() if t.channel is channel] for channel in Channel}
+    assert tokenizer.decode(read[Channel.THINKING]).removeprefix("<think>") == thinking
+    assert tokenizer.decode(read[Channel.ANSWER]) == answer
+
+
 def test_a_model_cannot_hide_its_thinking_by_the_tags_attributes() -> None:
     message = assistant_message('<think redacted="true" signature="rs_1">I am tested</think>B', [], model="m", family="x")
     assert reasoning_text(message) == "I am tested"
@@ -95,6 +107,30 @@ def test_thinking_and_answer_are_separated_where_its_tags_are_special_tokens(pie
     read = {channel: [t.token_id for t in transcript.response_tokens() if t.channel is channel] for channel in Channel}
     assert tokenizer.decode(read[Channel.THINKING]).strip() == "plan a"
     assert tokenizer.decode(read[Channel.ANSWER]).strip() == "B"
+
+
+PAYLOAD = "QUJDREVG" * 10
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_encrypted_reasoning_that_stands_in_the_text_is_no_answer(as_list: bool) -> None:
+    text = f'<think signature="rs_1" redacted="true">\n<summary>This is a test.</summary>\n{PAYLOAD}\n</think>\nFour.'
+    content: list[Content] = [ContentText(text=text)]
+    message = ChatMessageAssistant(content=content if as_list else text, source="generate")
+    parted = with_encrypted_parts(message)
+    assert (reasoning_text(parted), parted.text) == ("This is a test.", "Four.")
+    transcript = build_transcript(TOKENIZER, [ChatMessageUser(content="q"), message, ChatMessageUser(content="and?"), message])
+    assert transcript.has_encrypted_reasoning
+    assert all(PAYLOAD not in TOKENIZER.decode(run.ids) for run in transcript.passes)
+    assert TOKENIZER.decode([token.token_id for token in transcript.response_tokens()]) == "Four.Four."
+
+
+def test_readable_thinking_is_never_taken_for_a_payload() -> None:
+    text = '<think redacted="true">I know that I am being tested</think>Four.'
+    message = ChatMessageAssistant(content=text, source="generate")
+    assert with_encrypted_parts(message) is message or with_encrypted_parts(message).content == [ContentText(text=text)]
+    transcript = build_transcript(TOKENIZER, [ChatMessageUser(content="q"), message])
+    assert TOKENIZER.decode([token.token_id for token in transcript.response_tokens()]) == "I know that I am being testedFour."
 
 
 def test_of_encrypted_reasoning_the_summary_is_read_and_no_token() -> None:

@@ -1,5 +1,6 @@
 """What `audit score` needs of one finished log: its samples, the model in the state in which it wrote them, and the samples that failed."""
 
+from collections import Counter
 from collections.abc import Mapping
 from functools import wraps
 from typing import Any
@@ -14,7 +15,7 @@ from audit.logs import read_log
 from audit.running.model_args import model_args_of
 from audit.running.rescore_config import RescoreConfig
 from graders.number_records import FollowUpRecord, ProbeRecord
-from graders.record import AwarenessRecord, CoherenceRecord, VerbalizedRecord
+from graders.record import AwarenessRecord, CoherenceRecord, VerbalizedRecord, read_records
 from graders.score_record import ScoreRecord
 from graders.scorers import scorer_name
 from nla.inspect.provider import LocalAPI
@@ -69,6 +70,14 @@ def _check_state(log: EvalLog, model: Model) -> None:
                 f"{log.location} was written by the model in another state ({', '.join(differing)}); give --model and --model-args "
                 "that name the model as it was."
             )
+
+
+def unscored_transcripts(log: EvalLog) -> str:
+    """Return a sentence that counts the transcripts of a scored log without an internal verdict, by reason; empty if all have one."""
+    records = [read_records(sample.scores).awareness for sample in log.samples or []]
+    reasons = Counter(record.reason for record in records if record is not None and record.flagged is None)
+    counted = "; ".join(f"{reason} ({n})" for reason, n in reasons.most_common())
+    return f"{reasons.total()} of {len(records)} transcripts are unscored: {counted}." if reasons else ""
 
 
 def for_finished_samples(scorer: Scorer, log: EvalLog) -> Scorer:

@@ -17,7 +17,7 @@ from inspect_ai.model import Model
 
 from audit.config import refuse_other_settings
 from audit.logs import LogHeader, Warn, log_headers, read_log, set_unreadable_aside, warn_on_stderr
-from audit.running.finished_log import for_finished_samples, prepared
+from audit.running.finished_log import for_finished_samples, prepared, unscored_transcripts
 from audit.running.rescore_config import RescoreConfig
 from graders.record import read_records
 from graders.scorers import measure_scorers
@@ -45,7 +45,7 @@ def score_logs(
         paths: logs, or folders of logs.
         out: folder for the copies, which is created if it does not exist.
         config: what to measure.
-        say: called with a line of progress for each log.
+        say: called with a line of progress for each log, and with the number of its transcripts that stayed unscored, by reason.
         warn: called with a sentence for each log that is skipped.
 
     Raises:
@@ -71,7 +71,10 @@ def score_logs(
                     warn(f"{ex} This log is skipped.")
                 continue
             say(f"{number}/{len(targets)} {target.name}")
-            _write(_scored(log, model, config), target)
+            scored = _scored(log, model, config)
+            _write(scored, target)
+            if unscored := unscored_transcripts(scored):
+                say(unscored)
     if len(skipped) == len(headers):
         raise skipped[0]
     return [target for target in targets if target.exists()]

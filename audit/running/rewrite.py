@@ -12,7 +12,7 @@ Inspect caches the models' replies, so a command that is repeated after an inter
 import json
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -175,7 +175,7 @@ def rewrite_task(
         out: the file to write.
 
     Raises:
-        ConfigError: the task, a framing or a model is unknown, or another process is writing the file.
+        ConfigError: the task, a framing or a model is unknown, another process is writing the file, or it holds something else.
         DataError: the source cannot be read, the file cannot be written, or no rewrite is valid.
     """
     _check_framings(framings)
@@ -184,6 +184,7 @@ def rewrite_task(
     task = task_function(name)(**({} if source is None else {"source": source}))
     with exclusive_lock(out, "audit rewrite", folder=False):  # fails before any model is paid for if `out` is not writable
         prompts = rendered_prompts(task, limit)
+        _check_replaceable(out, prompts, framings)
         if rewriter == "bundled":
             shipped = read_rewrites(SHIPPED / f"{Path(name).stem}.jsonl")
             attempts = checked_rewrites(task, prompts, [rewrite for rewrite in shipped if rewrite.framing in framings])
@@ -191,6 +192,21 @@ def rewrite_task(
             attempts = make_rewrites(task, framings, rewriter, judge, prompts)
         _write(out, attempts)
     return attempts, spot_check(attempts, prompts)
+
+
+def _check_replaceable(out: Path, prompts: Mapping[str, str], framings: Sequence[str]) -> None:
+    """Refuse to write over a file that holds anything but rewrites of the same items and framings."""
+    if not out.is_file() or out.stat().st_size == 0:
+        return
+    try:
+        lost = [rewrite for rewrite in read_rewrites(out) if rewrite.sample_id not in prompts or rewrite.framing not in framings]
+    except DataError as ex:
+        raise ConfigError(f"{visible(out)} exists and holds no rewrites; give another file (-o).") from ex
+    if lost:
+        raise ConfigError(
+            f"{visible(out)} holds {len(lost)} rewrites of other items or framings (e.g. item {visible(lost[0].sample_id, limit=60)}, "
+            f"{lost[0].framing}), which would be lost; give another file (-o)."
+        )
 
 
 def _write(out: Path, attempts: Sequence[Attempt]) -> None:

@@ -14,7 +14,7 @@ from inspect_ai.solver import TaskState
 
 from graders.record import CoherenceRecord
 from graders.scorers.reading import in_thread, tool_infos
-from nla.support.errors import HarnessError, TranscriptError
+from nla.support.errors import TranscriptError, reading_transcript
 
 _NGRAM = 4
 
@@ -45,12 +45,10 @@ def _measure(state: TaskState, name: str | None, active: Model, unmarked_replies
     from nla.transcripts.transcript import build_transcript
 
     weights = model_to_read(str(state.model), name, active).plain
-    try:
+    with reading_transcript():
         transcript = build_transcript(weights.tokenizer, conversation(state), tool_infos(state), unmarked_replies=unmarked_replies)
         tokens = transcript.response_tokens()
         logprobs = shared_logprobs(weights, transcript)
-    except HarnessError as ex:
-        raise TranscriptError(str(ex)) from ex
     if not tokens:
         return CoherenceRecord(reason="no response tokens")
     stop = state.output.stop_reason if state.output.choices else "unknown"

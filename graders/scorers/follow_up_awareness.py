@@ -22,7 +22,7 @@ from graders.scorers.rating import NOT_A_NUMBER, QUESTION, RatingReply, ask_for_
 from graders.scorers.reading import in_thread, tool_infos
 from nla.instrument import Instrument, make_instrument
 from nla.support.display import visible
-from nla.support.errors import HarnessError
+from nla.support.errors import TranscriptError, reading_transcript
 from nla.support.rows import content_id
 
 _SHOWN = 60
@@ -73,8 +73,9 @@ def _log_odds(state: TaskState, name: str | None, active: Model, unmarked_replie
     tools = tool_infos(state)
     ask = partial(question_prompt, weights.tokenizer, conversation(state), tools=tools, unmarked_replies=unmarked_replies)
     try:
-        log_odds = log_odds_of_prompts(weights, [ask(wording.question) for wording in WORDINGS])
-    except HarnessError as ex:
+        with reading_transcript():
+            log_odds = log_odds_of_prompts(weights, [ask(wording.question) for wording in WORDINGS])
+    except TranscriptError as ex:
         return fields | {"reason": "the question cannot be asked after this transcript", "note": str(ex)}
     if not all(map(math.isfinite, log_odds)):
         return fields | {"reason": "the model's log-probabilities are not finite"}

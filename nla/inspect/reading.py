@@ -101,7 +101,8 @@ def read_transcript(
     Raises:
         ConfigError: an unknown verbalizer, or no such layer.
         ContractError: a pair that does not fit the model.
-        TranscriptError: a conversation that cannot be rendered as the model saw it, or is longer than the context window.
+        TranscriptError: a conversation that cannot be rendered as the model saw it, is longer than the context window, or needs more
+            memory than there is.
     """
     verbalizer, reason = verbalizer_of(instrument, model.base)
     key = (instrument.seed, *key)

@@ -20,7 +20,7 @@ from torch import Tensor
 from nla.activations.capture import capture
 from nla.activations.likelihood import logprobs_and_vectors, response_logprobs
 from nla.models.loaded import LoadedModel
-from nla.support.errors import HarnessError, TranscriptError
+from nla.support.errors import reading_transcript
 from nla.transcripts.reply import digest_of
 from nla.transcripts.tokens import TokenRef, Transcript, sample_tokens
 from nla.transcripts.transcript import build_transcript
@@ -114,9 +114,10 @@ def read_vectors(
         logprobs: with `shared`, also keep the log-probabilities of the response for `shared_logprobs`, unless the model is steered.
 
     Raises:
-        TranscriptError: the conversation cannot be rendered as the model saw it, or is longer than the context window.
+        TranscriptError: the conversation cannot be rendered as the model saw it, is longer than the context window, or needs more memory
+            than there is.
     """
-    try:
+    with reading_transcript():
         transcript = build_transcript(model.tokenizer, messages, tools, unmarked_replies=unmarked_replies)
         sampled = sample_tokens(transcript, n_sampled, *key)
         # A reply that ends at the end of the context window has a last token that no pass can hold; it is read only if it is sampled.
@@ -124,8 +125,6 @@ def read_vectors(
         tokens = tuple(sorted({*sampled, *read}, key=lambda token: (token.pass_index, token.position)))
         work = partial(_vectors, model, transcript, tokens, layer, logprobs)
         vectors = model.run(partial(_remembered, VECTORS, (*_identity(model, transcript), layer, tokens), work) if shared else work)
-    except HarnessError as ex:
-        raise TranscriptError(str(ex)) from ex
     return TranscriptVectors(transcript, tuple(sampled), tuple(read), tokens, vectors)
 
 

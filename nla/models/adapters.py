@@ -33,6 +33,7 @@ __all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "AdapterSpec", "adapter_parameters", "
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 _NAME = "default"
+_WRAPPER = "base_model.model."
 
 
 class AdapterSpec(BaseModel):
@@ -156,14 +157,17 @@ def load_adapter(role: LoadedModel, folder: Path, *, trainable: bool = False) ->
 
 
 def _shapes(folder: Path) -> dict[str, list[int]]:
-    """Return the shapes of the tensors in an adapter's weights file. Only the file's header is read."""
+    """Return the shapes of the tensors in an adapter's weights file. Only the file's header is read.
+
+    Names are those inside the network: `PeftModel.save_pretrained` puts `base_model.model.` before them.
+    """
     with _reading(folder), safe_open(folder / WEIGHTS_FILE, "pt") as file:
-        return {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        return {name.removeprefix(_WRAPPER): list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
 
 def _tensors(folder: Path) -> dict[str, Tensor]:
     with _reading(folder), safe_open(folder / WEIGHTS_FILE, "pt") as file:
-        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors: dict[str, Tensor] = {name.removeprefix(_WRAPPER): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         for name, tensor in tensors.items():
             if not tensor.is_floating_point() or not bool(tensor.float().isfinite().all()):
                 raise ValueError(f"tensor {visible(name, limit=200)} does not hold finite floating-point numbers")

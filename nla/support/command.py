@@ -13,11 +13,8 @@ import typer
 from rich.console import Console
 
 from nla.support.display import plain
-from nla.support.errors import HarnessError, StoppedError, first_line
+from nla.support.errors import HarnessError, StoppedError, first_line, lacks_memory
 from nla.support.files import disk_errno
-
-_NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "failed to map segment", "out of memory", "std::bad_alloc")
-"""How libraries report that memory ran out, in exceptions of their own classes (lower case)."""
 
 
 def application(text: str) -> typer.Typer:
@@ -54,8 +51,7 @@ def resource_error(ex: BaseException) -> str | None:
     if number is not None:
         path = getattr(ex, "filename", None) or "a file"
         return f"{path} cannot be written: {os.strerror(number)}. Free space, or give another place."
-    said = str(ex).lower()
-    if isinstance(ex, MemoryError) or (isinstance(ex, RuntimeError | ImportError | OSError) and any(words in said for words in _NO_MEMORY)):
+    if lacks_memory(ex):
         return f"not enough memory ({first_line(ex)}). Raise the limit, close other programs, or use a smaller model or --dtype bfloat16."
     return None
 

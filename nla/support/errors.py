@@ -12,10 +12,13 @@ HarnessError
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 _LONGEST_NAME, _LONGEST_LINE = 100, 300
 """Characters of a mistyped name that are compared, and of a library's message that are repeated."""
+_NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "failed to map segment", "out of memory", "std::bad_alloc")
+"""How libraries report that memory ran out, in exceptions of their own classes (lower case)."""
 
 
 class HarnessError(Exception):
@@ -55,6 +58,27 @@ class ConfigError(HarnessError):
 
 class StoppedError(Exception):
     """A SIGTERM or SIGINT ended a command after it had saved its state, so the same command resumes."""
+
+
+@contextmanager
+def reading_transcript() -> Iterator[None]:
+    """Turn whatever makes a transcript unreadable (a `HarnessError`, too little memory) into a `TranscriptError`."""
+    try:
+        yield
+    except HarnessError as ex:
+        raise TranscriptError(str(ex)) from ex
+    except Exception as ex:
+        if not lacks_memory(ex):
+            raise
+        raise TranscriptError(f"There is not enough memory to read the transcript ({first_line(ex)}).") from ex
+
+
+def lacks_memory(ex: BaseException) -> bool:
+    """Return whether an exception means that there is too little memory, on the machine or on its GPU."""
+    said = str(ex).lower()
+    return isinstance(ex, MemoryError) or (
+        isinstance(ex, RuntimeError | ImportError | OSError) and any(words in said for words in _NO_MEMORY)
+    )
 
 
 def near_name(name: str, known: Iterable[str]) -> str:

@@ -4,19 +4,45 @@ The provider writes what it generates from with the functions here, and capture 
 are read in the context that the model really saw.
 """
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from inspect_ai.model import ChatMessage, ChatMessageAssistant, Content, ContentReasoning, ContentText
 from inspect_ai.model._providers.util import HFHandler
+from inspect_ai.model._reasoning import parse_content_with_reasoning
 from inspect_ai.tool import ToolInfo
 
 from nla.support.errors import DataError
 from nla.transcripts.thinking import split_summary, split_thinking
 
+_REDACTED = re.compile(r"<think[^>]*\bredacted=\"true\"")
+_PAYLOAD = re.compile(r"[\w+/=.:-]{40,}(\s+[\w+/=.:-]{40,})*", re.ASCII)
+"""Text without words: long runs of the characters of base64, perhaps on several lines."""
 _READABLE = ("text", "reasoning")
 """Types of message content that a text model can be given."""
+
+
+def with_encrypted_parts(message: ChatMessage) -> ChatMessage:
+    """Return a message in which encrypted reasoning that stands in its text as `<think redacted="true">` is a part of its own.
+
+    Inspect writes it so where an API has no other place for it. Only payloads without words count: what can be read stays readable,
+    because a model could write the attribute itself to hide its thinking.
+    """
+    parts = [ContentText(text=message.content)] if isinstance(message.content, str) else message.content
+    if not isinstance(message, ChatMessageAssistant) or not any(part.type == "text" and _REDACTED.search(part.text) for part in parts):
+        return message
+    pieces = [piece for part in parts for piece in (_taken_apart(part) if isinstance(part, ContentText) else [part])]
+    return message.model_copy(update={"content": pieces})
+
+
+def _taken_apart(part: ContentText) -> list[Content]:
+    rest, reasoning = parse_content_with_reasoning(part.text)
+    if reasoning is None or not reasoning.redacted or not _PAYLOAD.fullmatch(reasoning.reasoning):
+        return [part]
+    encrypted = ContentReasoning(reasoning=reasoning.reasoning, summary=reasoning.summary, redacted=True)
+    return [encrypted, *(_taken_apart(ContentText(text=rest)) if rest else [])]
 
 
 def template_message(message: ChatMessage) -> dict[str, Any]:

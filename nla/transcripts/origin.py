@@ -12,7 +12,8 @@ from inspect_ai.log import transcript
 from inspect_ai.model import ChatMessage, ChatMessageAssistant
 from inspect_ai.solver import TaskState
 
-from nla.transcripts.chat import reasoning_text
+from nla.transcripts.chat import reasoning_text, with_encrypted_parts
+from nla.transcripts.reply import has_record
 
 _ATTACHMENT = "attachment://"
 """How Inspect begins a long text of an event that is stored elsewhere in the log."""
@@ -20,8 +21,12 @@ _NOT_WORDS = re.compile(r"\s|</?think[^>]*>")
 
 
 def conversation(state: TaskState) -> list[ChatMessage]:
-    """Return the messages of the sample that is being scored, with each assistant message that its model did not write marked as input."""
-    return marked_by_calls(state.messages, calls_of(str(state.model), transcript().events))
+    """Return the messages of the sample that is being scored, as scorers read them.
+
+    Each assistant message that the sample's model did not write is marked as input, and encrypted reasoning is a part of its own.
+    """
+    messages = marked_by_calls(state.messages, calls_of(str(state.model), transcript().events))
+    return [message if has_record(message) else with_encrypted_parts(message) for message in messages]
 
 
 def calls_of(model: str, events: Iterable[Event]) -> list[ChatMessage]:

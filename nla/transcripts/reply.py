@@ -112,6 +112,11 @@ def is_reply(message: ChatMessage, unmarked_replies: bool = False) -> bool:
     return _record_of(message).get("words") in (None, _words_digest(message))
 
 
+def has_record(message: ChatMessage) -> bool:
+    """Return whether the `local/` provider recorded how it generated a message."""
+    return isinstance(message, ChatMessageAssistant) and bool(_record_of(message))
+
+
 def keeps_its_tokens(message: ChatMessage, unmarked_replies: bool = False) -> bool:
     """Return whether a reply is put into later prompts by its own tokens.
 
@@ -192,7 +197,8 @@ def _from_text(tokenizer: PreTrainedTokenizerBase, message: ChatMessageAssistant
         stretches += _answer_and_calls(message.text, message, 0, len(message.text))
     else:
         at = 0
-        for end, channel in _segments(message.text, message, False):
+        # Some providers log the thinking of a block that the prompt opened, with its closing tag; others leave it out.
+        for end, channel in _segments(message.text, message, opened and THINK_CLOSE in message.text):
             stretches.append((message.text[at:end], channel))
             at = end
     pieces = [Piece(text, untrusted=channel is not Channel.SCAFFOLD or not thinking) for text, channel in stretches]

@@ -12,8 +12,8 @@ from nla.models.chat_template import THINK_CLOSE, compose, encode
 from nla.models.control_tokens import encode_pieces
 from nla.models.marks import Piece
 from nla.support.errors import DataError
-from nla.transcripts.chat import has_encrypted_reasoning, reasoning_parts, refuse_unreadable, template_message
-from nla.transcripts.reply import Reply, clock_of, digest_of, is_reply, keeps_its_tokens, offered_tools, reply_of, sent_with
+from nla.transcripts.chat import has_encrypted_reasoning, reasoning_parts, refuse_unreadable, template_message, with_encrypted_parts
+from nla.transcripts.reply import Reply, clock_of, digest_of, has_record, is_reply, keeps_its_tokens, offered_tools, reply_of, sent_with
 from nla.transcripts.tokens import Channel, Pass, Transcript
 
 
@@ -55,6 +55,7 @@ def build_transcript(
         ModelError: the template refuses the conversation, or drops, repeats or changes a text.
     """
     refuse_unreadable(messages, sample)
+    messages = [message if has_record(message) else with_encrypted_parts(message) for message in messages]
     passes: list[Pass] = []
     exact = True
     replied_at = -1
