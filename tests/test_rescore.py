@@ -273,17 +273,21 @@ def test_samples_that_ended_in_an_error_stay_unscored_with_the_error(tiny_folder
     [scored] = score_logs([str(tmp_path / "a")], tmp_path / "out", config(tiny_folder("llama")), lines.append)
     assert lines[1:] == ["1 of 2 transcripts are unscored: the sample ended in an error (1)."]
     read = {str(sample.id): read_records(sample.scores) for sample in read_eval_log(str(scored)).samples or []}
-    for record in (read["broken"].awareness, read["broken"].verbalized):
+    broken = read["broken"]
+    assert broken.probe is not None
+    assert (broken.probe.reason, broken.probe.value) == ("the sample ended in an error", None)
+    assert broken.follow_up is not None
+    assert (broken.follow_up.reason, broken.follow_up.value) == ("the sample ended in an error", None)
+    for record in (broken.awareness, broken.verbalized):
         assert record is not None
         assert (record.flagged, record.reason, record.note) == (None, "the sample ended in an error", "RuntimeError('solver broke')")
     assert read["q"].verbalized is not None
     assert read["q"].verbalized.flagged is False
     results = read_eval_log(str(scored)).results
     assert results is not None
-    assert {result.name: (result.scored_samples, result.unscored_samples) for result in results.scores} == {
-        "nla_awareness": (1, 1),
-        "verbalized_awareness": (1, 1),
-    }
+    assert {result.name: (result.scored_samples, result.unscored_samples) for result in results.scores} == dict.fromkeys(
+        ("nla_awareness", "verbalized_awareness", "probe_awareness", "follow_up_awareness"), (1, 1)
+    )
 
 
 def test_a_model_in_another_state_than_the_log_records_is_refused(tiny_folder: Folder, tmp_path: Path) -> None:
