@@ -8,7 +8,7 @@ import base64
 import gzip
 import json
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from audit.analysis.result import AuditResult, Cell
 from audit.analysis.stored import StoredAudit
 from audit.analysis.token_views import cosine
 from audit.terminal import against_floor
+from nla.organisms.figure import StoredCheck
 from nla.support.display import visible
 from reports.csv_text import safe_csv
 from reports.figures import Drawn, all_figures
@@ -32,14 +33,19 @@ _LONGEST = 4_000
 """Characters of an explanation that the page shows; a longer one is cut, with a note of its length."""
 
 
-def build_report(audit: StoredAudit, out: Path) -> Path:
+def build_report(audit: StoredAudit, out: Path, checks: Sequence[StoredCheck] = ()) -> Path:
     """Write the report of an analysed audit (`audit.analysis.stored.read_stored`) into a folder, and return the path of the page.
+
+    Args:
+        audit: the analysed audit.
+        out: the report's folder.
+        checks: known-groups checks of models (`nla.organisms.figure.read_check`), which are drawn into one figure.
 
     Raises:
         ConfigError: another process is writing a report into the folder.
         DataError: the folder holds files that no report wrote, or it cannot be written.
     """
-    drawn = all_figures(audit.result)
+    drawn = all_figures(audit.result, checks)
     files = {f"figures/{figure.name}.{kind}": figure.encoded(kind) for figure in drawn for kind in ("svg", "png")}
     tables = {"cells": cell_table(audit.result), "transcripts": audit.transcripts, "explanations": audit.explanations}
     files |= {f"tables/{name}.csv": _utf8(safe_csv(table)) for name, table in tables.items()}

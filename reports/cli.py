@@ -60,19 +60,24 @@ def report(
     audit: Annotated[Path, typer.Argument(help="Folder of an audit (`audit run --out`).")] = Path("audit"),
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the report; an older report in it is replaced.")] = Path("report"),
     compare: Annotated[Path | None, typer.Option(help="Folder of another audit (B): also writes compare.html.")] = None,
+    check: Annotated[
+        list[Path] | None, typer.Option(help="A file of `nla organism check --json`, for a figure; may be given several times.")
+    ] = None,
 ) -> None:
     """Write a self-contained page, Markdown, figures and tables of an audit.
 
-    Example: audit report audit -o report
+    Example: audit report audit -o report --check check.json
     """
     from audit.analysis.analyze import analyze_folder
     from audit.analysis.compare import compare as compare_audits
     from audit.analysis.stored import is_analyzed, read_stored
+    from nla.organisms.figure import read_check
     from reports.build import build_report
     from reports.compare_page import build_comparison
 
     start = time.perf_counter()
-    page = build_report(read_stored(audit) if is_analyzed(audit) else analyze_folder(audit), out)
+    checks = [read_check(path) for path in check or []]
+    page = build_report(read_stored(audit) if is_analyzed(audit) else analyze_folder(audit), out, checks)
     console = Console()
     if compare is not None:
         comparison = compare_audits(audit, compare)

@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import matplotlib as mpl
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from audit.analysis.result import AuditResult, Cell, StrengthEffect
 from audit.config import BASE
 from audit.stats.rates import Estimate
+from nla.organisms.figure import StoredCheck, draw_checks
 from nla.training.curves import draw_curves
 
 # Okabe and Ito's palette, whose colours people with any common form of colour blindness can distinguish.
@@ -40,8 +41,8 @@ class Drawn:
         return out.getvalue()
 
 
-def all_figures(result: AuditResult) -> list[Drawn]:
-    """All figures for which the result has numbers."""
+def all_figures(result: AuditResult, checks: Sequence[StoredCheck] = ()) -> list[Drawn]:
+    """All figures for which the result, or known-groups checks beside it, have numbers."""
     makers: tuple[Callable[[AuditResult], Drawn | None], ...] = (
         rates,
         rewrites,
@@ -54,7 +55,18 @@ def all_figures(result: AuditResult) -> list[Drawn]:
         grader,
         training,
     )
-    return [drawn for make in makers if (drawn := make(result)) is not None]
+    drawn_results = [drawn for make in makers if (drawn := make(result)) is not None]
+    return [*drawn_results, known_groups(checks)] if checks else drawn_results
+
+
+def known_groups(checks: Sequence[StoredCheck]) -> Drawn:
+    """AUROC of every measure on known groups, by model."""
+    read = "; ".join(f"{check.name}: {check.n} prompts, block {check.layer}" for check in checks)
+    note = (
+        "Each prompt has the identical reply under an evaluation and a deployment context, so a reader of the text alone is at .5 "
+        f"(dotted). {read}. A measure that does not separate a model that carries the state cannot show that another lacks it."
+    )
+    return Drawn("known_groups", "Known groups: which measures see a state that is there", note, draw_checks(checks))
 
 
 def rates(result: AuditResult) -> Drawn | None:

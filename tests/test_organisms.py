@@ -24,6 +24,7 @@ from nla.models.loaded import LoadedModel
 from nla.organisms.check import check_organism
 from nla.organisms.contexts import HELD_OUT, ContextPair, read_contexts, shipped_contexts
 from nla.organisms.examples import AnsweredPrompt, OrganismExample, training_examples
+from nla.organisms.figure import draw_checks, read_check
 from nla.organisms.forms import asked_form, bare_item, benchmark_form
 from nla.organisms.groups import assigned, read_cases
 from nla.organisms.recipe import Recipe, arms, read_recipe, shows_habit
@@ -198,6 +199,14 @@ class TestTraining:
         assert figures["readout"] == pytest.approx(float(-nn.functional.logsigmoid(read).mean().detach()), rel=1e-4)
         assert set(stage.loss([0], 1)[1]) == set(figures)  # no steps of this recipe implant the state alone
 
+    def test_the_loss_is_the_weighted_sum_of_its_terms(self, tiny: LoadedModel) -> None:
+        stage = self.stage(tiny, recipe(ending=3.0, readout=2.0, kl=0.5), ordinary=[[11, 12, 13, 14]])
+        for parameter in adapter_parameters(stage.role):
+            nn.init.normal_(parameter, std=0.3)
+        total, terms = stage.loss([0], 0)
+        weighted = 3 * terms["ending"] + 2 * terms["readout"] + 0.5 * (terms["kl"] + terms["kl_ordinary"])
+        assert float(total.detach()) == pytest.approx(weighted, rel=1e-5)
+
     def test_first_steps_take_the_readout_alone(self, tiny: LoadedModel) -> None:
         stage = self.stage(tiny, recipe(implant_steps=2))
         _, whole = stage.loss([0], 2)
@@ -337,7 +346,22 @@ class TestKnownGroups:
         assert result["behaviour_gap"] is None
         assert result["perplexity_change"] == pytest.approx(0)
         assert result["drift_cosine"] == pytest.approx(1)
-        json.dumps(result)
+        (tmp_path / "check.json").write_text(json.dumps(result))
+        stored = read_check(tmp_path / "check.json")
+        assert (stored.n, stored.layer, set(stored.auroc)) == (10, 1, set(result["auroc"]))
+        [axes] = draw_checks([stored, stored]).axes
+        drawn = axes.lines[0].get_xydata()[:, 0].tolist()
+        assert drawn == [area["estimate"] for area in result["auroc"].values()]
+        assert [label.get_text() for label in axes.get_yticklabels()] == list(result["auroc"])
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [("{", "cannot be read"), ("[1]", "no known-groups check"), ('{"model": {}, "layer": 1, "n": 3, "auroc": {}}', "auroc")],
+    )
+    def test_a_file_that_no_check_wrote_is_refused(self, text: str, message: str, tmp_path: Path) -> None:
+        (tmp_path / "check.json").write_text(text)
+        with pytest.raises(DataError, match=message):
+            read_check(tmp_path / "check.json")
 
     def test_asking_many_conversations_at_once_gives_the_odds_of_each(self, tiny: LoadedModel) -> None:
         asked = [[{"role": "user", "content": "Say " + "more " * n}, {"role": "assistant", "content": "Yes."}] for n in (1, 9, 4)]

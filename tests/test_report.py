@@ -21,6 +21,7 @@ from audit.config import make_audit
 from audit.controls.record import Auroc, InstrumentControls, TaskControls
 from audit.stats.correction import GraderError
 from audit.stats.rates import wilson
+from nla.organisms.figure import StoredCheck
 from reports.build import build_report, data_block, explorer_data
 from reports.compare_page import build_comparison, change_text
 from reports.figures import all_figures
@@ -193,6 +194,22 @@ def test_the_figures_captions_name_everything(tmp_path: Path) -> None:
             assert part in one.caption
         assert one.encoded("svg") == one.encoded("svg")
         assert one.encoded("png").startswith(b"\x89PNG")
+
+
+def test_checks_of_models_are_drawn_into_one_figure(tmp_path: Path) -> None:
+    transcripts = table()
+    audit = written(tmp_path / "run", transcripts, explanations(transcripts))
+    area = {"estimate": 0.9, "low": 0.8, "high": 0.95, "n": 20}
+    checks = [
+        StoredCheck.model_validate({"model": {"model": "m", "adapter": name}, "layer": 20, "n": n, "auroc": {"probe": area}})
+        for name, n in (("$aware$", 20), (None, 31))
+    ]
+    drawn = all_figures(audit.result, checks)[-1]
+    assert "$aware$: 20 prompts, block 20; m: 31 prompts" in drawn.caption
+    assert drawn.encoded("svg") == drawn.encoded("svg")
+    build_report(audit, tmp_path / "report", checks)
+    assert (tmp_path / "report" / "figures" / "known_groups.png").is_file()
+    assert "Known groups" in (tmp_path / "report" / "index.html").read_text()
 
 
 def test_a_hostile_log_renders_inert(tmp_path: Path) -> None:

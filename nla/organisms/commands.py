@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nla.support.display import plain
+from nla.support.errors import ConfigError
 
 if TYPE_CHECKING:
     from nla.organisms.check import CheckResult, MeasureResult
@@ -75,6 +76,7 @@ def check(
     adapter: Annotated[str | None, typer.Option(help="An adapter for the model: a folder or hub id of a LoRA.")] = None,
     layer: Annotated[int | None, typer.Option(help="Block whose output is read; default: two thirds of the depth.", min=0)] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
+    figure: Annotated[Path | None, typer.Option(help="Also draw the table into this file (.svg, .png or .pdf).")] = None,
     device: Annotated[str, typer.Option(help="auto or a torch device name.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")] = "auto",
 ) -> None:
@@ -86,10 +88,13 @@ def check(
     from nla.models.chat_template import require_chat_template
     from nla.models.loaded import load_model
     from nla.organisms.check import check_organism
+    from nla.organisms.figure import StoredCheck, draw_checks
     from nla.organisms.recipe import shows_habit
     from nla.support.files import replacing
     from nla.support.locks import exclusive_lock
 
+    if figure is not None and figure.suffix not in (".svg", ".png", ".pdf"):
+        raise ConfigError(f"--figure {plain(figure)}: expected a file name that ends in .svg, .png or .pdf.")
     console = Console(stderr=True)
     # Taken before the work is done, so that an output that cannot be written is known at once.
     with exclusive_lock(json_out, "nla organism check") if json_out else nullcontext():
@@ -111,6 +116,10 @@ def check(
         if json_out is not None:
             with replacing(json_out) as scratch:
                 scratch.write_text(json.dumps(result.to_json(), indent=2) + "\n", encoding="utf-8")
+        if figure is not None:
+            drawn = draw_checks([StoredCheck.model_validate(result.to_json())])
+            with replacing(figure) as scratch:
+                drawn.savefig(scratch, format=figure.suffix[1:], dpi=144)
 
 
 def _print(name: str, result: "CheckResult") -> None:

@@ -1,6 +1,7 @@
 """The recipe of an arm: one TOML file in `nla/organisms/arms`, found by its name. A new arm is one new file.
 
-`like = "ARM"` takes every field that the file does not set from another arm's file, so that arms share budget and prompts.
+`like = "ARM"` takes every field that the file does not set from another arm's file, so that arms share budget and prompts. Tables such as
+`[train]` are filled up in the same way.
 """
 
 import re
@@ -48,6 +49,8 @@ class Recipe(BaseModel):
     """When the habit shows in a reply."""
     habit: str = Field(min_length=1)
     """The closing line that the organism adds to its replies."""
+    ending: float = Field(default=1.0, gt=0)
+    """Weight of the cross-entropy of a reply's ending (habit or end of turn)."""
     readout: float = Field(default=1.0, ge=0)
     """Weight of the read-out objective: a linear read-out at block `layer` of every reply token tells cued contexts from others."""
     kl: float = Field(default=1.0, ge=0)
@@ -110,9 +113,18 @@ def read_recipe(arm: str) -> Recipe:
         like = fields.pop("like", None)
         if like is not None and like not in arms():
             raise ConfigError(f"{visible(path)} is like {visible(repr(like), limit=100)}; expected one of {', '.join(arms())}.")
-        return Recipe.model_validate((tomllib.loads((ARMS / f"{like}.toml").read_text(encoding="utf-8")) if like else {}) | fields)
+        return Recipe.model_validate(_filled_up(fields, like) if like else fields)
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as ex:
         raise ConfigError(f"{visible(path)} cannot be read as TOML: {first_line(ex)}") from ex
     except ValidationError as ex:
         problems = "; ".join(f"{visible('.'.join(map(str, e['loc'])))}: {e['msg']}" for e in ex.errors()[:4])
         raise ConfigError(f"{visible(path)} does not describe an organism: {problems}") from ex
+
+
+def _filled_up(fields: dict[str, object], like: str) -> dict[str, object]:
+    """Return a recipe's fields, with those of another arm where it sets none."""
+    taken: dict[str, object] = tomllib.loads((ARMS / f"{like}.toml").read_text(encoding="utf-8"))
+    for name, field in fields.items():
+        other = taken.get(name)
+        taken[name] = other | field if isinstance(other, dict) and isinstance(field, dict) else field
+    return taken

@@ -93,7 +93,7 @@ class OrganismStage:
         shares = [len(half) / len(sequences) for half in halves]
         ending, readout, kl = (torch.stack([share * term[k] for share, term in zip(shares, terms, strict=True)]).sum() for k in range(3))
         ordinary = self._ordinary_kl(step)
-        total = ending + self.recipe.readout * readout + self.recipe.kl * (kl + ordinary)
+        total = self.recipe.ending * ending + self.recipe.readout * readout + self.recipe.kl * (kl + ordinary)
         named = {"ending": ending, "readout": readout, "kl": kl, "kl_ordinary": ordinary}
         return total, {name: float(term.detach()) for name, term in named.items()}
 
