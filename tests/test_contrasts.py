@@ -9,9 +9,11 @@ import torch
 from transformers import PreTrainedModel
 
 from nla.activations.directions import AWARENESS_PAIR
+from nla.models.adapters import shared_copy
 from nla.models.loaded import LoadedModel
 from nla.probes.contrast_sets import ContrastSet, contrast_names, read_contrast, read_probes
 from nla.probes.contrasts import direction, projections
+from nla.probes.kept_directions import kept_direction, weights_in_memory
 from nla.support.errors import ConfigError, DataError
 
 
@@ -98,3 +100,29 @@ def test_probes_that_could_not_be_told_apart_or_give_no_value_are_refused(tmp_pa
 def test_an_unknown_set_is_refused_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"Did you mean .monitoring"):
         read_contrast("monitorin")
+
+
+def test_a_direction_that_took_long_is_kept_for_the_same_weights_alone(
+    tiny: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nla.probes.kept_directions._LONG", 0.0)
+    monkeypatch.setattr("nla.probes.kept_directions._FEW_WEIGHTS", 0)
+    monkeypatch.setattr("nla.probes.kept_directions.cache_dir", lambda: tmp_path)
+    computed = kept_direction(tiny, ("a", 1), lambda: torch.arange(4.0))
+
+    def never() -> torch.Tensor:
+        raise AssertionError("computed again")
+
+    assert torch.equal(kept_direction(tiny, ("a", 1), never), computed)
+    assert torch.equal(kept_direction(tiny, ("a", 2), lambda: torch.ones(4)), torch.ones(4))
+    changed = shared_copy(tiny)
+    assert weights_in_memory(changed) == weights_in_memory(tiny)
+    with torch.no_grad():  # one number in the middle of one tensor
+        projection = changed.network.get_decoder().layers[1].mlp.down_proj
+        planted = (torch.arange(projection.weight.numel()) == 900).view_as(projection.weight)
+        projection.weight = torch.nn.Parameter(projection.weight + planted)
+    weights_in_memory.cache_clear()
+    assert torch.equal(kept_direction(changed, ("a", 1), lambda: torch.zeros(4)), torch.zeros(4))
+    for path in (tmp_path / "directions").iterdir():
+        path.write_bytes(b"torn")
+    assert torch.equal(kept_direction(tiny, ("a", 1), lambda: torch.ones(4)), torch.ones(4))

@@ -7,6 +7,7 @@ a set says `mean`, the activation of a text is the mean over its tokens without 
 
 import functools
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from nla.activations.capture import streams
 from nla.models.loaded import LoadedModel, exclusive
 from nla.probes.contrast_sets import ContrastSet
+from nla.probes.kept_directions import kept_direction
 from nla.support.display import visible
 from nla.support.errors import ConfigError
 
@@ -33,16 +35,20 @@ def direction(model: LoadedModel, contrast: ContrastSet, layer: int) -> Float[Te
 
 @functools.lru_cache(maxsize=256)
 def _direction(model: LoadedModel, contrast: ContrastSet, layer: int) -> Float[Tensor, " d_model"]:
-    positive, negative = (_activations(model, [pair[side] for pair in contrast.pairs], layer, contrast.vector) for side in (0, 1))
+    sides = [[list(model.tokenizer.encode(pair[side])) for pair in contrast.pairs] for side in (0, 1)]
+    return kept_direction(model, (sides, layer, contrast.vector), partial(_computed, model, contrast, sides, layer))
+
+
+def _computed(model: LoadedModel, contrast: ContrastSet, sides: Sequence[list[list[int]]], layer: int) -> Float[Tensor, " d_model"]:
+    positive, negative = (_activations(model, rows, layer, contrast.vector) for rows in sides)
     mean = (positive - negative).mean(dim=0)
     if not float(mean.norm()) >= 1e-6:  # also true for NaN
         raise ConfigError(f"The pairs of the contrast set {visible(contrast.name)} do not differ inside the model; use other pairs.")
     return nn.functional.normalize(mean, dim=0)
 
 
-def _activations(model: LoadedModel, texts: Sequence[str], layer: int, vector: str) -> Float[Tensor, "n d_model"]:
-    """Return one activation per text (float32, on the CPU), in the order of the texts, which run in batches of similar lengths."""
-    rows = [list(model.tokenizer.encode(text)) for text in texts]
+def _activations(model: LoadedModel, rows: Sequence[list[int]], layer: int, vector: str) -> Float[Tensor, "n d_model"]:
+    """Return one activation per row of token ids (float32, on the CPU), in their order; they run in batches of similar lengths."""
     activations = torch.empty(len(rows), model.d_model)
     for i, stream in streams(model, rows, layer):
         activations[i] = stream[-1] if vector == "last" or len(stream) < 2 else stream[1:].mean(dim=0)
