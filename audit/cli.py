@@ -155,6 +155,21 @@ def score_command(
         console.print(plain(path), soft_wrap=True)
 
 
+@app.command("calibrate")
+def calibrate_command(
+    logs: Annotated[list[Path], typer.Argument(help="Inspect logs of deployment controls with the measure probe, or folders of them.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file of the calibration (JSON).")],
+) -> None:
+    """Store how the contrast probes read deployment transcripts, so that `-T calibration=FILE` prints z-scores for a single run.
+
+    Example: audit calibrate audit/logs/base -o calibration.json
+    """
+    from audit.analysis.calibrate import calibrate
+
+    for line in calibrate(logs, out):
+        Console().print(plain(line), soft_wrap=True)
+
+
 @app.command("tasks")
 def tasks_command() -> None:
     """List all tasks with their data: source, licence, size, and whether they are on this machine.

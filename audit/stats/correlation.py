@@ -1,0 +1,86 @@
+"""Pearson's and Spearman's correlation of two measures of the same transcripts, with bootstrap intervals over items.
+
+Within groups (benchmarks), each group's values, or its ranks, are centred on the group's own mean, so that differences between groups
+add nothing. With one group these are the usual coefficients.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from audit.stats.bootstrap import DRAWS, cluster_weights, resampled_estimate
+from audit.stats.rates import Codes, Estimate, Floats
+
+Kind = Literal["pearson", "spearman"]
+_CHUNK_CELLS = 2_000_000
+"""Draws are taken in portions of at most this many weights, which bounds the memory."""
+_ROUNDING = 1e-12
+"""A variance below this share of the values' squares is that of a constant."""
+
+
+def correlation(first: Floats, second: Floats, items: Codes, kind: Kind, groups: Codes | None = None, *, draws: int = DRAWS) -> Estimate:
+    """Return the correlation of two measures over transcripts.
+
+    Args:
+        first, second: scores of the same transcripts, shape (transcript,), without NaN.
+        items: code of each transcript's item, which is resampled with all of its transcripts.
+        kind: `pearson`, or `spearman` on mid-ranks (divided by the number of transcripts in the group).
+        groups: code of each transcript's group, for the correlation within groups; None correlates over all transcripts.
+        draws: number of resamples.
+
+    The correlation is undefined (None, with the reason) if one of the measures is constant, or constant in every group.
+    """
+    members = _members(groups, len(first))
+    constant = [name for name, scores in (("first", first), ("second", second)) if all(np.ptp(scores[rows]) == 0 for rows in members)]
+    if len(first) < 3 or constant:
+        where = "" if groups is None else " within every benchmark"
+        too_few = f"{len(first)} transcripts are too few for a correlation"
+        reason = too_few if len(first) < 3 else f"the {' and the '.join(constant)} measure is constant{where}, so it correlates with nothing"
+        return Estimate(None, None, None, len(first), "bootstrap over items", reason=reason)
+    centred = _centred_ranks if kind == "spearman" else _centred
+    _, clusters = np.unique(items, return_inverse=True)
+    n_items = int(clusters.max()) + 1
+    weights = cluster_weights(n_items, ("correlation",), draws)
+    step = max(1, _CHUNK_CELLS // len(first))
+    portions = [_coefficients(first, second, weights[start : start + step, clusters], members, centred) for start in range(0, draws, step)]
+    estimate = float(_coefficients(first, second, np.ones((1, len(first))), members, centred)[0])
+    return replace(resampled_estimate(estimate, np.concatenate(portions), n_items), n=len(first))
+
+
+def _members(groups: Codes | None, n: int) -> list[Codes]:
+    """Return the rows of each group."""
+    if groups is None:
+        return [np.arange(n)]
+    return [np.flatnonzero(groups == group) for group in np.unique(groups)]
+
+
+def _coefficients(
+    first: Floats, second: Floats, weights: Floats, members: list[Codes], centred: Callable[[Floats, Floats], Floats]
+) -> Floats:
+    """Return the correlation in each resample, shape (draw,); NaN where a measure is constant. `weights` has shape (draw, transcript)."""
+    sums = np.zeros((3, len(weights)))
+    for rows in members:
+        drawn = weights[:, rows]
+        a, b = centred(first[rows], drawn), centred(second[rows], drawn)
+        sums += [np.einsum("di,di,di->d", drawn, x, y) for x, y in ((a, b), (a, a), (b, b))]
+    scale = max(float(np.abs(sums[1:]).max()), 1e-300)
+    variances = sums[1] * sums[2]
+    return np.divide(sums[0], np.sqrt(variances), out=np.full(len(weights), np.nan), where=variances > _ROUNDING * scale * scale)
+
+
+def _centred(scores: Floats, drawn: Floats) -> Floats:
+    """Return the scores minus their mean in each resample, shape (draw, transcript)."""
+    n = np.maximum(drawn.sum(axis=1, keepdims=True), 1)
+    return scores - drawn @ scores[:, None] / n
+
+
+def _centred_ranks(scores: Floats, drawn: Floats) -> Floats:
+    """Return the mid-ranks of the scores in each resample, divided by the number drawn and centred; shape (draw, transcript)."""
+    levels = np.unique(scores, return_inverse=True)[1]
+    order = np.argsort(levels, kind="stable")
+    at_level = np.add.reduceat(drawn[:, order], np.searchsorted(levels[order], np.arange(levels.max() + 1)), axis=1)
+    up_to = np.cumsum(at_level, axis=1)
+    n = np.maximum(up_to[:, -1:], 1)
+    return ((up_to - at_level / 2) / n - 0.5)[:, levels]
