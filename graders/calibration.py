@@ -5,7 +5,6 @@ several models and layers. A calibration holds for one model, layer and set of p
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -194,7 +193,9 @@ def read_calibrations(name: str) -> CalibrationFile:
     try:
         content = CalibrationFile.model_validate_json(path.read_bytes())
     except OSError as ex:
-        raise ConfigError(f"calibration={visible(name, limit=200)} cannot be read: {ex.strerror}; `audit calibrate` makes the file.") from ex
+        raise ConfigError(
+            f"calibration={visible(name, limit=200)} cannot be read: {ex.strerror}; `audit calibrate` makes the file."
+        ) from ex
     except ValidationError as ex:
         problem = ex.errors(include_url=False, include_input=False)[0]
         where = visible(".".join(map(str, problem["loc"])), limit=80)
@@ -242,9 +243,8 @@ def calibration_for(file: CalibrationFile, state: ModelState, contrasts: Mapping
 
 
 def _refusal(what: str, differences: Sequence[str]) -> str:
-    return (
-        f"The calibration is of {what}: {'; '.join(differences[:4])}. Make one for this run from its deployment logs with `audit calibrate`."
-    )
+    differing = "; ".join(differences[:4])
+    return f"The calibration is of {what}: {differing}. Make one for this run from its deployment logs with `audit calibrate`."
 
 
 def _shown(value: object) -> str:

@@ -9,8 +9,7 @@ import numpy as np
 
 from audit.stats.bootstrap import DRAWS, cluster_weights, percentile_interval, resampled_estimate
 from audit.stats.rates import Codes, Estimate, Floats
-from nla.organisms.statistics import auroc as auroc
-from nla.organisms.statistics import resampled_aurocs
+from nla.organisms.statistics import auroc, resampled_aurocs
 
 CONSTANT = "all transcripts have the same score, so resampling gives no interval"
 """The reason why the AUROC of constant scores, which is one half, has no interval."""
@@ -31,7 +30,7 @@ class Auroc:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Transcripts of one group: their scores, shape (transcript,) or (transcript, measure), without NaN, and the code of each one's item."""
+    """Transcripts of one group: scores without NaN, shape (transcript,) or (transcript, measure), and the code of each one's item."""
 
     scores: Floats
     items: Codes
@@ -42,9 +41,9 @@ class Group:
         return len(np.unique(self.items))
 
     def weights(self, key: tuple[object, ...], draws: int = DRAWS) -> Floats:
-        """How often each transcript is drawn when items are resampled, shape (draw, transcript)."""
-        clusters = np.unique(self.items, return_inverse=True)[1]
-        return cluster_weights(self.n_items, key, draws)[:, clusters]
+        """How often each transcript is drawn when items are resampled, shape (transcript, draw)."""
+        weights = cluster_weights(self.n_items, key, draws)
+        return weights if len(weights) == len(self.items) else weights[np.unique(self.items, return_inverse=True)[1]]
 
 
 def auroc_interval(positive: Floats, negative: Floats, key: tuple[object, ...]) -> Auroc:
@@ -98,7 +97,9 @@ def auroc_difference(positive: Group, negative: Group) -> Estimate:
     """
     n = len(positive.scores)
     if not n or not len(negative.scores):
-        return Estimate(None, None, None, n, "bootstrap over items", reason="no transcript was scored by both measures in one of the groups")
+        return Estimate(
+            None, None, None, n, "bootstrap over items", reason="no transcript was scored by both measures in one of the groups"
+        )
     weights = _weights(positive, negative, paired=False)
     columns = [(positive.scores[:, i], negative.scores[:, i]) for i in (0, 1)]
     first, second = (resampled_aurocs(*column, *weights) for column in columns)

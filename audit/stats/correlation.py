@@ -14,7 +14,7 @@ from audit.stats.bootstrap import DRAWS, cluster_weights, resampled_estimate
 from audit.stats.rates import Codes, Estimate, Floats
 
 Kind = Literal["pearson", "spearman"]
-_CHUNK_CELLS = 2_000_000
+_CHUNK_CELLS = 400_000
 """Draws are taken in portions of at most this many weights, which bounds the memory."""
 _ROUNDING = 1e-12
 """A variance below this share of the values' squares is that of a constant."""
@@ -37,15 +37,17 @@ def correlation(first: Floats, second: Floats, items: Codes, kind: Kind, groups:
     if len(first) < 3 or constant:
         where = "" if groups is None else " within every benchmark"
         too_few = f"{len(first)} transcripts are too few for a correlation"
-        reason = too_few if len(first) < 3 else f"the {' and the '.join(constant)} measure is constant{where}, so it correlates with nothing"
+        reason = (
+            too_few if len(first) < 3 else f"the {' and the '.join(constant)} measure is constant{where}, so it correlates with nothing"
+        )
         return Estimate(None, None, None, len(first), "bootstrap over items", reason=reason)
     centred = _centred_ranks if kind == "spearman" else _centred
-    _, clusters = np.unique(items, return_inverse=True)
+    clusters = np.unique(items, return_inverse=True)[1]
     n_items = int(clusters.max()) + 1
     weights = cluster_weights(n_items, ("correlation",), draws)
     step = max(1, _CHUNK_CELLS // len(first))
-    portions = [_coefficients(first, second, weights[start : start + step, clusters], members, centred) for start in range(0, draws, step)]
-    estimate = float(_coefficients(first, second, np.ones((1, len(first))), members, centred)[0])
+    portions = [_coefficients(first, second, weights[clusters, start : start + step], members, centred) for start in range(0, draws, step)]
+    estimate = float(_coefficients(first, second, np.ones((len(first), 1)), members, centred)[0])
     return replace(resampled_estimate(estimate, np.concatenate(portions), n_items), n=len(first))
 
 
@@ -59,28 +61,34 @@ def _members(groups: Codes | None, n: int) -> list[Codes]:
 def _coefficients(
     first: Floats, second: Floats, weights: Floats, members: list[Codes], centred: Callable[[Floats, Floats], Floats]
 ) -> Floats:
-    """Return the correlation in each resample, shape (draw,); NaN where a measure is constant. `weights` has shape (draw, transcript)."""
-    sums = np.zeros((3, len(weights)))
+    """Return the correlation in each resample, shape (draw,); NaN where a measure is constant. `weights` has shape (transcript, draw)."""
+    sums = np.zeros((3, weights.shape[1]))
     for rows in members:
-        drawn = weights[:, rows]
+        drawn = weights[rows]
         a, b = centred(first[rows], drawn), centred(second[rows], drawn)
-        sums += [np.einsum("di,di,di->d", drawn, x, y) for x, y in ((a, b), (a, a), (b, b))]
-    scale = max(float(np.abs(sums[1:]).max()), 1e-300)
-    variances = sums[1] * sums[2]
-    return np.divide(sums[0], np.sqrt(variances), out=np.full(len(weights), np.nan), where=variances > _ROUNDING * scale * scale)
+        weighted = drawn * a
+        sums[0] += np.einsum("id,id->d", weighted, b)
+        sums[1] += np.einsum("id,id->d", weighted, a)
+        sums[2] += np.einsum("id,id->d", drawn * b, b)
+    scales = np.abs(sums[1:]).max(axis=1)
+    varied = (sums[1:] > _ROUNDING * np.maximum(scales, 1e-300)[:, None]).all(axis=0)
+    coefficients: Floats = np.divide(
+        sums[0], np.sqrt(np.where(varied, sums[1] * sums[2], 1)), out=np.full(len(varied), np.nan), where=varied
+    )
+    return coefficients
 
 
 def _centred(scores: Floats, drawn: Floats) -> Floats:
-    """Return the scores minus their mean in each resample, shape (draw, transcript)."""
-    n = np.maximum(drawn.sum(axis=1, keepdims=True), 1)
-    return scores - drawn @ scores[:, None] / n
+    """Return the scores minus their mean in each resample, shape (transcript, draw)."""
+    means: Floats = scores @ drawn / np.maximum(drawn.sum(axis=0), 1)
+    return scores[:, None] - means
 
 
 def _centred_ranks(scores: Floats, drawn: Floats) -> Floats:
-    """Return the mid-ranks of the scores in each resample, divided by the number drawn and centred; shape (draw, transcript)."""
+    """Return the mid-ranks of the scores in each resample, divided by the number drawn and centred; shape (transcript, draw)."""
     levels = np.unique(scores, return_inverse=True)[1]
     order = np.argsort(levels, kind="stable")
-    at_level = np.add.reduceat(drawn[:, order], np.searchsorted(levels[order], np.arange(levels.max() + 1)), axis=1)
-    up_to = np.cumsum(at_level, axis=1)
-    n = np.maximum(up_to[:, -1:], 1)
-    return ((up_to - at_level / 2) / n - 0.5)[:, levels]
+    at_level = np.add.reduceat(drawn[order], np.searchsorted(levels[order], np.arange(levels.max() + 1)), axis=0)
+    up_to = np.cumsum(at_level, axis=0)
+    ranks: Floats = ((up_to - at_level / 2) / np.maximum(up_to[-1], 1) - 0.5)[levels]
+    return ranks

@@ -28,7 +28,7 @@ def threshold(deployment: Floats, items: Codes, share: float) -> Threshold:
 
 
 def share_above(scores: Floats, items: Codes, score: float, n_unscored: int = 0) -> Estimate:
-    """Return the share of transcripts above a score, with Wilson's interval over items. The score is taken as fixed, as part of the instrument.
+    """Return the share of transcripts above a score, with Wilson's interval over items. The score is taken as fixed.
 
     Args:
         scores: of each scored transcript.

@@ -30,7 +30,7 @@ class Estimate:
 
 def auroc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float:
     """Return the probability that a random member of `positive` scores higher than one of `negative`; a tie counts as one half."""
-    return float(resampled_aurocs(positive, negative, np.ones((1, len(positive))), np.ones((1, len(negative))))[0])
+    return float(resampled_aurocs(positive, negative, np.ones((len(positive), 1)), np.ones((len(negative), 1)))[0])
 
 
 def resampled_aurocs(
@@ -44,18 +44,18 @@ def resampled_aurocs(
     Args:
         positive: scores of the group expected to score higher, shape (n,), without NaN.
         negative: scores of the other group, shape (m,), without NaN.
-        positive_weights: how often each member of `positive` was drawn, shape (draw, n).
-        negative_weights: the same for `negative`, shape (draw, m).
+        positive_weights: how often each member of `positive` was drawn, shape (n, draw).
+        negative_weights: the same for `negative`, shape (m, draw).
     """
     order = np.argsort(negative, kind="stable")
-    ranked = negative[order]
-    drawn_below = np.zeros((len(negative_weights), len(negative) + 1))
-    np.cumsum(negative_weights[:, order], axis=1, out=drawn_below[:, 1:])
-    wins = np.zeros(len(drawn_below))
+    drawn_below = np.zeros((len(negative) + 1, negative_weights.shape[1]))
+    np.cumsum(negative_weights[order], axis=0, out=drawn_below[1:])
+    wins = np.zeros(negative_weights.shape[1])
     for side in ("left", "right"):  # once without the ties, once with them: each counts one half
-        wins += np.einsum("di,di->d", positive_weights, drawn_below[:, np.searchsorted(ranked, positive, side=side)]) / 2
-    n_pairs = positive_weights.sum(axis=1) * drawn_below[:, -1]
-    return np.divide(wins, n_pairs, out=np.full(len(wins), np.nan), where=n_pairs > 0)
+        wins += np.einsum("id,id->d", positive_weights, drawn_below[np.searchsorted(negative[order], positive, side=side)]) / 2
+    n_pairs = positive_weights.sum(axis=0) * drawn_below[-1]
+    estimates: NDArray[np.float64] = np.divide(wins, n_pairs, out=np.full(len(wins), np.nan), where=n_pairs > 0)
+    return estimates
 
 
 def paired_auroc(cued: Sequence[float], others: Sequence[float]) -> float:
@@ -73,7 +73,7 @@ def auroc_over_prompts(cued: Sequence[float], others: Sequence[float], prompts: 
     """
     names, index = np.unique(np.asarray(prompts), return_inverse=True)
     rng = seeded_generator("known groups", len(index), len(names))
-    weights = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=_DRAWS).astype(float)[:, index]
+    weights = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=_DRAWS).astype(float).T[index]
     draws = resampled_aurocs(np.asarray(cued, dtype=float), np.asarray(others, dtype=float), weights, weights)
     low, high = np.quantile(draws, [_TAIL, 1 - _TAIL])
     return Estimate(paired_auroc(cued, others), float(low), float(high), len(names))
