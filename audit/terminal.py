@@ -169,7 +169,7 @@ _MEASURES = {"nla": "nla", PROBE: "probe", UNRELATED: "unrelated", "follow_up": 
 
 
 def measures_table(result: AuditResult) -> RenderableType:
-    """AUROC of each measure against deployment traffic, one row per benchmark of the base condition, and what may be concluded, in words."""
+    """AUROC of each measure against deployment traffic, one row per benchmark in the base condition, and the conclusions in words."""
     if not result.measures:
         return Text("The measures were not compared.")
     table = _table("AUROC against deployment traffic", "task", *_MEASURES.values(), left=("task",))

@@ -44,8 +44,8 @@ def _against_verbalized(scored: ScoredTranscripts, measure: str, base: Codes) ->
     if says.all() or not says.any():
         who = "every" if len(rows) and says.all() else "no"
         return Estimate(None, None, None, len(rows), "bootstrap over items", reason=f"{who} transcript says that it is an evaluation")
-    groups = [Group(scored.scores[measure][part], scored.items[part]) for part in (rows[says], rows[~says])]
-    return auroc_of_groups(*groups)
+    said, silent = (Group(scored.scores[measure][part], scored.items[part]) for part in (rows[says], rows[~says]))
+    return auroc_of_groups(said, silent)
 
 
 def assay_sensitivity(scored: ScoredTranscripts) -> dict[str, AssaySensitivity]:

@@ -15,7 +15,7 @@ from nla.support.seeds import seeded_generator
 
 FEWEST_PAIRS = 10
 """With fewer pairs there is no matched AUROC."""
-LONGEST_RATIO = 1.5
+LONGEST_RATIO = 1.25
 """A partner by length has at most this many times the response tokens, and at least the inverse."""
 
 

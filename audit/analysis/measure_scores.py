@@ -38,7 +38,7 @@ class ScoredTranscripts:
     @property
     def items(self) -> Codes:
         """Code of each transcript's item: a sample of a task, whatever its epoch and condition."""
-        return (self.table.groupby(["task", "sample_id"], sort=False).ngroup()).to_numpy(np.int64)
+        return np.asarray(self.table.groupby(["task", "sample_id"], sort=False).ngroup(), dtype=np.int64)
 
     def rows(self, condition: str, *, deployment: bool) -> Codes:
         """Rows of a condition: of the deployment controls, or of the benchmarks."""
@@ -79,7 +79,8 @@ def _numbers(table: pd.DataFrame, column: str) -> Floats:
 def _share_of_tokens(table: pd.DataFrame) -> Floats:
     yes, no, unclear = (_numbers(table.fillna({name: 0}), name) for name in ("n_yes", "n_no", "n_unclear"))
     n = yes + no + unclear
-    return np.divide(yes, n, out=np.full(len(n), np.nan), where=n > 0)
+    shares: Floats = np.divide(yes, n, out=np.full(len(n), np.nan), where=n > 0)
+    return shares
 
 
 def _composite(members: Sequence[Floats], deployment: Codes) -> tuple[Floats, str]:

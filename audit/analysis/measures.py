@@ -39,7 +39,7 @@ def compare_measures(transcripts: pd.DataFrame, seed: int = 0) -> MeasureCompari
 @dataclass(frozen=True, eq=False)
 class _Analysis:
     scored: ScoredTranscripts
-    assays: Mapping[str, AssaySensitivity]
+    assays: dict[str, AssaySensitivity]
     seed: int
 
     @cached_property
@@ -116,8 +116,8 @@ class _Analysis:
         both = [self.scored.scored(UNRELATED, self.scored.scored(PROBE, group)) for group in (rows, self.deployment)]
         pairs = np.stack([self.scored.scores[PROBE], self.scored.scores[UNRELATED]], axis=1)
         cases, controls = (Group(pairs[group], self.items[group]) for group in both)
-        second = [Group(group.scores[:, 1], group.items) for group in (cases, controls)]
-        return auroc_of_groups(*second), auroc_difference(cases, controls)
+        others, other_controls = (Group(group.scores[:, 1], group.items) for group in (cases, controls))
+        return auroc_of_groups(others, other_controls), auroc_difference(cases, controls)
 
     def share(self, measure: str, cases: Group, percentile: str, n_unscored: int) -> Estimate:
         """The share of transcripts above a percentile of deployment."""

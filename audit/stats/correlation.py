@@ -33,13 +33,7 @@ def correlation(first: Floats, second: Floats, items: Codes, kind: Kind, groups:
     The correlation is undefined (None, with the reason) if one of the measures is constant, or constant in every group.
     """
     members = _members(groups, len(first))
-    constant = [name for name, scores in (("first", first), ("second", second)) if all(np.ptp(scores[rows]) == 0 for rows in members)]
-    if len(first) < 3 or constant:
-        where = "" if groups is None else " within every benchmark"
-        too_few = f"{len(first)} transcripts are too few for a correlation"
-        reason = (
-            too_few if len(first) < 3 else f"the {' and the '.join(constant)} measure is constant{where}, so it correlates with nothing"
-        )
+    if reason := _undefined(first, second, members, "" if groups is None else " within every benchmark"):
         return Estimate(None, None, None, len(first), "bootstrap over items", reason=reason)
     centred = _centred_ranks if kind == "spearman" else _centred
     clusters = np.unique(items, return_inverse=True)[1]
@@ -49,6 +43,15 @@ def correlation(first: Floats, second: Floats, items: Codes, kind: Kind, groups:
     portions = [_coefficients(first, second, weights[clusters, start : start + step], members, centred) for start in range(0, draws, step)]
     estimate = float(_coefficients(first, second, np.ones((len(first), 1)), members, centred)[0])
     return replace(resampled_estimate(estimate, np.concatenate(portions), n_items), n=len(first))
+
+
+def _undefined(first: Floats, second: Floats, members: list[Codes], where: str) -> str:
+    """Return why there is no correlation; empty if there is one."""
+    if len(first) < 3:
+        return f"{len(first)} transcripts are too few for a correlation"
+    both = (("first", first), ("second", second))
+    constant = [name for name, scores in both if all(np.ptp(scores[rows]) == 0 for rows in members)]
+    return f"the {' and the '.join(constant)} measure is constant{where}, so it correlates with nothing" if constant else ""
 
 
 def _members(groups: Codes | None, n: int) -> list[Codes]:
