@@ -12,9 +12,10 @@ import numpy as np
 
 from audit.stats.bootstrap import DRAWS, cluster_weights, resampled_estimate
 from audit.stats.rates import Codes, Estimate, Floats
+from nla.organisms.statistics import cumulated
 
 Kind = Literal["pearson", "spearman"]
-_CHUNK_CELLS = 400_000
+_CHUNK_CELLS = 1_000_000
 """Draws are taken in portions of at most this many weights, which bounds the memory."""
 _ROUNDING = 1e-12
 """A variance below this share of the values' squares is that of a constant."""
@@ -92,6 +93,6 @@ def _centred_ranks(scores: Floats, drawn: Floats) -> Floats:
     levels = np.unique(scores, return_inverse=True)[1]
     order = np.argsort(levels, kind="stable")
     at_level = np.add.reduceat(drawn[order], np.searchsorted(levels[order], np.arange(levels.max() + 1)), axis=0)
-    up_to = np.cumsum(at_level, axis=0)
+    up_to = cumulated(at_level)
     ranks: Floats = ((up_to - at_level / 2) / np.maximum(up_to[-1], 1) - 0.5)[levels]
     return ranks
