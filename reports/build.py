@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from audit.analysis.measure_scores import SINGLE
 from audit.analysis.measure_words import interval
 from audit.analysis.result import AuditResult, Cell
 from audit.analysis.stored import StoredAudit
@@ -105,12 +106,18 @@ def _measures(result: AuditResult) -> list[str]:
     if not result.measures:
         return []
     rows = [
-        f"| {_plain(task)} | {_plain(measure)} | {_plain(interval(one.auroc))} | {one.n} | {_plain(one.sentence)} |"
+        f"| {_plain(task)} | {_plain(measure)} | {_plain(interval(one.auroc))} | {_plain(rate_text(one.share_above_95))} "
+        f"| {_plain(rate_text(one.precision['0.05']))} | {one.n} | {_plain(one.sentence)} |"
         for task, measures in result.measures.items()
         for measure, one in measures.items()
-        if ":" not in measure
+        if not measure.startswith(SINGLE)
     ]
-    head = ["## Measures against deployment traffic", "", "| task | measure | AUROC | n | reading |", "|---|---|---|---|---|"]
+    head = [
+        "- Measures against deployment traffic; precision of a flag above its 95th percentile at a prevalence of 5 %:",
+        "",
+        "| task | measure | AUROC | above the 95th percentile | precision | n | reading |",
+        "|---|---|---|---|---|---|---|",
+    ]
     return [*head, *rows, "", *(f"- {_plain(line)}" for line in measure_lines(result)), ""]
 
 
