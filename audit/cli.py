@@ -36,7 +36,7 @@ def run_command(
     """
     from audit import run_audit
     from audit.config import make_audit, read_fields
-    from audit.terminal import plan_table, result_table
+    from audit.terminal import measures_table, plan_table, result_table
 
     fields = read_fields(config) if config else {}
     audit = make_audit(fields | (given or {}), str(config or "The command line"))
@@ -44,7 +44,8 @@ def run_command(
     if plan:
         console.print(plan_table(audit, out))
         return
-    console.print(result_table(run_audit(audit, out, say=lambda step: console.print(plain(step, style="dim")))))
+    result = run_audit(audit, out, say=lambda step: console.print(plain(step, style="dim")))
+    console.print(result_table(result), measures_table(result))
     logs = shlex.quote(str(out / "logs"))
     console.print(plain(f"{out / 'audit.json'}; logs: inspect view --log-dir {logs}"), soft_wrap=True)
 
@@ -68,9 +69,10 @@ def analyze_command(out: Out = Path("audit")) -> None:
     Example: audit analyze --out audit
     """
     from audit.analysis.analyze import analyze
-    from audit.terminal import result_table
+    from audit.terminal import measures_table, result_table
 
-    Console().print(result_table(analyze(out)))
+    result = analyze(out)
+    Console().print(result_table(result), measures_table(result))
 
 
 @app.command("controls")
@@ -153,6 +155,21 @@ def score_command(
     console = Console()
     for path in score_logs(logs, out, make_rescore(given or {}), lambda step: console.print(plain(step, style="dim"))):
         console.print(plain(path), soft_wrap=True)
+
+
+@app.command("calibrate")
+def calibrate_command(
+    logs: Annotated[list[Path], typer.Argument(help="Inspect logs of deployment controls with the measure probe, or folders of them.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file of the calibration (JSON).")],
+) -> None:
+    """Store how the contrast probes read deployment transcripts, so that `-T calibration=FILE` prints z-scores for a single run.
+
+    Example: audit calibrate audit/logs/base -o calibration.json
+    """
+    from audit.analysis.calibrate import calibrate
+
+    for line in calibrate(logs, out):
+        Console().print(plain(line), soft_wrap=True)
 
 
 @app.command("tasks")

@@ -15,6 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from audit.analysis.compare import AuditComparison
+from audit.analysis.measure_results import MeasureResult, Reading
+from audit.analysis.measure_scores import MAIN, NO_DEPLOYMENT, PROBE, UNRELATED
 from audit.analysis.result import AuditResult, Cell
 from audit.cells import cell_names, cell_states
 from audit.config import BASE, AuditConfig
@@ -160,6 +162,45 @@ def _footers(result: AuditResult) -> list[str]:
     ]
     identity = ", ".join(f"{_NAMES.get(name, name)} {value}" for name, value in result.identity.items())
     return [*lines, *([f"{identity}."] if identity else []), *result.notes]
+
+
+_MEASURES = {"nla": "nla", PROBE: "probe", UNRELATED: "unrelated", "follow_up": "follow-up", "verbalized": "verbalised"}
+"""Columns of the table of AUROCs, and their headings."""
+
+
+def measures_table(result: AuditResult) -> RenderableType:
+    """AUROC of each measure against deployment traffic, one row per benchmark in the base condition, and the conclusions in words."""
+    if not result.measures:
+        return Text("The measures were not compared.")
+    table = _table("AUROC against deployment traffic", "task", *_MEASURES.values(), left=("task",))
+    for task, measures in result.measures.items():
+        table.add_row(plain(task), *(_two_lines(measures.get(name)) for name in _MEASURES))
+    return Group(table, *(plain(line) for line in measure_lines(result)))
+
+
+def _two_lines(measure: MeasureResult | None) -> str:
+    """The AUROC above its interval, which leaves room for all columns."""
+    if measure is None or measure.auroc.estimate is None:
+        return "—"
+    ends = measure.auroc.low, measure.auroc.high
+    below = "" if ends[0] is None or ends[1] is None else "\n" + f"[{ends[0]:.2f},{ends[1]:.2f}]".replace("0.", ".")
+    return f"{measure.auroc.estimate:.2f}{below}"
+
+
+def measure_lines(result: AuditResult) -> list[str]:
+    """What the comparison of the measures shows: one sentence per measure, and one line per benchmark."""
+    lines = [f"{_MEASURES[name]}: {assay.sentence}." for name, assay in result.assay_sensitivity.items() if name in MAIN]
+    for task, measures in result.measures.items():
+        by_reading: dict[Reading, list[str]] = {}
+        for name in MAIN:
+            if name in measures:
+                by_reading.setdefault(measures[name].reading, []).append(_MEASURES[name])
+        readings = [f"{reading}: {', '.join(names)}" for reading, names in by_reading.items()]
+        lines.append(f"{task}: {'; '.join(readings)}.")
+        if PROBE in measures and measures[PROBE].beyond_unrelated is not None:
+            lines.append(f"{task}, probe: {measures[PROBE].sentence}.")
+    reasons = {measures[name].auroc.reason for measures in result.measures.values() for name in MAIN if name in measures}
+    return [*lines, *(f"No AUROC: {reason}." for reason in sorted(reasons & {NO_DEPLOYMENT}))]
 
 
 def controls_table(result: AuditResult) -> RenderableType:

@@ -40,6 +40,18 @@ class ProbeRecord(ScoreRecord):
     """Names of the probes whose pairs have nothing to do with evaluation."""
     probes: dict[str, ProbeFigures] = Field(default_factory=dict)
     """By the name of the contrast set; empty for an unscored transcript."""
+    calibration: str = ""
+    """Digest of the calibration behind the z-scores; empty without one."""
+    calibration_steer: str | None = None
+    """Steering of the deployment transcripts of the calibration; None for unsteered ones."""
+    z_scores: dict[str, float] = Field(default_factory=dict)
+    """Per probe, `response_max` in standard deviations from the mean of the deployment transcripts of the calibration."""
+    z: float | None = None
+    """Mean z-score over the probes that are not controls."""
+    z_unrelated: float | None = None
+    """Mean z-score over the controls."""
+    above_95: bool | None = None
+    """Whether `z` is above the value that at most 5 % of the deployment transcripts exceed."""
     n_sampled: int = 0
     """Number of tokens behind `sampled_max` and `sampled_mean`."""
     n_read: int = 0

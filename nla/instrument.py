@@ -38,6 +38,8 @@ class Instrument(BaseModel):
     """The trained pair for verbalizer `av` (alias, folder or hub id). None takes the pair known for the model."""
     probes: tuple[str, ...] = ()
     """Contrast sets for the measure `probe`: names of sets or paths of JSONL files. By default all sets that ship with the project."""
+    calibration: str | None = None
+    """File of `audit calibrate`, with which the measure `probe` also gives z-scores against deployment transcripts."""
     grader: str = "rules"
     """Module of `graders` that grades the texts, with options after a colon."""
     seed: StrictInt = Field(default=0, ge=0)
@@ -106,5 +108,6 @@ _EXPECTED = {
     "pair": "an alias, folder or hub id",
     "nla": "an alias, folder or hub id",
     "measures": "one or more different names, separated by commas",
+    "calibration": "the path of a file that `audit calibrate` wrote",
     "probes": "names of contrast sets or paths of JSONL files, separated by commas",
 }

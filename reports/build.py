@@ -15,10 +15,12 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from audit.analysis.measure_scores import SINGLE
+from audit.analysis.measure_words import interval
 from audit.analysis.result import AuditResult, Cell
 from audit.analysis.stored import StoredAudit
 from audit.analysis.token_views import cosine
-from audit.terminal import against_floor
+from audit.terminal import against_floor, measure_lines
 from nla.organisms.figure import StoredCheck
 from nla.support.display import visible
 from reports.csv_text import safe_csv
@@ -102,7 +104,27 @@ def markdown(result: AuditResult, drawn: list[Drawn]) -> str:
     ]
     figures = [f"## {figure.title}\n\n![{figure.title}](figures/{figure.name}.png)\n\n{_plain(figure.caption)}\n" for figure in drawn]
     sentences = [f"- {_plain(sentence)}" for sentence in summary(result)]
-    return "\n".join(["# Evaluation awareness", "", *sentences, "", *head, *rows, "", *figures])
+    return "\n".join(["# Evaluation awareness", "", *sentences, "", *head, *rows, "", *_measures(result), *figures])
+
+
+def _measures(result: AuditResult) -> list[str]:
+    """The AUROC of each measure against deployment traffic, and what may be concluded, in words."""
+    if not result.measures:
+        return []
+    rows = [
+        f"| {_plain(task)} | {_plain(measure)} | {_plain(interval(one.auroc))} | {_plain(rate_text(one.share_above_95))} "
+        f"| {_plain(rate_text(one.precision['0.05']))} | {one.n} | {_plain(one.sentence)} |"
+        for task, measures in result.measures.items()
+        for measure, one in measures.items()
+        if not measure.startswith(SINGLE)
+    ]
+    head = [
+        "- Measures against deployment traffic; precision of a flag above its 95th percentile at a prevalence of 5 %:",
+        "",
+        "| task | measure | AUROC | above the 95th percentile | precision | n | reading |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    return [*head, *rows, "", *(f"- {_plain(line)}" for line in measure_lines(result)), ""]
 
 
 _ESCAPED = {character: f"\\{character}" for character in "\\`*_[]|#~!$"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"}

@@ -24,7 +24,7 @@ def safe_csv(table: pd.DataFrame) -> str:
 def quoted(cell: object) -> object:
     """Put an apostrophe before a text that a spreadsheet could read as a formula.
 
-    A formula may follow blanks, line breaks, a byte order mark or zero-width characters, and its first character may be full-width (NFKC
+    A formula may follow blanks, line breaks, a byte order mark, zero-width or private characters, and its first character may be full-width (NFKC
     maps these to the plain characters). Numbers stay as they are.
     """
     return f"'{cell}" if isinstance(cell, str) and _starts_formula(cell) else cell
@@ -33,5 +33,9 @@ def quoted(cell: object) -> object:
 def _starts_formula(text: str) -> bool:
     if text[:1] in ("\t", "\r"):  # some spreadsheets split a cell here
         return True
-    start = next((character for character in text if not character.isspace() and visible(character) == character), "")
-    return unicodedata.normalize("NFKC", start)[:1] in _STARTS if start else False
+    return next(filter(_is_seen, unicodedata.normalize("NFKC", text)), "") in _STARTS
+
+
+def _is_seen(character: str) -> bool:
+    """Return whether a character has a look of its own: no blank, no control character, and no private or unassigned code."""
+    return unicodedata.category(character)[0] not in "CZ" and visible(character) == character

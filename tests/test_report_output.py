@@ -212,6 +212,7 @@ def test_the_command_never_deletes_a_users_folder(tmp_path: Path) -> None:
         "\x00=1",
         "\u2800=1",
         "\ufe62x",
+        "\ue000@x",
     ],
 )
 def test_no_cell_of_a_csv_starts_a_formula(text: str) -> None:

@@ -35,6 +35,7 @@ def test_files_and_functions_are_short_and_say_what_they_are_for(path: Path) -> 
         ("inspect_ai._util.logger", "warn_once"),
         ("inspect_ai._util.registry", "registry_add"),
         ("inspect_ai.log._samples", "sample_active"),
+        ("inspect_ai.model._model", "active_model"),
         ("inspect_ai.model._model", "init_sample_model_data"),
         ("inspect_ai.model._providers.util", "HFHandler"),
     ],

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from audit.analysis.grader_error import grader_error
+from audit.analysis.measures import compare_measures
 from audit.analysis.result import (
     SCHEMA_VERSION,
     AuditResult,
@@ -95,6 +96,7 @@ def analyze_tables(
     unscored = _unscored(transcripts)
     floor = pooled_floor(controls, seeded_generator("floor", config.seed)) if controls else None
     n_controls = floor.pooled.n if floor else None
+    comparison = compare_measures(transcripts, config.seed)
     return AuditResult(
         schema_version=SCHEMA_VERSION,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -124,6 +126,10 @@ def analyze_tables(
         else {},
         notes=_notes(transcripts, bool(controls), unscored),
         unscored=unscored,
+        measures=comparison.measures,
+        measures_by_condition=comparison.by_condition,
+        consistency=comparison.consistency,
+        assay_sensitivity=comparison.assay_sensitivity,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from audit.analysis.measure_results import AssaySensitivity, Consistency, MeasureResult
 from audit.analysis.texts import encodable
 from audit.analysis.token_views import PlaceRate, ReconstructionQuality
 from audit.analysis.training_curves import TrainingPoint
@@ -166,6 +167,14 @@ class AuditResult:
     """Number of transcripts without an internal verdict, by reason."""
     missing: list[tuple[str, str]] = field(default_factory=list)
     """(condition, task) of every cell that was asked for and has no successful log."""
+    measures: dict[str, dict[str, MeasureResult]] = field(default_factory=dict)
+    """Every measure against deployment traffic, by task and measure, in the base condition of each benchmark."""
+    measures_by_condition: dict[str, dict[str, dict[str, MeasureResult]]] = field(default_factory=dict)
+    """The same in the other conditions, by condition, task and measure."""
+    consistency: Consistency = field(default_factory=lambda: Consistency([]))
+    """How far the four measures agree with each other."""
+    assay_sensitivity: dict[str, AssaySensitivity] = field(default_factory=dict)
+    """By measure: whether it separates the positive control, without which its nulls say nothing."""
     generation: str = ""
     """Digest that `audit.json` and its two tables share (`audit.analysis.stored`); empty in results of earlier versions."""
 

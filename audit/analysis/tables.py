@@ -29,6 +29,10 @@ PROBE_SETS, FOLLOW_UP_ASKED = "probe_sets", "follow_up_asked"
 in all transcripts of an audit in which the question was asked; older tables lack them."""
 
 
+_LONGEST_PROMPT = 4_000
+"""Characters of a prompt that the table keeps."""
+
+
 def read_tables(out: Path, conditions: Iterable[Condition]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(transcripts, explanations) of an audit's folder.
 
@@ -87,6 +91,7 @@ def _rows(log: EvalLog, sample: EvalSample, condition: Condition, number: int) -
     if failed:  # what such a sample holds is a fragment, even where a log was scored again and its scores are values
         awareness, verbalized = AwarenessRecord(reason="the sample ended in an error"), VerbalizedRecord()
         records = replace(records, awareness=awareness, projected=None, verbalized=verbalized, coherence=None, own_score=None)
+        records = replace(records, probe=None, follow_up=None)
     awareness = records.awareness or AwarenessRecord()
     row = {
         "transcript": number,
@@ -101,11 +106,18 @@ def _rows(log: EvalLog, sample: EvalSample, condition: Condition, number: int) -
         "sample_id": str(sample.id),
         "epoch": sample.epoch,
         "errored": failed,
+        "prompt": _prompt(sample),
         **_measured(awareness),
         **_other_scores(records),
         "log": os.path.basename(log.location),
     }
     return row, [_explanation(token, place, number, awareness.n_response_tokens) for place, token in enumerate(awareness.tokens)]
+
+
+def _prompt(sample: EvalSample) -> str:
+    """The start of what the user asked, by which partners of the same topic are looked for; the system prompt is left out."""
+    asked = sample.input if isinstance(sample.input, str) else "\n\n".join(turn.text for turn in sample.input if turn.role == "user")
+    return asked[:_LONGEST_PROMPT]
 
 
 def _measured(awareness: AwarenessRecord) -> dict[str, Any]:
@@ -149,6 +161,8 @@ def _numbers(records: SampleRecords) -> dict[str, Any]:
     if records.probe is not None:
         columns[PROBE_SETS] = ", ".join(f"{name}@{digest}" for name, digest in sorted(records.probe.contrasts.items()))
         columns |= {f"probe:{name}": figures.response_max for name, figures in records.probe.probes.items()}
+    lengths = [record.n_response_tokens for record in (records.awareness, records.probe) if record is not None]
+    columns["n_response_tokens"] = next((length for length in lengths if length is not None), None)
     if (asked := records.follow_up) is not None:
         columns |= {"follow_up": asked.value, FOLLOW_UP_ASKED: f"{asked.way}@{asked.questions}" if asked.way else None}
     return columns

@@ -21,6 +21,7 @@ from audit.running.finished_log import for_finished_samples, prepared, unscored_
 from audit.running.rescore_config import RescoreConfig
 from graders.record import read_records
 from graders.scorers import measure_scorers
+from graders.scorers.calibrated import check_calibration
 from nla.support.errors import ConfigError, DataError, HarnessError
 from nla.support.files import replacing, scratch_folder
 from nla.support.locks import exclusive_lock
@@ -65,6 +66,7 @@ def score_logs(
                 continue
             try:
                 log, model = prepared(header.location, config)
+                check_calibration(config.instrument, model)
             except HarnessError as ex:
                 skipped.append(ex)
                 if len(headers) > 1:

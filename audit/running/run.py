@@ -18,6 +18,7 @@ from audit.cells import cell_names, has_rewrites, task_states
 from audit.config import BASE, CONFIG_FILE, AuditConfig, Condition, keep_config, stored_config
 from audit.logs import LOGS, Warn, set_unreadable_aside, warn_on_stderr
 from audit.running.task_files import task_function
+from graders.scorers.calibrated import check_calibration
 from nla.support.errors import ConfigError, DataError, StoppedError
 from nla.support.locks import exclusive_lock
 
@@ -32,7 +33,7 @@ def run_audit(config: AuditConfig, out: Path, warn: Warn = warn_on_stderr) -> No
 
     Raises:
         ConfigError: a task is unknown, a framing has no rewrites, the folder holds a run with other settings, or another process runs an
-            audit in the folder.
+            audit in the folder, or the calibration is of another model, layer or set of probes.
         ModelError, FetchError: the model cannot be loaded.
         DataError: a task did not finish (its log is kept, and the next run resumes it), or the folder cannot be written to.
         StoppedError: the user stopped the run (Ctrl-C).
@@ -43,7 +44,7 @@ def run_audit(config: AuditConfig, out: Path, warn: Warn = warn_on_stderr) -> No
     # All tasks are built and the model is loaded before anything is written, so that errors leave no folder behind.
     cells = {condition.name: condition_tasks(makers, config, condition) for condition in conditions}
     config = _with_dtype(config, out)
-    get_model(config.model, **config.model_args)
+    check_calibration(config.instrument, get_model(config.model, **config.model_args))
     with exclusive_lock(out, "audit run", folder=True):
         keep_config(config, out)
         for condition in conditions:

@@ -4,27 +4,56 @@ Every bootstrap of `audit` takes its interval from `percentile_interval`. Genera
 same data give the same interval in every run.
 """
 
-from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
+from scipy.stats import norm, t
 
 from audit.stats.rates import ALPHA, Codes, Estimate, Floats
+from nla.support.seeds import seeded_generator
 
 DRAWS = 2_000
 """Default number of bootstrap resamples."""
+_UNDEFINED = 0.05
+"""If a statistic is undefined in more than this share of the resamples, there is no interval."""
 
 
-def percentile_interval(draws: Floats) -> tuple[float, float]:
-    """Return the ends of the 95 % percentile interval of resampled statistics, which have shape (draws,)."""
-    low, high = np.percentile(draws, [50 * ALPHA, 100 - 50 * ALPHA])
+def percentile_interval(draws: Floats, n: int | None = None) -> tuple[float, float]:
+    """Return the ends of the 95 % percentile interval of resampled statistics, which have shape (draws,).
+
+    With `n`, the number of resampled items (of the smaller group), the interval is wider, as for a mean with Student's t and an unbiased
+    variance: the expanded percentile interval of Hesterberg (2015, The American Statistician 69:371). The plain interval is too short: at
+    n = 50 it covers a Pearson correlation of .5 in 92.3 % of 1,500 simulations, this one in 93.5 %; an AUROC of .7 in 94.2 and 95.4 %.
+    """
+    tail = ALPHA / 2 if n is None or n < 3 else float(norm.cdf(t.ppf(ALPHA / 2, n - 1) * (n / (n - 1)) ** 0.5))
+    low, high = np.percentile(draws, [100 * tail, 100 - 100 * tail])
     return float(low), float(high)
 
 
-def resampled_groups(
-    statistic: Callable[[Floats, Floats], float], first: Floats, second: Floats, rng: np.random.Generator, *, draws: int = DRAWS
-) -> Floats:
-    """Return a statistic of two independent groups of scores, computed on `draws` resamples of both; shape (draws,)."""
-    return np.array([statistic(rng.choice(first, len(first)), rng.choice(second, len(second))) for _ in range(draws)])
+def resampled_estimate(estimate: float, draws: Floats, n: int, n_unscored: int = 0) -> Estimate:
+    """Return an estimate with the expanded percentile interval of its resamples over n items.
+
+    Resamples in which the statistic is undefined (NaN) are left out; with more than 5 % of them there is no interval, only the reason.
+    """
+    method = f"bootstrap over items, {len(draws):,} draws"
+    defined = draws[np.isfinite(draws)]
+    if len(defined) < (1 - _UNDEFINED) * len(draws):
+        reason = f"the statistic is undefined in {1 - len(defined) / len(draws):.0%} of the resamples, so there is no interval"
+        return Estimate(estimate, None, None, n, method, n_unscored, reason)
+    return Estimate(estimate, *percentile_interval(defined, n), n, method, n_unscored)
+
+
+@lru_cache(maxsize=8)
+def cluster_weights(n: int, key: tuple[object, ...], draws: int = DRAWS) -> Floats:
+    """Return how often each of n items is drawn in each resample of n items with replacement, shape (n, draws); read-only.
+
+    Statistics with the same key and number of items share their resamples.
+    """
+    picks = seeded_generator("resampled items", *key, n).integers(0, n, size=(draws, n))
+    cells = picks * draws + np.arange(draws)[:, None]
+    weights = np.bincount(cells.ravel(), minlength=n * draws).reshape(n, draws).astype(np.float64)
+    weights.flags.writeable = False
+    return weights
 
 
 def bootstrap_mean(values: Floats, rng: np.random.Generator, items: Codes | None = None, *, draws: int = DRAWS) -> Estimate:

@@ -73,6 +73,21 @@ def mean_value() -> Metric:
 
 
 @metric(scores="unreduced")
+def z_scores() -> Metric:
+    """Mean z-scores against the calibration: of the probes, of the controls, and the share above the 95th percentile of deployment.
+
+    Without a calibration, Inspect's table has none of the three.
+    """
+    keys = {"mean_z": "z", "mean_z_unrelated": "z_unrelated", "above_95": "above_95"}
+
+    def metric_of(scores: list[SampleScore]) -> dict[str, float]:
+        means = {shown: _mean_of(scores, key) for shown, key in keys.items()}
+        return {shown: mean for shown, mean in means.items() if not np.isnan(mean)}
+
+    return metric_of
+
+
+@metric(scores="unreduced")
 def n() -> Metric:
     """Number of scored transcripts."""
     return _as_metric(len)

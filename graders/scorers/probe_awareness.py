@@ -16,7 +16,8 @@ from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
 from graders.number_records import ProbeFigures, ProbeRecord
-from graders.scorers.metrics import mean_value, n
+from graders.scorers.calibrated import at_the_door, z_fields
+from graders.scorers.metrics import mean_value, n, z_scores
 from graders.scorers.reading import in_thread, tool_infos
 from nla.instrument import Instrument, make_instrument
 from nla.probes.contrast_sets import ContrastSet, read_probes
@@ -29,7 +30,7 @@ if TYPE_CHECKING:  # torch is imported only when a transcript is read, so that a
     from nla.inspect.shared_read import TranscriptVectors
 
 
-@scorer(metrics=[mean_value(), n()])
+@scorer(metrics=[mean_value(), n(), z_scores()])
 def probe_awareness(model: str | None = None, unmarked_replies: bool = False, coherence: bool = False, **parameters: Any) -> Scorer:
     """Projections of response tokens on contrast directions; the value is their largest, averaged over the probes that are no controls.
 
@@ -40,8 +41,9 @@ def probe_awareness(model: str | None = None, unmarked_replies: bool = False, co
         parameters: settings of the `Instrument` (`probes=testing,my.jsonl`, `layer=20`, `tokens=20` ...).
 
     Raises:
-        ConfigError: an unknown contrast set, two sets of one name, no set but controls, or an invalid setting.
-        DataError: a contrast set with an empty side, or with the same text on both sides.
+        ConfigError: an unknown contrast set, two sets of one name, no set but controls, an invalid setting, or a calibration of another
+            model, layer or set of probes.
+        DataError: a contrast set with an empty side or with the same text on both sides, or a file that holds no calibration.
     """
     instrument = make_instrument(**parameters)
     contrasts = read_probes(instrument.probes)
@@ -51,11 +53,13 @@ def probe_awareness(model: str | None = None, unmarked_replies: bool = False, co
         controls=tuple(contrast.name for contrast in contrasts if contrast.is_control),
         unmarked_replies=unmarked_replies,
     )
+    calibrations = at_the_door(instrument, blank.contrasts, model)
 
     async def score(state: TaskState, target: Target) -> Score:
         work = partial(_measure, state, blank, contrasts, model, get_model(), logprobs=coherence)
         fields = await in_thread(work)
-        return blank.model_copy(update=fields).to_score()
+        record = blank.model_copy(update=fields)
+        return (record if calibrations is None else record.model_copy(update=z_fields(calibrations, record))).to_score()
 
     return score
 

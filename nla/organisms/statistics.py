@@ -1,7 +1,7 @@
-"""Statistics of the known-groups test: AUROC for paired transcripts, with intervals over prompts.
+"""AUROC and its resampling, and the statistics of the known-groups test: paired transcripts, with intervals over prompts.
 
-`audit.stats` lies above `nla`, and a training machine has neither statsmodels nor scikit-learn, hence the few lines here. The tests
-compare them with scikit-learn.
+`audit.stats.auroc` lies above `nla` and takes its AUROC from here, because a training machine has neither statsmodels nor scikit-learn.
+The tests compare these functions with scikit-learn.
 """
 
 from collections.abc import Sequence
@@ -28,10 +28,46 @@ class Estimate:
     n: int
 
 
+def auroc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float:
+    """Return the probability that a random member of `positive` scores higher than one of `negative`; a tie counts as one half."""
+    return float(resampled_aurocs(positive, negative, np.ones((len(positive), 1)), np.ones((len(negative), 1)))[0])
+
+
+def resampled_aurocs(
+    positive: NDArray[np.float64],
+    negative: NDArray[np.float64],
+    positive_weights: NDArray[np.float64],
+    negative_weights: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return the AUROC in each resample, shape (draw,); NaN where one of the groups was not drawn.
+
+    Args:
+        positive: scores of the group expected to score higher, shape (n,), without NaN.
+        negative: scores of the other group, shape (m,), without NaN.
+        positive_weights: how often each member of `positive` was drawn, shape (n, draw).
+        negative_weights: the same for `negative`, shape (m, draw).
+    """
+    order = np.argsort(negative, kind="stable")
+    drawn_below = np.concatenate([np.zeros((1, negative_weights.shape[1])), cumulated(negative_weights[order])])
+    wins = np.zeros(negative_weights.shape[1])
+    for side in ("left", "right"):  # once without the ties, once with them: each counts one half
+        wins += np.einsum("id,id->d", positive_weights, drawn_below[np.searchsorted(negative[order], positive, side=side)]) / 2
+    n_pairs = positive_weights.sum(axis=0) * drawn_below[-1]
+    estimates: NDArray[np.float64] = np.divide(wins, n_pairs, out=np.full(len(wins), np.nan), where=n_pairs > 0)
+    return estimates
+
+
+def cumulated(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return sums of rows up to each one, as `np.cumsum(rows, axis=0)` does in four times the time."""
+    sums = rows.copy()
+    for i in range(1, len(sums)):
+        np.add(sums[i], sums[i - 1], out=sums[i])
+    return sums
+
+
 def paired_auroc(cued: Sequence[float], others: Sequence[float]) -> float:
     """Return the share of pairs (one score of each group) in which the cued one is higher; ties count one half."""
-    a, b = np.asarray(cued, dtype=float), np.asarray(others, dtype=float)
-    return float(_wins(a, b).mean())
+    return auroc(np.asarray(cued, dtype=float), np.asarray(others, dtype=float))
 
 
 def auroc_over_prompts(cued: Sequence[float], others: Sequence[float], prompts: Sequence[str]) -> Estimate:
@@ -42,22 +78,12 @@ def auroc_over_prompts(cued: Sequence[float], others: Sequence[float], prompts: 
         others: scores of the same pairs without the cue.
         prompts: the prompt of each pair. A prompt is drawn with all of its pairs, on both sides.
     """
-    wins = _wins(np.asarray(cued, dtype=float), np.asarray(others, dtype=float))
     names, index = np.unique(np.asarray(prompts), return_inverse=True)
-    by_prompt = np.zeros((len(names), len(names)))
-    np.add.at(by_prompt, (index[:, None], index[None, :]), wins)
-    counts = np.bincount(index).astype(float)
-    draws = seeded_generator("known groups", len(wins), len(names))
-    weights = draws.multinomial(len(names), np.full(len(names), 1 / len(names)), size=_DRAWS).astype(float)
-    estimates = np.einsum("di,ij,dj->d", weights, by_prompt, weights, optimize=True) / (weights @ counts) ** 2
-    low, high = np.quantile(estimates, [_TAIL, 1 - _TAIL])
-    return Estimate(float(wins.mean()), float(low), float(high), len(names))
-
-
-def _wins(cued: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    difference = cued[:, None] - others[None, :]
-    wins: NDArray[np.float64] = (difference > 0) + 0.5 * (difference == 0)
-    return wins
+    rng = seeded_generator("known groups", len(index), len(names))
+    weights = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=_DRAWS).astype(float).T[index]
+    draws = resampled_aurocs(np.asarray(cued, dtype=float), np.asarray(others, dtype=float), weights, weights)
+    low, high = np.quantile(draws, [_TAIL, 1 - _TAIL])
+    return Estimate(paired_auroc(cued, others), float(low), float(high), len(names))
 
 
 def precision_at(sensitivity: float, false_positive_rate: float, prevalence: float) -> float | None:

@@ -35,12 +35,17 @@ class ContrastSet:
     @property
     def is_control(self) -> bool:
         """Whether the pairs have nothing to do with evaluation, as the set's name says."""
-        return self.name.startswith(_UNRELATED)
+        return is_control_name(self.name)
 
     @property
     def digest(self) -> str:
         """Identifier of what the direction is made from: the first 12 hex digits of the sha256 of the pairs and of `vector`."""
         return content_id(self.vector, self.pairs)
+
+
+def is_control_name(name: str) -> bool:
+    """Whether a set of this name is a control, whose pairs have nothing to do with evaluation."""
+    return name.startswith(_UNRELATED)
 
 
 def contrast_names() -> list[str]:
