@@ -23,8 +23,8 @@ from audit.running.run import run_audit
 from audit.running.task_files import task_function, task_names
 from audit.stats.rates import wilson
 from graders.record import read_records
+from nla.activations.contrast_sets import contrast_names
 from nla.models import precision as devices
-from nla.probes.contrast_sets import contrast_names
 from nla.support.errors import ConfigError, DataError
 from tests.commands import typed
 

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nla.activations.capture import streams
+from nla.activations.contrast_sets import ContrastSet
 from nla.models.loaded import LoadedModel, exclusive
-from nla.probes.contrast_sets import ContrastSet
 from nla.support.display import visible
 from nla.support.errors import ConfigError
 
