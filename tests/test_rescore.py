@@ -203,7 +203,7 @@ def test_a_steered_log_whose_replies_record_nothing_needs_the_unit(tiny_folder: 
     write_eval_log(log, str(path))
     with pytest.raises(ConfigError, match="no reply records the unit"):
         score_logs([str(path)], tmp_path / "out", config(None))
-    assert score_logs([str(path)], tmp_path / "out", config(None, model_args={"steer_unit": "mean_norm"}))
+    assert score_logs([str(path)], tmp_path / "with unit", config(None, model_args={"steer_unit": "mean_norm"}))
 
 
 def test_a_scored_log_gets_the_measures_it_lacks_and_wrong_probes_leave_no_folder(tiny_folder: Folder, tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 from inspect_ai.log import EvalLog
 
 from graders.record import read_records
-from nla.activations.steering import CONTRAST, MEAN_NORM
 from nla.inspect.provider import LocalArgs
 from nla.inspect.weights import unit_recorded
+from nla.instrument import CONTRAST, MEAN_NORM
 from nla.support.display import visible
 from nla.support.errors import ConfigError
 

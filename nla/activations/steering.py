@@ -19,15 +19,13 @@ from torch import Tensor, nn
 from nla.activations.directions import directions_of, mean_activation_norm, middle_layer
 from nla.activations.hooks import hidden_of
 from nla.activations.projection import project_out
+from nla.instrument import CONTRAST, MEAN_NORM, STEER_UNITS
 from nla.models.adapters import shared_copy
 from nla.models.loaded import LoadedModel
 from nla.support.display import visible
 from nla.support.errors import ConfigError
 
 _NUMBER = re.compile(r"[+-]?([0-9]{1,12}\.?[0-9]{0,12}|\.[0-9]{1,12})([eE][+-]?[0-9]{1,2})?")
-MEAN_NORM, CONTRAST = "mean_norm", "contrast"
-UNITS = (MEAN_NORM, CONTRAST)
-"""Units of the strength: the mean activation norm at the middle layer, or (in logs of the first version) the contrast itself."""
 _STRONGEST = 10_000
 """Larger strengths would only exceed the range of the model's dtype."""
 _SHORTEST = 1e-6
@@ -43,7 +41,7 @@ class Steering:
     directions: Float[Tensor, "n_layers d_model"]
     """Raw directions (float32)."""
     unit: str
-    """Unit of the strength, one of `UNITS`."""
+    """Unit of the strength, one of `STEER_UNITS`."""
     scale: float
     """The factor that all layers share at strength 1."""
 
@@ -93,8 +91,8 @@ def steering_of(model: LoadedModel, spec: str, unit: str = MEAN_NORM) -> Steerin
     Raises:
         ConfigError: the unit is unknown, the directions vanish at the middle layer, or one of the reasons given for `steered`.
     """
-    if unit not in UNITS:
-        raise ConfigError(f"Invalid unit of steering '{visible(unit, limit=60)}': expected {' or '.join(UNITS)}.")
+    if unit not in STEER_UNITS:
+        raise ConfigError(f"Invalid unit of steering '{visible(unit, limit=60)}': expected {' or '.join(STEER_UNITS)}.")
     name, strength = parse_steer(spec)
     directions = directions_of(model, name)
     if unit == CONTRAST:
@@ -116,7 +114,7 @@ def steered(model: LoadedModel, spec: str, unit: str = MEAN_NORM) -> LoadedModel
         spec: `NAME:STRENGTH`. NAME is `awareness` (the paper's contrast), `random-SEED` (a random direction per layer, with the norms of
             `awareness`), a contrast set such as `unrelated-1`, a `.jsonl` file of prompt pairs (`positive`, `negative`), or a
             `.safetensors` file with the tensor `directions` `[n_layers, d_model]`. A strength of 0 returns the model itself.
-        unit: unit of the strength, one of `UNITS`.
+        unit: unit of the strength, one of `STEER_UNITS`.
 
     Raises:
         ConfigError: the name is unknown, the file cannot be read, or its directions belong to a model of another width or depth.
@@ -152,7 +150,7 @@ def steer(model: LoadedModel, spec: str, unit: str = MEAN_NORM) -> Iterator[Load
     Args:
         model: the model, which must not be steered yet.
         spec: `NAME:STRENGTH`, see `steered`.
-        unit: unit of the strength, one of `UNITS`.
+        unit: unit of the strength, one of `STEER_UNITS`.
 
     Raises:
         ConfigError: the model is already steered, or one of the reasons given for `steered`.

@@ -121,7 +121,7 @@ def _threadsafe(callback: Callable[[], object]) -> Callable[[], None]:
     return call
 
 
-_workers: dict[tuple[int, int, tuple[str, str] | None], DecodeWorker] = {}
+_workers: dict[tuple[int, int, tuple[str, str, str] | None], DecodeWorker] = {}
 _starting = threading.Lock()
 
 

@@ -36,11 +36,11 @@ from inspect_ai.model import (
 from inspect_ai.tool import ToolChoice, ToolInfo
 from transformers import PreTrainedTokenizerBase
 
-from nla.activations.steering import MEAN_NORM, UNITS
 from nla.engine.decoder import Completion, Request, TokenLogprob
 from nla.engine.sampling import SamplingParams
 from nla.engine.scheduler import worker_for
 from nla.inspect.views import parse_template_args, steered_view, templated_view
+from nla.instrument import MEAN_NORM, STEER_UNITS
 from nla.kernels.compute_thread import on_compute_thread
 from nla.models.adapted import with_adapter
 from nla.models.chat_template import require_chat_template, template_record, template_source
@@ -110,8 +110,8 @@ class LocalArgs:
                 raise ConfigError(f"Invalid -M {name}={visible(value, limit=60)}: expected an integer of at least 1.")
         if given.get("adapter") is not None and not (isinstance(given["adapter"], str) and given["adapter"].strip()):
             raise ConfigError(f"Invalid -M adapter={visible(given['adapter'], limit=60)}: expected a folder or a hub id.")
-        if given.get("steer_unit", MEAN_NORM) not in UNITS:
-            raise ConfigError(f"Invalid -M steer_unit={visible(given['steer_unit'], limit=60)}: expected {' or '.join(UNITS)}.")
+        if given.get("steer_unit", MEAN_NORM) not in STEER_UNITS:
+            raise ConfigError(f"Invalid -M steer_unit={visible(given['steer_unit'], limit=60)}: expected {' or '.join(STEER_UNITS)}.")
         for name in ("trust_remote_code", "enable_thinking"):
             value = given.get(name)
             if value is not None and not isinstance(value, bool):

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from nla.activations.steering import MEAN_NORM, steered
+from nla.activations.steering import steered
+from nla.instrument import MEAN_NORM
 from nla.models.chat_template import template_source, with_template
 from nla.models.loaded import LoadedModel
 from nla.support.display import visible
@@ -29,7 +30,7 @@ def steered_view(model: LoadedModel, spec: str, unit: str = MEAN_NORM) -> Loaded
     Args:
         model: the model.
         spec: `NAME:STRENGTH`, see `nla.activations.steering.steered`.
-        unit: unit of the strength, one of `nla.activations.steering.UNITS`.
+        unit: unit of the strength, one of `nla.instrument.STEER_UNITS`.
 
     Raises:
         ConfigError: unknown name, unreadable file, or directions of another model's width or depth.

@@ -5,8 +5,8 @@ from typing import Any
 
 from inspect_ai.model import Model
 
-from nla.activations.steering import CONTRAST
 from nla.inspect.provider import LocalAPI
+from nla.instrument import CONTRAST
 from nla.models.loaded import LoadedModel, load_model
 from nla.support.display import visible
 from nla.support.errors import ModelError
