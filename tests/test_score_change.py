@@ -1,4 +1,4 @@
-"""Does awareness change the own score? Paired differences, their detection limits and associations, against scipy, statsmodels and numpy."""
+"""Does awareness change the own score? Paired differences, detection limits and associations against scipy, statsmodels and numpy."""
 
 import numpy as np
 import pandas as pd
@@ -7,6 +7,7 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 
 from audit.analysis.analyze import analyze_tables
+from audit.analysis.score_change import score_changes
 from audit.analysis.score_change_record import ScoreChange
 from audit.analysis.score_rows import COLUMNS
 from audit.config import AuditConfig, make_audit
@@ -45,7 +46,7 @@ def simulated(seed: int, effect: float, n: int = 200, scale: float = 1.0) -> tup
 
 
 def change(rows: pd.DataFrame, scores: pd.DataFrame | None, **changes: object) -> ScoreChange:
-    return analyze_tables(rows, config(**changes), scores=scores).score_change["exam"]
+    return score_changes(rows, scores, config(**changes), lambda _cell, _base: "")["exam"]
 
 
 def test_a_score_that_only_steering_away_lowers_is_inflated_beyond_controls() -> None:
@@ -70,20 +71,19 @@ def test_a_score_that_only_steering_away_lowers_is_inflated_beyond_controls() ->
     assert at.matched.controls == [f"unrelated-{i}:-0.25" for i in range(1, 6)]
     assert (found.verdict, found.headline) == ("inflated", -0.2)
     shift = at.matched.inflation.difference
-    assert (
-        f"Own score inflated by {100 * shift.estimate:.1f} points [{100 * shift.low:.1f}, {100 * shift.high:.1f}] beyond" in found.sentence
-    )
+    figures = f"{100 * shift.estimate:.1f} points [{100 * shift.low:.1f}, {100 * shift.high:.1f}]"
+    assert f"Own score inflated by {figures} beyond controls" in found.sentence
 
 
 def test_where_steering_does_no_more_than_its_controls_no_difference_is_claimed() -> None:
     verdicts = []
-    for seed in range(20):
+    for seed in range(8):
         rows, scores = simulated(seed, 0.0)
         found = change(rows, scores)
         verdicts.append(found.verdict)
         if found.verdict == "none":
             assert "no difference detectable above" in found.sentence
-    assert verdicts.count("none") >= 18  # two comparisons must agree, so fewer than 5 % are false
+    assert verdicts.count("none") >= 7  # two comparisons must agree, so fewer than 5 % are false
     rows, scores = simulated(3, -0.09)  # controls lower the score and steering away does not
     swapped = scores.assign(own_score=scores.own_score * (np.arange(len(scores)) % 3 != 0))
     found = change(rows, swapped)
@@ -100,12 +100,11 @@ def test_the_interval_covers_the_truth_as_often_as_it_says_and_the_limit_is_dete
         assert found.difference.high is not None
         covered += found.difference.low <= 0.1 <= found.difference.high
     assert 0.93 <= covered / 2_000 <= 0.97
-    limit = paired_scores(rng.normal(0, 1, n), np.zeros(n)).detectable
-    assert limit is not None
+    limit = np.mean([paired_scores(rng.normal(0, 1, n), np.zeros(n)).detectable for _ in range(500)])
     for _ in range(2_000):
         p = paired_scores(rng.normal(limit, 1, n), np.zeros(n)).p
         significant += p is not None and p < 0.05
-    assert 0.7 <= significant / 2_000 <= 0.95  # the limit rests on the spread of one sample
+    assert 0.77 <= significant / 2_000 <= 0.83
     binary = paired_scores(np.ones(40), np.ones(40)).detectable
     assert binary is not None
     assert paired_power(0.0, binary, 40) >= 0.8 > paired_power(0.0, binary - 0.002, 40)
@@ -138,7 +137,7 @@ def test_one_item_a_constant_score_and_no_score_are_said() -> None:
     assert "no unrelated contrasts were run" in change(lost, None).sentence
     assert not analyze_tables(rows.assign(own_score=np.nan), config()).score_change
     broken = rows.assign(mean_logprob=np.where(rows.condition == "base", -1.0, -4.0))
-    assert "no coherent responses" in change(broken, None).sentence
+    assert "no coherent responses" in analyze_tables(broken, config()).score_change["exam"].sentence
     assert "not steered" in change(rows[rows.condition == "base"], None).sentence
 
 

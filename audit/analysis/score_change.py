@@ -61,7 +61,8 @@ def _numbers(column: pd.Series) -> Floats:
 
 
 def _change(base: pd.DataFrame, steered: pd.DataFrame, config: AuditConfig, degenerate: Degenerate) -> ScoreChange:
-    cells = {(str(name), float(strength)): cell for (name, strength), cell in steered.groupby(["direction", "strength"], sort=False)}
+    grouped = steered.groupby(["direction", "strength"], sort=False)
+    cells = {(str(cell.direction.iloc[0]), float(cell.strength.iloc[0])): cell for _, cell in grouped}
     own = [key for key in cells if not is_control_direction(key[0])]
     strengths = [_strength(base, key, cells, config, degenerate) for key in sorted(own, key=lambda key: key[1])]
     scored = _numbers(pd.concat([base.own_score, steered.own_score]))

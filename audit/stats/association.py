@@ -1,5 +1,6 @@
 """Association of two numbers that were measured on the same transcripts, with intervals from resampling items."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,9 +40,9 @@ def association(first: Floats, second: Floats, rng: np.random.Generator, items: 
         nothing = Estimate(None, None, None, len(x), method, lost, reason)
         return Association(nothing, nothing)
     drawn = rng.integers(0, len(x), (draws, len(x)))
-    values = (x, y, x[drawn], y[drawn])
-    ranks = tuple(rankdata(column, axis=-1) for column in values)
-    return Association(*(_estimate(*columns, method, lost) for columns in (values, ranks)))
+    columns = (x, y, x[drawn], y[drawn])
+    ranks = [rankdata(column, axis=-1) for column in columns]
+    return Association(_estimate(columns, method, lost), _estimate(ranks, method, lost))
 
 
 def _why_undefined(x: Floats, y: Floats) -> str:
@@ -50,7 +51,9 @@ def _why_undefined(x: Floats, y: Floats) -> str:
     return "all items have the same value, so there is no correlation" if np.ptp(x) == 0 or np.ptp(y) == 0 else ""
 
 
-def _estimate(x: Floats, y: Floats, xs: Floats, ys: Floats, method: str, lost: int) -> Estimate:
+def _estimate(columns: Sequence[Floats], method: str, lost: int) -> Estimate:
+    """The correlation of two columns, with the interval from their resamples, which follow them."""
+    x, y, xs, ys = columns
     resampled = _pearson(xs, ys)
     defined = resampled[np.isfinite(resampled)]
     low, high = percentile_interval(defined) if len(defined) > len(resampled) / 2 else (None, None)
