@@ -97,7 +97,7 @@ def test_repetition_ends_the_sweep_too_and_a_killed_sweep_goes_on(monkeypatch: p
     monkeypatch.setattr(sweep, "responses", killed_at(99))
     assert with_strengths(auto, tasks, tmp_path).steer == (-0.065,)
     assert REPEATED_BOUND < 0.8
-    assert len(stand_in.asked) == len(set(stand_in.asked)) == 1 + 5
+    assert len(stand_in.asked) == len(set(stand_in.asked)) == 1 + 8
 
 
 def test_unrelated_contrasts_are_steered_as_strongly_as_degrades_as_much(planted: Planted, tmp_path: Path) -> None:
@@ -141,8 +141,8 @@ def test_a_sweep_that_finds_nothing_or_cannot_be_made_is_one_error(
     with pytest.raises(ConfigError, match="reads weights"):
         with_strengths(auto.model_copy(update={"model": "openai/m"}), tasks_of("mmlu"), tmp_path)
     assert not (tmp_path / SWEEP_FILE).exists()
-    with pytest.raises(ConfigError, match=r"Even the weakest strength .* -0.02, .* 0.04 nats per token \(bound 0.01\).*--steer-bound"):
-        with_strengths(auto.model_copy(update={"steer_bound": 0.01}), tasks_of("mmlu"), tmp_path)
+    with pytest.raises(ConfigError, match=r"Even the weakest strength .* -0.005, .* 0.01 nats per token \(bound 0.001\).*--steer-bound"):
+        with_strengths(auto.model_copy(update={"steer_bound": 0.001}), tasks_of("mmlu"), tmp_path)
     with pytest.raises(ConfigError, match=r"a steering sweep with other settings \(seed '0' -> '1'"):
         with_strengths(auto.model_copy(update={"seed": 1}), tasks_of("mmlu"), tmp_path)
     (tmp_path / SWEEP_FILE).write_text("{")

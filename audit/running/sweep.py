@@ -19,7 +19,7 @@ from audit.running.sweep_responses import Measured, responses, sweep_items
 from nla.activations.contrast_sets import UNRELATED
 from nla.support.errors import ConfigError, DataError
 
-STRENGTHS = (0.02, 0.03, 0.045, 0.065, 0.1, 0.15, 0.2, 0.3, 0.45, 0.65, 1.0)
+STRENGTHS = (0.005, 0.01, 0.015, 0.02, 0.03, 0.045, 0.065, 0.1, 0.15, 0.2, 0.3, 0.45, 0.65, 1.0)
 """Strengths that `auto` tries, weakest first; 1 adds a vector as long as the mean activation at the middle layer."""
 REPEATED_BOUND = 0.3
 """`auto` also stops where the share of repeated 4-grams rises by more than this, the bound above which an audit calls a cell degenerate."""

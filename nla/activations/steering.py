@@ -80,7 +80,7 @@ def parse_steer(spec: str) -> tuple[str, float]:
     if not colon or not name or not _NUMBER.fullmatch(number) or abs(float(number)) > _STRONGEST:
         raise ConfigError(
             f"Invalid steering '{visible(spec, limit=200)}': expected NAME:STRENGTH with a strength between -{_STRONGEST} and "
-            f"{_STRONGEST}, e.g. awareness:+0.1, random-1:+0.1 or vector.safetensors:-0.2."
+            f"{_STRONGEST}, e.g. awareness:-0.02, unrelated-1:-0.02 or vector.safetensors:+0.1."
         )
     return name, float(number)
 
