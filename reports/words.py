@@ -47,7 +47,7 @@ def summary(result: AuditResult) -> list[str]:
     sentences += [_benchmark(cell, result) for cell in result.cells if cell.condition == BASE and cell.task in result.excess]
     sentences += [_positive(result, cell) for cell in result.cells if cell.condition == POSITIVE]
     sentences += [sentence for steering in result.steering if (sentence := _steering(result, steering))]
-    sentences += [f"{task}: {change.sentence}" for task, change in result.score_change.items() if change.strengths]
+    sentences += [f"{task}, steering and own score: {change.sentence}" for task, change in result.score_change.items() if change.strengths]
     sentences += [_rewrite(effect) for effect in result.rewrites]
     sentences += [_sign(framing, test) for framing, test in result.rewrite_signs.items() if test.n + test.n_ties > 1]
     sentences += _controls(result.controls) if result.controls is not None else []

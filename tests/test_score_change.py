@@ -1,5 +1,8 @@
 """Does awareness change the own score? Paired differences, detection limits and associations against scipy, statsmodels and numpy."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,14 +10,17 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 
 from audit.analysis.analyze import analyze_tables
+from audit.analysis.compare import compare
 from audit.analysis.score_change import score_changes
 from audit.analysis.score_change_record import ScoreChange
 from audit.analysis.score_rows import COLUMNS
-from audit.config import AuditConfig, make_audit
+from audit.analysis.tables import check_identity, steering_unit
+from audit.config import CONFIG_FILE, AuditConfig, keep_config, make_audit, stored_config
 from audit.stats.association import association
 from audit.stats.paired_scores import paired_scores
 from audit.stats.power import paired_power
 from audit.terminal import result_table
+from nla.support.errors import ConfigError, DataError
 from reports.words import summary
 from tests.test_audit_run import transcripts
 from tests.test_terminal import shown
@@ -182,3 +188,34 @@ def test_every_measure_that_was_taken_has_its_association_and_table_and_words_sa
     assert "inflated by" in text
     assert "steering unit mean_norm" in text.replace("\n", " ")
     assert any("Own score inflated by" in sentence for sentence in summary(result))
+
+
+def test_strengths_of_different_units_are_never_pooled(tmp_path: Path) -> None:
+    rows, _ = simulated(1, 0.3, n=20)
+    tables = {"new": rows, "old": rows.drop(columns="steer_unit"), "same": rows.assign(internal=0.0)}
+    for name, table in tables.items():
+        (tmp_path / name).mkdir()
+        table.to_parquet(tmp_path / name / "transcripts.parquet")
+    assert {steering_unit(table) for table in tables.values()} == {"mean_norm", "contrast"}
+    same, other = (compare(tmp_path / "new", tmp_path / name) for name in ("same", "old"))
+    assert {cell.condition for cell in same.cells} == {"base", "awareness-0.2"}
+    assert {cell.condition for cell in other.cells} == {"base"}
+    assert other.differs["steer_unit"] == ("mean_norm", "contrast")
+    mixed = pd.concat([rows, rows.assign(steer_unit=np.where(rows.direction != "", "contrast", None))])
+    with pytest.raises(DataError, match="differ in steer_unit"):
+        check_identity(mixed)
+
+
+def test_an_audit_of_the_first_version_says_its_unit_and_is_not_continued(tmp_path: Path) -> None:
+    keep_config(config(unrelated_contrasts=2), tmp_path)
+    path = tmp_path / CONFIG_FILE
+    fields = json.loads(path.read_text())
+    new = {"steer_unit", "steer_bound", "unrelated_contrasts", "measure_unrelated", "matched_degradation", "matched"}
+    path.write_text(json.dumps({name: field for name, field in fields.items() if name not in new}))
+    old = stored_config(tmp_path)
+    assert (old.steer_unit, old.unrelated_contrasts, old.matched_degradation) == ("contrast", 0, False)
+    with pytest.raises(ConfigError, match="steer_unit 'contrast' -> 'mean_norm'"):
+        keep_config(config(), tmp_path)
+    path.write_text(json.dumps({name: [] if name == "steer" else field for name, field in fields.items() if name not in new}))
+    assert stored_config(tmp_path).steer_unit == "mean_norm", "an audit that was not steered may be from now on"
+    keep_config(config(), tmp_path)
