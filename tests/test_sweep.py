@@ -157,11 +157,11 @@ def test_a_sweep_that_finds_nothing_or_cannot_be_made_is_one_error(
 
 def test_items_are_drawn_from_those_that_run_with_the_audits_seed() -> None:
     tasks = tasks_of("mmlu", "gsm8k", "wildchat")
-    drawn = sweep_items(tasks, config(Path("m"), limit=6))
+    drawn = sweep_items(tasks, config(Path("m"), limit=10))
     assert len(drawn) == ITEMS
-    first = {(task.name, str(sample.id)) for task in tasks[:2] for sample in list(task.dataset)[:6]}
+    first = {(task.name, str(sample.id)) for task in tasks[:2] for sample in list(task.dataset)[:10]}
     assert set(drawn) <= first
-    assert drawn == sweep_items(tasks, config(Path("m"), limit=6)) != sweep_items(tasks, config(Path("m"), limit=6, seed=3))
+    assert drawn == sweep_items(tasks, config(Path("m"), limit=10)) != sweep_items(tasks, config(Path("m"), limit=10, seed=3))
 
 
 def test_responses_are_those_of_the_audit_under_the_steering_and_leave_nothing_behind(tiny_folder: Folder, tmp_path: Path) -> None:

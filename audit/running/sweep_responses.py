@@ -15,8 +15,8 @@ from nla.support.errors import DataError, StoppedError, first_line
 from nla.support.seeds import seeded_generator
 from tasks._info import Role
 
-ITEMS = 8
-"""Items of a sweep, over all benchmarks."""
+ITEMS = 16
+"""Items of a sweep, over all benchmarks: at temperature 1 and 64 tokens, the loss then has a standard error of about 0.1 nats per token."""
 
 
 class Measured(NamedTuple):
