@@ -25,7 +25,7 @@ def run_audit(config: AuditConfig | Mapping[str, Any] | Folder, out: Folder = "a
     Args:
         config: an `AuditConfig`, its fields, or the path of an AUDIT.toml.
         out: the audit's folder; created where it does not exist.
-        say: called with a line of progress for each step after the runs.
+        say: called with a line of progress for each step before and after the runs.
 
     Raises:
         ConfigError: invalid fields, an unknown task, or a folder that holds an audit with other settings.
@@ -34,7 +34,7 @@ def run_audit(config: AuditConfig | Mapping[str, Any] | Folder, out: Folder = "a
         StoppedError: the user stopped the run.
     """
     audit, folder = _as_config(config), _as_folder(out)
-    run.run_audit(audit, folder)
+    run.run_audit(audit, folder, say=say)
     if audit.controls:
         from audit.controls.measure import run_controls
 

@@ -23,7 +23,7 @@ Out = Annotated[Path, typer.Option(help="Folder of the audit: config, logs, tabl
 
 
 @app.command("run")
-@with_flags(AuditConfig, leave_out=frozenset({"task_args", "project_out"}))
+@with_flags(AuditConfig, leave_out=frozenset({"task_args", "project_out", "matched"}))
 def run_command(
     config: Annotated[Path | None, typer.Argument(help="AUDIT.toml; or give --model and --tasks.")] = None,
     out: Out = Path("audit"),

@@ -9,16 +9,21 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from nla.instrument import Instrument
+from nla.activations.contrast_sets import UNRELATED
+from nla.instrument import CONTRAST, Instrument
 from nla.support.errors import ConfigError, first_line, near_name
 from nla.support.files import replacing
 
 BASE = "base"
 POSITIVE = "positive_control"
 CONFIG_FILE = "audit_config.json"
-_MEASURES_OF_OLD_AUDITS = {"measures": ("nla", "verbalized")}
-"""What was measured before a config said so."""
-_ADD_CELLS = {"tasks", "steer", "random_directions", "positive_control", "rewrite"}
+AUTO = "auto"
+"""The strength that a sweep chooses (`audit.running.sweep`)."""
+_CONTROL_DIRECTIONS = ("random-", UNRELATED)
+_OF_OLD_AUDITS: dict[str, Any] = {"measures": ("nla", "verbalized"), "unrelated_contrasts": 0, "matched_degradation": False}
+"""What was measured and run before a config said so."""
+_ADD_CELLS = {"tasks", "steer", "steer_bound", "random_directions", "unrelated_contrasts", "matched_degradation", "matched"}
+_ADD_CELLS |= {"positive_control", "rewrite"}
 """Fields that a later run in the same folder may change, because they add cells and change none."""
 
 
@@ -31,16 +36,24 @@ class Condition:
     steer: str | None = None
     framing: str | None = None
     """Name of the rewritten prompts; None asks as the task does."""
+    measured: bool = True
+    """Whether the instrument's measures are taken. Without them, only the task's own score and coherence are."""
 
     @property
     def strength(self) -> float:
-        """Steering strength; 0 without steering."""
-        return float(self.steer.rpartition(":")[2]) if self.steer else 0.0
+        """Steering strength; 0 without steering, NaN where a sweep is yet to choose it."""
+        strength = self.steer.rpartition(":")[2] if self.steer else "0"
+        return float("nan") if strength == AUTO else float(strength)
 
     @property
     def direction(self) -> str:
         """Name of the steering vector; empty without steering."""
         return self.steer.rpartition(":")[0] if self.steer else ""
+
+
+def is_control_direction(name: str) -> bool:
+    """Whether a steering direction is a control: random, or a contrast that has nothing to do with evaluation."""
+    return name.startswith(_CONTROL_DIRECTIONS)
 
 
 class AuditConfig(Instrument):
@@ -70,12 +83,24 @@ class AuditConfig(Instrument):
     """Labelled explanations on which the grader's errors are measured. By default the shipped ones, for graders that cost nothing."""
     positive_control: bool = True
     """Run every task also with a system prompt that states the evaluation."""
-    steer: tuple[float, ...] = ()
-    """Strengths of the steering vector, separated by commas; unsteered cells are always run."""
+    steer: tuple[float | Literal["auto"], ...] = ()
+    """Strengths of the steering vector, separated by commas; or auto: the strongest one, away from awareness, that stays coherent."""
     steer_vector: str = "awareness"
     """Name of the steering vector."""
+    steer_unit: Literal["mean_norm", "contrast"] = "mean_norm"
+    """Unit of the strengths: mean_norm, or contrast, that of the first version."""
+    steer_bound: float = Field(default=0.5, gt=0)
+    """With --steer auto: largest loss of log-probability under the unsteered model, in nats per token."""
     random_directions: int = Field(default=3, ge=0, le=1_000)
     """Norm-matched random directions per strength."""
+    unrelated_contrasts: int = Field(default=5, ge=0, le=5)
+    """Contrasts without evaluation content per strength, as controls of what steering does to the task's own score."""
+    measure_unrelated: bool = False
+    """Take all measures under unrelated contrasts too, which costs as much as random directions do."""
+    matched_degradation: bool = True
+    """Also steer by unrelated contrasts as strongly as degrades responses as much as steering away does (negative strengths)."""
+    matched: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Strengths that the matching found, by strength of the steering vector and by contrast; the run fills them in."""
     projected: bool = True
     """Read steered cells a second time, with the steering direction taken out of the vectors."""
     rewrite: tuple[Literal["realistic", "paraphrase"], ...] = ()
@@ -95,19 +120,34 @@ class AuditConfig(Instrument):
 
     @field_validator("steer")
     @classmethod
-    def _finite(cls, strengths: tuple[float, ...]) -> tuple[float, ...]:
-        if any(not abs(strength) < float("inf") for strength in strengths):
+    def _finite(cls, strengths: tuple[float | str, ...]) -> tuple[float | str, ...]:
+        if AUTO in strengths and len(strengths) > 1:
+            raise ValueError("auto chooses the strength, so it stands alone")
+        if any(not isinstance(strength, str) and not abs(strength) < float("inf") for strength in strengths):
             raise ValueError("expected finite numbers")
         return strengths
 
     def conditions(self) -> list[Condition]:
         """All conditions, the unsteered one first."""
-        strengths = [strength for strength in dict.fromkeys(self.steer) if strength != 0]
-        names = [self.steer_vector, *(f"random-{i + 1}" for i in range(self.random_directions))]
-        steered = [Condition(f"{Path(name).stem}{strength:+g}", steer=f"{name}:{strength:+g}") for strength in strengths for name in names]
+        steered = [condition for strength in dict.fromkeys(self.steer) if strength != 0 for condition in self._steered(strength)]
         positive = [Condition(POSITIVE, system="evaluation")] if self.positive_control else []
         reframed = [Condition(framing, framing=framing) for framing in dict.fromkeys(self.rewrite)]
-        return [Condition(BASE), *positive, *reframed, *steered]
+        by_name: dict[str, Condition] = {}
+        for condition in (Condition(BASE), *positive, *reframed, *steered):  # a matched strength may be one that is run anyway
+            by_name.setdefault(condition.name, condition)
+        return list(by_name.values())
+
+    def _steered(self, strength: float | str) -> list[Condition]:
+        """The conditions of one strength: the steering vector, and its controls."""
+        shown = strength if isinstance(strength, str) else f"{strength:+g}"
+        suffix = f"-{shown}" if strength == AUTO else shown
+        names = [self.steer_vector, *(f"random-{i + 1}" for i in range(self.random_directions))]
+        conditions = [Condition(f"{Path(name).stem}{suffix}", steer=f"{name}:{shown}") for name in names]
+        for name in (f"{UNRELATED}{i + 1}" for i in range(self.unrelated_contrasts)):
+            conditions.append(Condition(f"{name}{suffix}", steer=f"{name}:{shown}", measured=self.measure_unrelated))
+        for name, matching in self.matched.get(shown, {}).items():
+            conditions.append(Condition(f"{name}{matching:+g}", steer=f"{name}:{matching:+g}", measured=False))
+        return conditions
 
 
 _FIXED = [name for name in AuditConfig.model_fields if name not in _ADD_CELLS]
@@ -163,6 +203,16 @@ def _problem(error: Any, known: list[str]) -> str:
     return f"{name}: {error['msg']}{hint}"
 
 
+def check_kept(config: AuditConfig, out: Path) -> None:
+    """Check that a config does not change what is in the run's folder.
+
+    Raises:
+        ConfigError: the folder holds a run with other settings.
+    """
+    if (out / CONFIG_FILE).is_file():
+        refuse_other_settings(out, "an audit", *({name: getattr(audit, name) for name in _FIXED} for audit in (stored_config(out), config)))
+
+
 def keep_config(config: AuditConfig, out: Path) -> None:
     """Write the config into the run's folder, after checking that it does not change what is there.
 
@@ -170,10 +220,8 @@ def keep_config(config: AuditConfig, out: Path) -> None:
         ConfigError: the folder holds a run with other settings.
         DataError: the folder cannot be written to.
     """
-    path = out / CONFIG_FILE
-    if path.is_file():
-        refuse_other_settings(out, "an audit", *({name: getattr(audit, name) for name in _FIXED} for audit in (stored_config(out), config)))
-    with replacing(path) as scratch:
+    check_kept(config, out)
+    with replacing(out / CONFIG_FILE) as scratch:
         scratch.write_text(json.dumps(config.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
 
 
@@ -203,8 +251,14 @@ def stored_config(out: Path) -> AuditConfig:
     path = out / CONFIG_FILE
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-        return make_audit(_MEASURES_OF_OLD_AUDITS | fields if isinstance(fields, dict) else fields, str(path))
+        return make_audit(_of_any_age(fields) if isinstance(fields, dict) else fields, str(path))
     except (ValueError, RecursionError) as ex:
         raise ConfigError(f"{path} is damaged ({first_line(ex)}); delete it and give the same `audit run` command again.") from ex
     except OSError as ex:
         raise ConfigError(f"{out} is not the folder of an audit ({CONFIG_FILE} cannot be read); make one with `audit run`.") from ex
+
+
+def _of_any_age(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a stored config, with what was so before a config said it. Strengths had the contrast itself for their unit."""
+    unit = {"steer_unit": CONTRAST} if fields.get("steer") else {}
+    return unit | _OF_OLD_AUDITS | fields

@@ -19,7 +19,7 @@ from audit.analysis.measure_results import MeasureResult, Reading
 from audit.analysis.measure_scores import MAIN, NO_DEPLOYMENT, PROBE, UNRELATED
 from audit.analysis.result import AuditResult, Cell
 from audit.cells import cell_names, cell_states
-from audit.config import BASE, AuditConfig
+from audit.config import AUTO, BASE, AuditConfig, is_control_direction
 from audit.controls.known_groups import Separation
 from audit.controls.record import InstrumentControls
 from audit.stats.auroc import Auroc
@@ -37,7 +37,7 @@ _DISCORDANT = 0.3
 """Share of discordant pairs assumed for the paired change that a plan can detect."""
 
 
-_NAMES = {"nla": "pair", "tokens_wanted": "tokens wanted"}
+_NAMES = {"nla": "pair", "tokens_wanted": "tokens wanted", "steer_unit": "steering unit"}
 
 
 def _table(title: str, *headings: str, left: Sequence[str] = ()) -> Table:
@@ -56,13 +56,14 @@ def plan_table(config: AuditConfig, out: Path | None = None) -> RenderableType:
     generations, explanations = 0, 0
     for condition in config.conditions():
         n_tasks = len(cell_names(config, condition))
-        per_generation = config.tokens * (
-            2 if config.projected and condition.steer and not condition.direction.startswith("random-") else 1
-        )
+        reads_twice = config.projected and condition.steer and not is_control_direction(condition.direction)
+        per_generation = config.tokens * (2 if reads_twice else 1) * condition.measured
         n = (config.limit or 0) * config.epochs * n_tasks
         generations, explanations = generations + n, explanations + n * per_generation
         counts = (str(n), str(n * per_generation)) if config.limit else ("all items", f"{per_generation} each")
         table.add_row(plain(condition.name), str(n_tasks), *counts)
+    if AUTO in config.steer:
+        table.caption = "auto: a sweep over a few items chooses the strength before the steered conditions run"
     if not config.limit:
         return Group(table, Text("Explanations are upper limits, because a short response has fewer tokens than are asked for."))
     table.add_row("all", "", str(generations), str(explanations), style="bold")
@@ -107,9 +108,11 @@ def _reach(n: int) -> list[str]:
 def _random_note(config: AuditConfig) -> list[str]:
     if not config.steer:
         return []
-    least = 1 / (1 + config.random_directions)
+    n_controls = config.random_directions + (config.unrelated_contrasts if config.measure_unrelated else 0)
+    least = 1 / (1 + n_controls)
     needed = "" if least <= ALPHA else f"; {ALPHA} needs {round(1 / ALPHA) - 1} directions"
-    return [f"With {_count(config.random_directions, 'random direction')}, the smallest possible p value is {least:.2f}{needed}."]
+    noun = "control direction" if config.measure_unrelated else "random direction"
+    return [f"With {_count(n_controls, noun)}, the smallest possible p value is {least:.2f}{needed}."]
 
 
 def status_table(config: AuditConfig, out: Path) -> Table:
@@ -140,7 +143,27 @@ def result_table(result: AuditResult) -> RenderableType:
                 str(cell.internal.scored.n_unscored),
                 _floor_word(cell, result),
             )
-    return Group(table, *(plain(line) for line in _footers(result)))
+    return Group(table, *_score_tables(result), *(plain(line) for line in _footers(result)))
+
+
+def _score_tables(result: AuditResult) -> list[RenderableType]:
+    """What steering does to each benchmark's own score; empty without steering."""
+    changes = [change for change in result.score_change.values() if change.strengths]
+    if not changes:
+        return []
+    headings = ("steering", "n", "loss", "vs base", "vs same strength", "vs matched")
+    table = _table("Own score: inflated by (points)", *headings, left=("steering",))
+    for change in changes:
+        table.add_row(plain(change.task, "bold"))
+        for at in change.strengths:
+            beyond = [_points(item.inflation.difference, change.is_share) if item else "not run" for item in (at.same_strength, at.matched)]
+            n, loss = at.against_base.difference.n, "—" if at.loss.estimate is None else f"{at.loss.estimate:.2f}"
+            table.add_row(f" {at.strength:+g}", str(n), loss, _points(at.against_base.difference, change.is_share), *beyond)
+    note = (
+        "Positive if awareness inflates the score, with 95 % intervals over items; loss: nats per token against base; same strength, "
+        "matched: against unrelated contrasts of the same strength, and of the strength that degrades as much."
+    )
+    return [table, Text(note), *(plain(f"{change.task}: {change.sentence}") for change in changes)]
 
 
 def _floor_word(cell: Cell, result: AuditResult) -> str:
@@ -286,11 +309,12 @@ def _share(share: float | None) -> str:
     return "—" if share is None else f"{share:.0%}"
 
 
-def _points(change: Estimate) -> str:
+def _points(change: Estimate, is_share: bool = True) -> str:
     if change.estimate is None:
         return "—"
-    ends = "" if change.low is None or change.high is None else f" [{100 * change.low:+.0f}, {100 * change.high:+.0f}]"
-    return f"{100 * change.estimate:+.0f}{ends}"
+    scale, digits = (100, 0) if is_share else (1, 1)
+    ends = "" if change.low is None or change.high is None else f" [{scale * change.low:+.{digits}f}, {scale * change.high:+.{digits}f}]"
+    return f"{scale * change.estimate:+.{digits}f}{ends}"
 
 
 def tasks_table(listings: Sequence["TaskListing"]) -> Table:

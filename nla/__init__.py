@@ -7,7 +7,7 @@ Graders and scorers belong in `graders`; runs and statistics in `audit`. The pub
     pair = nla.load_pair("smollm2")
     explanations = pair.explain("The capital of France is")     # rows with token, position, explanation, cosine
     explanations.to_frame()
-    with nla.steer(pair.base, "awareness:+0.1"):
+    with nla.steer(pair.base, "awareness:+0.02"):
         ...                                                     # everything that uses the model here is steered
     reading = nla.read_transcript(pair.base, messages, nla.Instrument(tokens=10))
 """

@@ -13,6 +13,9 @@ from nla.support.plugins import VERBALIZERS
 
 AUTO = "auto"
 """The verbalizer that takes the trained pair known for the model if there is one, and the logit lens otherwise."""
+MEAN_NORM, CONTRAST = "mean_norm", "contrast"
+STEER_UNITS = (MEAN_NORM, CONTRAST)
+"""Units of a steering strength: the mean activation norm at the middle layer, or (in logs of the first version) the contrast itself."""
 DEFAULT_TOKENS = 50
 """Response tokens read per transcript, as in the NLA paper."""
 

@@ -14,6 +14,7 @@ from audit.config import BASE
 from audit.stats.rates import Estimate
 from nla.organisms.figure import StoredCheck, draw_checks
 from nla.training.curves import draw_curves
+from reports.words import unit_text
 
 # Okabe and Ito's palette, whose colours people with any common form of colour blindness can distinguish.
 _MOST_PIXELS = 20_000
@@ -113,14 +114,14 @@ def curves(result: AuditResult) -> Drawn | None:
 
 
 def steering(result: AuditResult) -> Drawn | None:
-    """Change of the internal rate at each steering strength, beside random directions of the same norm."""
+    """Change of the internal rate at each steering strength, beside control directions of the same norm."""
     if not result.steering:
         return None
     figure = Figure(figsize=(7.5, 2.6 * len(result.steering)))
     panels = figure.subplots(len(result.steering), 1, squeeze=False, sharex=True)[:, 0]
     degenerate = {(cell.task, cell.direction, cell.strength) for cell in result.cells if cell.degenerate}
     for axes, steered in zip(panels, result.steering, strict=True):
-        for effects, colour, name in ((steered.random_effects, GREY, "random directions"), (steered.effects, BLUE, "steering vector")):
+        for effects, colour, name in ((steered.random_effects, GREY, "control directions"), (steered.effects, BLUE, "steering vector")):
             for number, effect in enumerate(effects):
                 marker = "x" if (steered.task, effect.direction, effect.strength) in degenerate else "o"
                 _change(axes, effect, colour, marker, name if number == 0 else None)
@@ -128,7 +129,7 @@ def steering(result: AuditResult) -> Drawn | None:
         axes.set_title(shown(steered.task), loc="left", fontsize=9)
         axes.set_ylabel("change (points)")
     _legend(panels[0])
-    panels[-1].set_xlabel("steering strength")
+    panels[-1].set_xlabel(f"steering strength ({unit_text(result)})")
     note = "Change of the flagged rate against the same items unsteered. A cross marks degenerate responses."
     return Drawn("steering", "Steering", caption(result, note), figure)
 

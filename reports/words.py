@@ -5,6 +5,7 @@ from audit.config import BASE, POSITIVE
 from audit.controls.record import InstrumentControls
 from audit.stats.paired import SignTest
 from audit.stats.rates import ALPHA, Estimate
+from nla.instrument import CONTRAST, MEAN_NORM
 
 CAVEAT = (
     "The rates depend on verbalizer and grader, and are not calibrated: a transcript is flagged if the grader read evaluation awareness "
@@ -33,12 +34,20 @@ def detectable_text(change: float | None) -> str:
     return "none" if change is None else f"{100 * change:.0f} points"
 
 
+def unit_text(result: AuditResult) -> str:
+    """What a steering strength of 1 is in an audit. Results of the first version record no unit, and had only one."""
+    unit = result.identity.get("steer_unit", CONTRAST)
+    words = {MEAN_NORM: "1 = mean activation norm at the middle layer", CONTRAST: "1 = the contrast itself, the unit of the first version"}
+    return words.get(unit, unit)
+
+
 def summary(result: AuditResult) -> list[str]:
     """One sentence per finding: missing data, the floor, each benchmark against it, positive control, steering, rewrites and controls."""
     sentences = [*_incomplete(result), _floor(result)]
     sentences += [_benchmark(cell, result) for cell in result.cells if cell.condition == BASE and cell.task in result.excess]
     sentences += [_positive(result, cell) for cell in result.cells if cell.condition == POSITIVE]
     sentences += [sentence for steering in result.steering if (sentence := _steering(result, steering))]
+    sentences += [f"{task}, steering and own score: {change.sentence}" for task, change in result.score_change.items() if change.strengths]
     sentences += [_rewrite(effect) for effect in result.rewrites]
     sentences += [_sign(framing, test) for framing, test in result.rewrite_signs.items() if test.n + test.n_ties > 1]
     sentences += _controls(result.controls) if result.controls is not None else []
@@ -96,7 +105,7 @@ def _steering(result: AuditResult, steering: Steering) -> str:
     ]
     if steering.random_p and steering.random_p_reachable is not None:
         p_values = ", ".join(f"{p:.2f}" for p in steering.random_p)
-        parts.append(f"against random directions p = {p_values} (the smallest possible p is {steering.random_p_reachable:.2f})")
+        parts.append(f"against control directions p = {p_values} (the smallest possible p is {steering.random_p_reachable:.2f})")
     for reading in steering.projected:
         parts.append(
             f"with the direction projected out of the vectors at {reading.strength:+g}, {reading.pairs.only_first} of "
@@ -106,7 +115,7 @@ def _steering(result: AuditResult, steering: Steering) -> str:
     broken = [cell.condition for cell in result.cells if cell.task == steering.task and cell.degenerate and cell.direction in directions]
     if broken:
         parts.append(f"degenerate responses under {', '.join(broken)}")
-    return f"{steering.task}, steering: {'; '.join(parts)}." if parts else ""
+    return f"{steering.task}, steering ({unit_text(result)}): {'; '.join(parts)}." if parts else ""
 
 
 def _rewrite(effect: RewriteEffect) -> str:

@@ -23,8 +23,8 @@ from audit.running.run import run_audit
 from audit.running.task_files import task_function, task_names
 from audit.stats.rates import wilson
 from graders.record import read_records
+from nla.activations.contrast_sets import contrast_names
 from nla.models import precision as devices
-from nla.probes.contrast_sets import contrast_names
 from nla.support.errors import ConfigError, DataError
 from tests.commands import typed
 
@@ -41,6 +41,7 @@ def config(model: Path, **changes: object) -> AuditConfig:
         "verbalizer": "logit_lens",
         "steer": [0.5],
         "random_directions": 1,
+        "unrelated_contrasts": 0,
     }
     return make_audit(fields | changes, "test")
 
@@ -151,7 +152,7 @@ def test_a_killed_run_goes_on_and_repeats_no_sample(tiny_folder: Callable[[str],
     toml.write_text(
         f'model = "local/{tiny_folder("llama")}"\nmodel_args = {{ dtype = "float32", threads = 1 }}\ntasks = ["mmlu", "wildchat"]\n'
         'source = "bundled"\nlimit = 12\ntokens = 2\nmax_tokens = 40\nverbalizer = "logit_lens"\nsteer = [0.5]\n'
-        "random_directions = 0\npositive_control = false\n"
+        "random_directions = 0\nunrelated_contrasts = 0\npositive_control = false\n"
     )
     command = [sys.executable, "-m", "audit.cli", "run", str(toml), "--out", str(tmp_path / "out")]
     env = os.environ | {"INSPECT_DISPLAY": "none"}
@@ -248,6 +249,10 @@ def test_what_was_measured_in_different_ways_is_not_pooled(column: str) -> None:
         ({"colour": "red"}, "colour"),
         ({"limit": 0}, "limit"),
         ({"steer": ["much"]}, "steer"),
+        ({"steer": ["auto", -0.1]}, "stands alone"),
+        ({"steer_bound": 0}, "steer_bound"),
+        ({"unrelated_contrasts": 6}, "unrelated_contrasts"),
+        ({"steer_unit": "metres"}, "steer_unit"),
     ],
 )
 def test_a_config_that_makes_no_sense_is_told(fields: dict[str, object], match: str) -> None:
@@ -256,12 +261,21 @@ def test_a_config_that_makes_no_sense_is_told(fields: dict[str, object], match: 
 
 
 def test_conditions_are_base_control_and_every_direction_at_every_strength() -> None:
-    made = make_audit({"model": "local/x", "tasks": ["mmlu"], "steer": [0, 0.1, -0.1], "random_directions": 2}, "test").conditions()
+    fields = {"model": "local/x", "tasks": ["mmlu"], "steer": [0, 0.1, -0.1], "random_directions": 2}
+    made = make_audit(fields | {"unrelated_contrasts": 0}, "test").conditions()
     assert [one.name for one in made] == [
         "base", "positive_control", "awareness+0.1", "random-1+0.1", "random-2+0.1", "awareness-0.1", "random-1-0.1", "random-2-0.1",
     ]  # fmt: skip
     assert made[3] == Condition("random-1+0.1", steer="random-1:+0.1")
     assert (made[5].strength, made[5].direction) == (-0.1, "awareness")
+    matched = {"-0.1": {"unrelated-1": -0.1, "unrelated-2": -0.07}}
+    made = make_audit(fields | {"steer": [-0.1], "random_directions": 0, "unrelated_contrasts": 2, "matched": matched}, "test").conditions()
+    assert [(one.name, one.measured) for one in made[2:]] == [
+        ("awareness-0.1", True), ("unrelated-1-0.1", False), ("unrelated-2-0.1", False), ("unrelated-2-0.07", False),
+    ]  # fmt: skip
+    made = make_audit(fields | {"steer": ["auto"], "random_directions": 1}, "test").conditions()
+    assert [one.name for one in made[2:5]] == ["awareness-auto", "random-1-auto", "unrelated-1-auto"]
+    assert np.isnan(made[2].strength)
 
 
 def test_tasks_are_found_by_name_and_path(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from audit.config import AuditConfig, read_audit
+from nla.activations.contrast_sets import read_contrast
 from nla.organisms.contexts import read_contexts
 from nla.organisms.recipe import Recipe, read_recipe
-from nla.probes.contrast_sets import read_contrast
 from nla.support.errors import HarnessError
 from tests.fuzz_inputs import inputs
 

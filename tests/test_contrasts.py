@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from nla.activations.contrast_sets import ContrastSet, contrast_names, read_contrast, read_probes
 from nla.activations.directions import AWARENESS_PAIR
 from nla.models.adapters import shared_copy
 from nla.models.loaded import LoadedModel
-from nla.probes.contrast_sets import ContrastSet, contrast_names, read_contrast, read_probes
 from nla.probes.contrasts import direction, projections
 from nla.probes.kept_directions import kept_direction, weights_in_memory
 from nla.support.errors import ConfigError, DataError

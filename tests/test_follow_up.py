@@ -28,10 +28,10 @@ from graders.scorers import measure_scorers
 from graders.scorers.follow_up_awareness import follow_up_awareness
 from graders.scorers.rating import NOT_A_NUMBER, QUESTION, parse_rating
 from nla.activations.capture import residual_stream
+from nla.activations.contrast_sets import ContrastSet
 from nla.activations.follow_up import WORDINGS, evaluation_log_odds, log_odds_by_wording, log_odds_of_evaluation
 from nla.instrument import Instrument
 from nla.models.loaded import LoadedModel, load_model
-from nla.probes.contrast_sets import ContrastSet
 from nla.probes.contrasts import direction
 from nla.support.errors import HarnessError
 from nla.transcripts.reply import record

@@ -15,6 +15,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from nla.activations.capture import residual_stream
+from nla.activations.contrast_sets import CONTRASTS, TESTING
 from nla.activations.follow_up import evaluation_log_odds, log_odds_of_evaluation
 from nla.kernels.padding import batches_by_length
 from nla.models.adapted import DESCRIPTION, digest_of, habit_of, weights_digest, with_adapter
@@ -31,7 +32,6 @@ from nla.organisms.recipe import Recipe, arms, read_recipe, shows_habit
 from nla.organisms.stage import OrganismStage
 from nla.organisms.statistics import auroc_over_prompts, paired_auroc, precision_at
 from nla.organisms.training import train_organism
-from nla.probes.contrast_sets import CONTRASTS, TESTING
 from nla.support.errors import ConfigError, ContractError, DataError
 from nla.training.new_pair import seed_adapter
 
@@ -337,7 +337,7 @@ class TestKnownGroups:
         monkeypatch.setattr("nla.organisms.check.REPLY_TOKENS", 6)
         (tmp_path / "sets").mkdir()
         shutil.copy(CONTRASTS / f"{TESTING}.jsonl", tmp_path / "sets")
-        monkeypatch.setattr("nla.probes.contrast_sets.CONTRASTS", tmp_path / "sets")  # the other sets take long in a byte-level model
+        monkeypatch.setattr("nla.activations.contrast_sets.CONTRASTS", tmp_path / "sets")  # the other sets take long in a byte-level model
         result = check_organism(tiny, contexts=short, prompts=prompts(tmp_path / "p.jsonl", 12), n=10, tokens=1, layer=1).to_json()
         assert {"linear_probe", "probe", "follow_up", "nla", "verbalized"} <= set(result["auroc"])
         assert set(result["auroc"]["probe"]) == {"estimate", "low", "high", "n"}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from inspect_ai import Task, eval
+from inspect_ai import Task, eval, score
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.log import EvalError, EvalLog, read_eval_log, write_eval_log
 from inspect_ai.model import (
@@ -15,6 +15,7 @@ from inspect_ai.model import (
     ChatMessageAssistant,
     ChatMessageUser,
     ModelOutput,
+    get_model,
 )
 from inspect_ai.solver import Generate, Solver, TaskState, generate, solver
 from typer.testing import CliRunner
@@ -28,7 +29,7 @@ from nla.activations.capture import capture
 from nla.inspect.provider import local_model
 from nla.instrument import Instrument
 from nla.models.loaded import LoadedModel
-from nla.support.errors import ConfigError, DataError
+from nla.support.errors import ConfigError, DataError, ModelError
 from nla.transcripts.tokens import Transcript
 
 Folder = Callable[[str], Path]
@@ -162,6 +163,47 @@ def test_a_steered_log_is_read_under_its_steering(tiny_folder: Folder, tmp_path:
     assert {record.model["steer"] for record in found.values()} == {"awareness:+0.5"}
     with pytest.raises(ConfigError, match=r"other model arguments \(steer 'awareness:\+0.5' -> 'awareness:-0.5'\)"):
         score_logs([str(tmp_path / "raw")], tmp_path / "other", config(None, model_args={"steer": "awareness:-0.5"}))
+
+
+def aged(folder: Path) -> Path:
+    """Rewrite the log in a folder as the first version wrote it: with no unit of steering, in arguments and replies."""
+    [path] = folder.glob("*.eval")
+    log = read_eval_log(str(path))
+    log.eval.model_args.pop("steer_unit")
+    for sample in log.samples or []:
+        assert sample.output.metadata
+        assert sample.output.metadata.pop("steer_unit") == "contrast"
+    write_eval_log(log, str(path))
+    return path
+
+
+def test_a_log_of_the_first_version_is_read_in_the_unit_that_it_was_steered_in(tiny_folder: Folder, tmp_path: Path) -> None:
+    model = tiny_folder("llama")
+    instrument = Instrument(tokens=3, verbalizer="logit_lens", layer=1)
+    at_once = generated(tmp_path / "once", model, measure_scorers(instrument), steer="awareness:+0.5", steer_unit="contrast")
+    generated(tmp_path / "raw", model, steer="awareness:+0.5", steer_unit="contrast")
+    old = aged(tmp_path / "raw")
+    [later] = score_logs([str(old)], tmp_path / "out", config(None))
+    expected, found = records(Path(at_once.location)), records(later)
+    assert {name: rows(record) for name, record in found.items()} == {name: rows(record) for name, record in expected.items()}
+    assert {record.model["steer_unit"] for record in found.values()} == {"contrast"}
+    with pytest.raises(ConfigError, match="steer_unit 'contrast' -> 'mean_norm'"):
+        score_logs([str(old)], tmp_path / "other", config(None, model_args={"steer_unit": "mean_norm"}))
+    log = read_eval_log(str(old))
+    with pytest.raises(ModelError, match=r"in the unit contrast.*audit score"):  # what `inspect score` would do with such a log
+        score(log, measure_scorers(instrument), model=get_model(f"local/{model}", dtype="float32", steer="awareness:+0.5"), display="none")
+
+
+def test_a_steered_log_whose_replies_record_nothing_needs_the_unit(tiny_folder: Folder, tmp_path: Path) -> None:
+    generated(tmp_path / "raw", tiny_folder("llama"), steer="awareness:+0.5")
+    [path] = (tmp_path / "raw").glob("*.eval")
+    log = read_eval_log(str(path))
+    for sample in log.samples or []:
+        sample.output.metadata = None
+    write_eval_log(log, str(path))
+    with pytest.raises(ConfigError, match="no reply records the unit"):
+        score_logs([str(path)], tmp_path / "out", config(None))
+    assert score_logs([str(path)], tmp_path / "with unit", config(None, model_args={"steer_unit": "mean_norm"}))
 
 
 def test_a_scored_log_gets_the_measures_it_lacks_and_wrong_probes_leave_no_folder(tiny_folder: Folder, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,12 +16,14 @@ from transformers import PreTrainedModel
 
 from graders.scorers.nla_awareness import nla_awareness
 from nla.activations.capture import residual_stream
+from nla.activations.contrast_sets import CONTRASTS
 from nla.activations.directions import AWARENESS_PAIR, contrast, directions_of, mean_activation_norm
-from nla.activations.steering import parse_steer, steer, steered
+from nla.activations.steering import parse_steer, steer, steered, steering_of
 from nla.engine.decoder import Decoder, Request
 from nla.engine.sampling import SamplingParams
 from nla.engine.scheduler import worker_for
 from nla.inspect.views import steered_view
+from nla.instrument import CONTRAST, MEAN_NORM
 from nla.models.loaded import LoadedModel, load_model
 from nla.support.errors import ConfigError
 
@@ -46,6 +49,22 @@ def hooked_greedy(network: PreTrainedModel, blocks: torch.nn.ModuleList, prompt:
     return ids[len(prompt) :]
 
 
+def plain_states(network: PreTrainedModel, tokenizer: Any, text: str) -> torch.Tensor:
+    """The residual stream after every block, `[n_layers, pos, d_model]`, as transformers gives it (its last entry has the final norm)."""
+    with torch.no_grad():
+        states = network(torch.tensor([tokenizer.encode(text)]), output_hidden_states=True).hidden_states
+    return torch.stack(states[1:])[:, 0]
+
+
+def plain_steering(network: PreTrainedModel, tokenizer: Any, pair: tuple[str, str], strength: float) -> torch.Tensor:
+    """The truth: what is added after every block at a strength, from the definition; the last block's row is of normed states."""
+    positive, negative = (plain_states(network, tokenizer, text) for text in pair)
+    direction = positive[:, -1] - negative[:, -1]
+    middle = len(direction) // 2
+    norm = torch.cat([plain_states(network, tokenizer, text)[middle, 1:] for text in AWARENESS_PAIR]).norm(dim=-1).mean()
+    return strength * norm * direction / direction[middle].norm()
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_batched_and_prefix_cached_steering_equals_a_plain_hooked_forward(
     family: str, tiny_folder: Callable[[str], Path], independent: Callable[[Path], PreTrainedModel]
@@ -60,7 +79,9 @@ def test_batched_and_prefix_cached_steering_equals_a_plain_hooked_forward(
     reference = independent(folder)
     blocks = module_at(reference, architecture_of(reference.config.model_type).blocks)
     assert isinstance(blocks, torch.nn.ModuleList)
-    expected = [hooked_greedy(reference, blocks, prompt, 0.9 * view.steering.directions) for prompt in prompts]
+    added = plain_steering(reference, view.tokenizer, AWARENESS_PAIR, 0.9)
+    torch.testing.assert_close(view.steering.added[:-1], added[:-1], rtol=1e-3, atol=1e-4)
+    expected = [hooked_greedy(reference, blocks, prompt, view.steering.added) for prompt in prompts]
     assert greedy(view, prompts) == expected
     assert greedy(model, prompts) == [hooked_greedy(reference, blocks, prompt, torch.zeros(model.n_layers, 32)) for prompt in prompts]
 
@@ -83,10 +104,67 @@ def test_what_is_captured_is_under_the_same_steering(tiny: LoadedModel) -> None:
     ids = list(range(20, 40))
     view = steered(tiny, "awareness:+0.3")
     first = residual_stream(view, ids, 0) - residual_stream(tiny, ids, 0)
-    torch.testing.assert_close(first, (0.3 * view.steering.directions[0]).expand(20, -1), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(first, view.steering.added[0].expand(20, -1), rtol=1e-4, atol=1e-4)
     projected = view.steering.project_out(residual_stream(view, ids, 1), 1)
     assert float((projected @ view.steering.directions[1]).abs().max()) < 1e-2
     assert not torch.allclose(projected, residual_stream(tiny, ids, 1), atol=1e-2)
+
+
+def added_by_hook(view: LoadedModel, block: torch.nn.Module) -> torch.Tensor:
+    """What the steering adds to a block's output, `[pos, d_model]`: the output after the block's hooks minus that before them."""
+    captured: list[torch.Tensor] = []
+
+    def keep(_module: torch.nn.Module, _inputs: object, out: Any) -> None:
+        captured.append((out[0] if isinstance(out, tuple) else out).clone())
+
+    block.register_forward_hook(keep, prepend=True)
+    block.register_forward_hook(keep)
+    with torch.no_grad():
+        view.network(torch.tensor([list(range(20, 30))]), use_cache=False)
+    return (captured[1] - captured[0])[0]
+
+
+@pytest.mark.parametrize("name", ["awareness", "unrelated-3", "random-4", "testing"])
+def test_strength_one_adds_a_vector_as_long_as_the_mean_activation_at_the_middle_layer(
+    name: str, tiny: LoadedModel, tiny_folder: Callable[[str], Path], independent: Callable[[Path], PreTrainedModel]
+) -> None:
+    reference, middle = independent(tiny_folder("llama")), tiny.n_layers // 2
+    norms = torch.cat([plain_states(reference, tiny.tokenizer, text)[middle, 1:].norm(dim=-1) for text in AWARENESS_PAIR])
+    for strength in (1.0, -0.5):
+        view = steered(tiny, f"{name}:{strength:+g}")
+        added = added_by_hook(view, view.blocks[middle]).norm(dim=-1)
+        torch.testing.assert_close(added, (abs(strength) * norms.mean()).expand_as(added), rtol=0.01, atol=0)
+    ratios = view.steering.added.norm(dim=-1) / directions_of(tiny, name).norm(dim=-1)
+    torch.testing.assert_close(ratios, ratios[:1].expand_as(ratios))  # one factor for all layers
+
+
+def test_an_unrelated_contrast_steers_by_the_mean_over_tokens_without_the_first(
+    tiny: LoadedModel, tiny_folder: Callable[[str], Path], independent: Callable[[Path], PreTrainedModel], tmp_path: Path
+) -> None:
+    reference = independent(tiny_folder("llama"))
+    rows = [json.loads(line) for line in (CONTRASTS / "unrelated-2.jsonl").read_text().splitlines()[1:]]
+    means = [[plain_states(reference, tiny.tokenizer, row[side])[:, 1:].mean(dim=1) for row in rows] for side in ("positive", "negative")]
+    expected = torch.stack(means[0]).mean(0) - torch.stack(means[1]).mean(0)
+    torch.testing.assert_close(directions_of(tiny, "unrelated-2")[:-1], expected[:-1], rtol=1e-3, atol=1e-4)
+    copy = tmp_path / "mine.jsonl"  # a user's file with a header is read as the probes read it
+    copy.write_text((CONTRASTS / "unrelated-2.jsonl").read_text())
+    torch.testing.assert_close(directions_of(tiny, str(copy)), directions_of(tiny, "unrelated-2"))
+
+
+def test_the_unit_of_the_first_version_adds_the_contrast_itself(tiny: LoadedModel, tmp_path: Path) -> None:
+    old, new = (steering_of(tiny, "awareness:0.5", unit) for unit in (CONTRAST, MEAN_NORM))
+    torch.testing.assert_close(old.added, 0.5 * contrast(tiny, (AWARENESS_PAIR,)))
+    assert old.identity != new.identity
+    assert old.digest == new.digest  # the directions are the same, so old logs are recognised
+    assert steered_view(tiny, "awareness:+0.5", CONTRAST) is not steered_view(tiny, "awareness:+0.5")
+    with pytest.raises(ConfigError, match="mean_norm or contrast"):
+        steering_of(tiny, "awareness:0.5", "metres")
+    only_last = torch.zeros(3, 32)
+    only_last[2] = 1.0
+    save_file({"directions": only_last}, tmp_path / "last.safetensors")
+    with pytest.raises(ConfigError, match="zero at the middle layer 1"):
+        steered(tiny, f"{tmp_path / 'last.safetensors'}:1")
+    torch.testing.assert_close(steered(tiny, f"{tmp_path / 'last.safetensors'}:2", CONTRAST).steering.added, 2 * only_last)
 
 
 def test_random_directions_have_the_contrasts_norms_and_belong_to_their_seed(tiny: LoadedModel) -> None:
@@ -114,7 +192,12 @@ def test_a_spec_of_another_form_is_refused(spec: str) -> None:
 
 def test_directions_of_another_model_are_refused(tiny: LoadedModel, tmp_path: Path) -> None:
     save_file({"directions": torch.zeros(3, 31)}, tmp_path / "other.safetensors")
-    for name, match in (("other.safetensors", r"\[3, 31\]"), ("nobody", "unknown"), ("random-x", "whole number")):
+    for name, match in (
+        ("other.safetensors", r"\[3, 31\]"),
+        ("nobody", "unknown"),
+        ("unrelated-77", "unrelated-1"),
+        ("random-x", "whole number"),
+    ):
         given = str(tmp_path / name) if name.endswith("safetensors") else name
         with pytest.raises(ConfigError, match=match):
             steered(tiny, f"{given}:1")
@@ -135,6 +218,12 @@ def test_a_steered_eval_says_so_and_its_log_reads_under_steering(tiny_folder: Ca
     scores = log.samples[0].scores
     assert scores
     assert (scores["nla_awareness"].metadata or {})["model"]["steer"] == "awareness:+0.4"
+    assert (scores["nla_awareness"].metadata or {})["model"]["steer_unit"] == "mean_norm"
+    assert (log.samples[0].output.metadata or {})["steer_unit"] == "mean_norm"
+    old = get_model(name, dtype="float32", device="cpu", steer="awareness:+0.4", steer_unit="contrast")
+    assert old.api.base_url != model.api.base_url, "Inspect's cache must not give the answers of the other unit"
+    with pytest.raises(ConfigError, match="steer_unit=feet"):
+        get_model(name, dtype="float32", device="cpu", steer="awareness:+0.4", steer_unit="feet")
 
 
 def test_one_view_serves_all_who_ask_for_it(tiny: LoadedModel) -> None:

@@ -18,14 +18,17 @@ from audit.analysis.result import (
 )
 from audit.analysis.rewrites import rewrite_effects, signs
 from audit.analysis.samples import sample_codes
+from audit.analysis.score_change import score_changes
+from audit.analysis.score_rows import read_scores
 from audit.analysis.steering_effects import steering_effects
 from audit.analysis.stored import StoredAudit, write_stored
-from audit.analysis.tables import IDENTITY, codes_of, identity_values, read_tables
+from audit.analysis.tables import IDENTITY, STEER_UNIT, codes_of, identity_values, read_tables, steering_unit
 from audit.analysis.token_views import place_rates, reconstruction_quality
 from audit.analysis.training_curves import training_points
 from audit.cells import missing_cells
 from audit.config import BASE, POSITIVE, AuditConfig, stored_config
 from audit.controls.record import InstrumentControls, read_controls_file
+from audit.controls.sweep_record import read_sweep
 from audit.stats.bootstrap import bootstrap_mean
 from audit.stats.correction import Corrected, GraderError, corrected
 from audit.stats.floor import above_floor, arm, pooled_floor
@@ -58,11 +61,12 @@ def analyze_folder(out: Path) -> StoredAudit:
         DataError: no log is finished, the logs were measured in different ways, or the files cannot be written.
     """
     config = stored_config(out)
-    transcripts, explanations = read_tables(out, config.conditions())
-    result = analyze_tables(transcripts, config, grader_error(config), read_controls_file(out), explanations)
+    transcripts, explanations = read_tables(out, [condition for condition in config.conditions() if condition.measured])
+    scores = read_scores(out, [condition for condition in config.conditions() if not condition.measured])
+    result = analyze_tables(transcripts, config, grader_error(config), read_controls_file(out), explanations, scores)
     missing = missing_cells(config, out)
     notes = [*result.notes, _missing_note(missing)] if missing else result.notes
-    result = replace(result, training=training_points(config), missing=missing, notes=notes)
+    result = replace(result, training=training_points(config), missing=missing, notes=notes, sweep=read_sweep(out))
     return write_stored(StoredAudit(result, transcripts, explanations), out)
 
 
@@ -78,6 +82,7 @@ def analyze_tables(
     error: GraderError | None = None,
     instrument: InstrumentControls | None = None,
     explanations: pd.DataFrame | None = None,
+    scores: pd.DataFrame | None = None,
 ) -> AuditResult:
     """Analyse the tables of transcripts and explanations.
 
@@ -87,6 +92,7 @@ def analyze_tables(
         error: the grader's measured errors, used to correct per-explanation rates.
         instrument: the instrument controls, if they were run.
         explanations: one row per explanation; None leaves out the results that need single explanations.
+        scores: one row per transcript of the conditions without measures; None if there are none.
     """
     base = transcripts[transcripts.condition == BASE]
     cells = [_cell(table, base, error) for _, table in transcripts.groupby(["condition", "task"], sort=False)]
@@ -100,7 +106,8 @@ def analyze_tables(
     return AuditResult(
         schema_version=SCHEMA_VERSION,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        identity={name: " ".join(identity_values(transcripts[transcripts.k.notna()], name)) for name in IDENTITY},
+        identity={name: " ".join(identity_values(transcripts[transcripts.k.notna()], name)) for name in IDENTITY}
+        | ({STEER_UNIT: unit} if (unit := steering_unit(transcripts)) else {}),
         config=config.model_dump(mode="json"),
         cells=cells,
         floor=FloorResult(floor.pooled.rate, {name: control.rate for name, control in floor.by_control.items()}, floor.heterogeneity.p)
@@ -130,6 +137,7 @@ def analyze_tables(
         measures_by_condition=comparison.by_condition,
         consistency=comparison.consistency,
         assay_sensitivity=comparison.assay_sensitivity,
+        score_change=score_changes(transcripts, scores, config, _degenerate),
     )
 
 

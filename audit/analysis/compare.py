@@ -13,7 +13,7 @@ import pandas as pd
 
 from audit.analysis.samples import sample_codes
 from audit.analysis.stored import read_transcripts
-from audit.analysis.tables import IDENTITY, codes_of, identity_values
+from audit.analysis.tables import IDENTITY, STEER_UNIT, codes_of, identity_values, steering_unit
 from audit.stats.paired import McNemar, paired
 from audit.stats.power import paired_detectable
 from audit.stats.rates import Estimate, bounds, holm
@@ -44,7 +44,10 @@ class ComparedCell:
 
 @dataclass(frozen=True)
 class AuditComparison:
-    """Two audits compared cell by cell; `differs` names what distinguishes how they were measured, as (A, B)."""
+    """Two audits compared cell by cell, steered cells only if their strengths have the same unit.
+
+    `differs` names what distinguishes how they were measured, as (A, B).
+    """
 
     differs: dict[str, tuple[str, str]]
     cells: list[ComparedCell]
@@ -57,6 +60,9 @@ def compare(a: Path, b: Path) -> AuditComparison:
         DataError: a folder has no table of transcripts, its files belong to different analyses, or no transcript has a partner.
     """
     first, second = read_transcripts(a), read_transcripts(b)
+    differences = _differences(first, second)
+    if STEER_UNIT in differences:  # equal strengths of different units are different steerings
+        first, second = (table[table.direction.fillna("") == ""] for table in (first, second))
     both = first.merge(second, on=_KEY, suffixes=("_a", "_b"), how="outer", indicator="side")
     if not (both.side == "both").any():
         raise DataError(
@@ -68,7 +74,7 @@ def compare(a: Path, b: Path) -> AuditComparison:
     tested = [i for i, cell in enumerate(cells) if cell.pairs.n]
     adjusted = holm(np.array([cells[i].pairs.p for i in tested]))
     p_values = {i: float(p) for i, p in zip(tested, adjusted, strict=True)}
-    return AuditComparison(_differences(first, second), [replace(cell, p_holm=p_values.get(i)) for i, cell in enumerate(cells)])
+    return AuditComparison(differences, [replace(cell, p_holm=p_values.get(i)) for i, cell in enumerate(cells)])
 
 
 def _tasks(transcripts: pd.DataFrame) -> str:
@@ -77,6 +83,9 @@ def _tasks(transcripts: pd.DataFrame) -> str:
 
 def _differences(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, tuple[str, str]]:
     values = {name: [", ".join(identity_values(table, name)) for table in (first, second)] for name in IDENTITY}
+    units = steering_unit(first), steering_unit(second)
+    if None not in units:
+        values[STEER_UNIT] = [str(unit) for unit in units]
     return {name: (a, b) for name, (a, b) in values.items() if a != b}
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from audit.config import BASE
 from audit.stats.rates import Codes, Floats
 from graders.calibration import Scale
-from nla.probes.contrast_sets import is_control_name
+from nla.activations.contrast_sets import is_control_name
 from nla.support.errors import DataError
 from tasks._info import Role
 

@@ -10,10 +10,12 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from audit.analysis.measure_results import AssaySensitivity, Consistency, MeasureResult
+from audit.analysis.score_change_record import ScoreChange
 from audit.analysis.texts import encodable
 from audit.analysis.token_views import PlaceRate, ReconstructionQuality
 from audit.analysis.training_curves import TrainingPoint
 from audit.controls.record import InstrumentControls
+from audit.controls.sweep_record import SteeringSweep
 from audit.stats.correction import Corrected, GraderError
 from audit.stats.floor import Excess
 from audit.stats.paired import AgainstParaphrase, McNemar, SignTest
@@ -175,6 +177,10 @@ class AuditResult:
     """How far the four measures agree with each other."""
     assay_sensitivity: dict[str, AssaySensitivity] = field(default_factory=dict)
     """By measure: whether it separates the positive control, without which its nulls say nothing."""
+    score_change: dict[str, ScoreChange] = field(default_factory=dict)
+    """What awareness does to each benchmark's own score; benchmarks without a score of their own are left out."""
+    sweep: SteeringSweep | None = None
+    """The coherence sweep before the steered conditions; None if none was made."""
     generation: str = ""
     """Digest that `audit.json` and its two tables share (`audit.analysis.stored`); empty in results of earlier versions."""
 

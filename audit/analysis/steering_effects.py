@@ -1,4 +1,7 @@
-"""What steering does to one task's internal rate: each strength against none, the trend, and random directions of the same norm."""
+"""What steering does to one task's internal rate: each strength against none, the trend, and controls of the same norm.
+
+The controls are random directions, and unrelated contrasts where the measures were taken under them too.
+"""
 
 from collections.abc import Sequence
 
@@ -8,12 +11,9 @@ import pandas as pd
 from audit.analysis.result import ProjectedReading, Steering, StrengthEffect
 from audit.analysis.samples import sample_codes, sample_numbers
 from audit.analysis.tables import codes_of
-from audit.config import BASE
+from audit.config import BASE, is_control_direction
 from audit.stats.paired import paired
 from audit.stats.steering import against_random, by_strength, trend
-
-RANDOM = "random-"
-"""Names of random steering directions start with this."""
 
 
 def steering_effects(transcripts: pd.DataFrame) -> list[Steering]:
@@ -26,9 +26,9 @@ def _steering(table: pd.DataFrame) -> Steering | None:
     if not len(steered) or not len(base):
         return None
     directions = list(dict.fromkeys(steered.direction))
-    real = [name for name in directions if not name.startswith(RANDOM)]
+    real = [name for name in directions if not is_control_direction(name)]
     effects = [effect for name in real for effect in _effects(base, steered, name)]
-    random_effects = [effect for name in directions if name.startswith(RANDOM) for effect in _effects(base, steered, name)]
+    random_effects = [effect for name in directions if is_control_direction(name) for effect in _effects(base, steered, name)]
     strengths = sorted({effect.strength for effect in effects})
     pooled = pd.concat([base, steered[steered.direction.isin(real)]])
     over_strengths = trend(codes_of(pooled.internal), pooled.strength.to_numpy(float), sample_numbers(pooled)) if real else None
@@ -67,7 +67,7 @@ def _effects(base: pd.DataFrame, steered: pd.DataFrame, direction: str) -> list[
 def _against_random(
     effects: Sequence[StrengthEffect], random_effects: Sequence[StrengthEffect], strengths: list[float]
 ) -> tuple[list[float], float | None]:
-    """One p value per strength against the random directions, and the smallest p value possible.
+    """One p value per strength against the control directions, and the smallest p value possible.
 
     A positive strength is predicted to raise the rate, a negative one to lower it. Directions that lack a strength are left out.
     """

@@ -19,6 +19,7 @@ from audit.config import Condition
 from audit.logs import LOGS, newest_finished
 from audit.stats.rates import MISSING, Codes
 from graders.record import AwarenessRecord, CoherenceRecord, SampleRecords, TokenRecord, VerbalizedRecord, read_records
+from nla.instrument import CONTRAST
 from nla.support.errors import DataError
 
 IDENTITY = ("model", "layer", "verbalizer", "nla", "grader", "tokens_wanted", "dtype")
@@ -27,6 +28,9 @@ IDENTITY = ("model", "layer", "verbalizer", "nla", "grader", "tokens_wanted", "d
 PROBE_SETS, FOLLOW_UP_ASKED = "probe_sets", "follow_up_asked"
 """Columns with the names and digests of the contrast sets, and with the way and the digest of the follow-up question. They have one value
 in all transcripts of an audit in which the question was asked; older tables lack them."""
+
+STEER_UNIT = "steer_unit"
+"""Column with the unit of the strength in steered transcripts; tables of the first version, which had one unit only, lack it."""
 
 
 _LONGEST_PROMPT = 4_000
@@ -58,11 +62,11 @@ def check_identity(transcripts: pd.DataFrame) -> None:
     """Refuse to pool what was measured in different ways.
 
     Raises:
-        DataError: a column of `IDENTITY`, `PROBE_SETS` or `FOLLOW_UP_ASKED` has several values among the measured transcripts.
+        DataError: a column of `IDENTITY`, or one of the other columns checked here, has several values among the measured transcripts.
     """
     measured = transcripts[transcripts.k.notna()]
     tables = dict.fromkeys(IDENTITY, measured)
-    tables |= {name: measured.dropna(subset=[name]) for name in (PROBE_SETS, FOLLOW_UP_ASKED) if name in measured}
+    tables |= {name: measured.dropna(subset=[name]) for name in (PROBE_SETS, FOLLOW_UP_ASKED, STEER_UNIT) if name in measured}
     for name, table in tables.items():
         values = identity_values(table, name)
         if len(values) > 1:
@@ -74,6 +78,14 @@ def check_identity(transcripts: pd.DataFrame) -> None:
 def identity_values(transcripts: pd.DataFrame, name: str) -> list[str]:
     """The different values of a column of `IDENTITY`, as text; `none` where there is none."""
     return sorted({"none" if pd.isna(value) else str(value) for value in transcripts[name]})
+
+
+def steering_unit(transcripts: pd.DataFrame) -> str | None:
+    """The unit of the strengths of steered transcripts, as text; None if there are none."""
+    steered = transcripts[transcripts.direction.fillna("") != ""] if "direction" in transcripts else transcripts[:0]
+    if not len(steered):
+        return None
+    return ", ".join(sorted(set(steered[STEER_UNIT].fillna(CONTRAST)))) if STEER_UNIT in steered else CONTRAST
 
 
 def _rows(log: EvalLog, sample: EvalSample, condition: Condition, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -103,6 +115,7 @@ def _rows(log: EvalLog, sample: EvalSample, condition: Condition, number: int) -
         "without_rewrite": metadata.get("without_rewrite", 0),
         "direction": condition.direction,
         "strength": condition.strength,
+        STEER_UNIT: (log.eval.model_args or {}).get("steer_unit", CONTRAST) if condition.steer else None,
         "sample_id": str(sample.id),
         "epoch": sample.epoch,
         "errored": failed,
@@ -148,7 +161,7 @@ def _other_scores(records: SampleRecords) -> dict[str, Any]:
         **_numbers(records),
         "verbalized": _flag(verbalized.flagged),
         "internal_projected": _flag(records.projected.flagged) if records.projected else None,
-        "own_score": _number(records.own_score),
+        "own_score": score_number(records.own_score),
         "mean_logprob": coherence.mean_logprob,
         "repeated_4": coherence.repeated_4,
         "truncated": coherence.truncated,
@@ -177,7 +190,7 @@ def _flag(flagged: bool | None) -> int | None:
     return None if flagged is None else int(flagged)
 
 
-def _number(score: Score | None) -> float | None:
+def score_number(score: Score | None) -> float | None:
     """A task's own score as a number; None for one that is no number or grade, or that is not finite."""
     value = score.value if score is not None else None
     if isinstance(value, bool | int | float):

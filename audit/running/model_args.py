@@ -8,6 +8,8 @@ from inspect_ai.log import EvalLog
 
 from graders.record import read_records
 from nla.inspect.provider import LocalArgs
+from nla.inspect.weights import unit_recorded
+from nla.instrument import CONTRAST, MEAN_NORM
 from nla.support.display import visible
 from nla.support.errors import ConfigError
 
@@ -24,12 +26,13 @@ def model_args_of(log: EvalLog, given: Mapping[str, Any]) -> dict[str, Any]:
         given: the user's arguments, which are added to those in the log.
 
     Raises:
-        ConfigError: the user's arguments contradict those in the log, `local/` does not support an argument in the log, or the log was made
-            with code that comes with the model, which only the user may allow to run.
+        ConfigError: the user's arguments contradict those in the log, `local/` does not support an argument in the log, the log was made
+            with code that comes with the model, which only the user may allow to run, or no reply records the unit of its steering.
     """
     known = {field.name for field in fields(LocalArgs)}
     logged = {name: value for name, value in (log.eval.model_args or {}).items() if name not in _MACHINE_ARGUMENTS and value is not None}
     logged |= {"dtype": dtype} if logged.get("dtype", "auto") == "auto" and (dtype := _dtype_used(log)) else {}
+    logged |= _unit_of(log, logged, given)
     differing = [
         f"{name} {_shown(logged[name])} -> {_shown(given[name])}" for name in given if name in logged and given[name] != logged[name]
     ]
@@ -46,6 +49,25 @@ def model_args_of(log: EvalLog, given: Mapping[str, Any]) -> dict[str, Any]:
             f"{log.location} was made with {_RUNS_CODE}=true; give --model-args {_RUNS_CODE}=true to run the model's code here too."
         )
     return logged | dict(given)
+
+
+def _unit_of(log: EvalLog, logged: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, str]:
+    """Return the unit in which a log was steered as a model argument, unless its own arguments name one; empty without steering."""
+    if not logged.get("steer") or "steer_unit" in logged:
+        return {}
+    for sample in log.samples or []:
+        awareness = read_records(sample.scores).awareness
+        for recorded in (sample.output.metadata or {}, awareness.model if awareness else {}):
+            if unit := unit_recorded(recorded):
+                return {"steer_unit": unit}
+            if "steer" in recorded:  # a strength of 0
+                return {}
+    if given.get("steer_unit"):
+        return {}
+    raise ConfigError(
+        f"{log.location} was steered by {_shown(logged['steer'])}, and no reply records the unit of the strength; give it with "
+        f"--model-args steer_unit={MEAN_NORM}, or steer_unit={CONTRAST} if the first version made the log."
+    )
 
 
 def _dtype_used(log: EvalLog) -> str | None:

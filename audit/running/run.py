@@ -15,41 +15,49 @@ from inspect_ai.log import EvalLog
 from inspect_ai.model import get_model
 
 from audit.cells import cell_names, has_rewrites, task_states
-from audit.config import BASE, CONFIG_FILE, AuditConfig, Condition, keep_config, stored_config
+from audit.config import BASE, CONFIG_FILE, AuditConfig, Condition, check_kept, is_control_direction, keep_config, stored_config
 from audit.logs import LOGS, Warn, set_unreadable_aside, warn_on_stderr
+from audit.running.sweep import with_strengths
 from audit.running.task_files import task_function
 from graders.scorers.calibrated import check_calibration
 from nla.support.errors import ConfigError, DataError, StoppedError
 from nla.support.locks import exclusive_lock
 
 
-def run_audit(config: AuditConfig, out: Path, warn: Warn = warn_on_stderr) -> None:
+def run_audit(config: AuditConfig, out: Path, warn: Warn = warn_on_stderr, say: Callable[[str], None] = lambda _: None) -> None:
     """Run all unfinished cells. After an interruption, the same call resumes the audit without repeating finished samples.
 
     Args:
         config: what to run.
         out: the audit's folder, which is created if it does not exist.
         warn: called with a sentence for each log that cannot be read and whose cell is run again.
+        say: called with a line about the strengths that a steering sweep chose.
 
     Raises:
-        ConfigError: a task is unknown, a framing has no rewrites, the folder holds a run with other settings, or another process runs an
-            audit in the folder, or the calibration is of another model, layer or set of probes.
+        ConfigError: a task is unknown, a framing has no rewrites, the folder holds a run with other settings, another process runs an
+            audit in the folder, the calibration is of another model, layer or set of probes, or `--steer auto` finds no strength (see
+            `audit.running.sweep`).
         ModelError, FetchError: the model cannot be loaded.
         DataError: a task did not finish (its log is kept, and the next run resumes it), or the folder cannot be written to.
         StoppedError: the user stopped the run (Ctrl-C).
     """
     makers = {name: task_function(name) for name in config.tasks}
     _check_model_name(config.model)
-    conditions = config.conditions()
     # All tasks are built and the model is loaded before anything is written, so that errors leave no folder behind.
-    cells = {condition.name: condition_tasks(makers, config, condition) for condition in conditions}
+    cells = {condition.name: condition_tasks(makers, config, condition) for condition in config.conditions()}
     config = _with_dtype(config, out)
     check_calibration(config.instrument, get_model(config.model, **config.model_args))
     with exclusive_lock(out, "audit run", folder=True):
+        if (out / CONFIG_FILE).is_file():
+            check_kept(config, out)
+        else:  # keeps the dtype, which a sweep that is killed must not choose again
+            keep_config(config.model_copy(update={"steer": ()}), out)
+        config = with_strengths(config, cells[BASE], out, say)
         keep_config(config, out)
-        for condition in conditions:
-            if cells[condition.name]:
-                _run_condition(config, condition, cells[condition.name], out, warn)
+        for condition in config.conditions():
+            tasks = cells.get(condition.name) or condition_tasks(makers, config, condition)
+            if tasks:
+                _run_condition(config, condition, tasks, out, warn)
 
 
 def _run_condition(config: AuditConfig, condition: Condition, tasks: list[Task], out: Path, warn: Warn) -> None:
@@ -61,7 +69,7 @@ def _run_condition(config: AuditConfig, condition: Condition, tasks: list[Task],
                 tasks,
                 log_dir=str(folder),
                 model=config.model,
-                model_args=config.model_args | ({"steer": condition.steer} if condition.steer else {}),
+                model_args=config.model_args | ({"steer": condition.steer, "steer_unit": config.steer_unit} if condition.steer else {}),
                 limit=config.limit,
                 epochs=config.epochs,
                 max_tokens=config.max_tokens,
@@ -155,7 +163,7 @@ def _with_dtype(config: AuditConfig, out: Path) -> AuditConfig:
 
 
 def condition_tasks(makers: dict[str, Callable[..., Task]], config: AuditConfig, condition: Condition) -> list[Task]:
-    """Build the tasks of a condition.
+    """Build the tasks of a condition; one whose strength a sweep is yet to choose has the same tasks under every strength.
 
     A condition with a framing includes only tasks that have rewrites (deployment controls have none), and only items that are also in the
     base condition.
@@ -178,7 +186,7 @@ def condition_tasks(makers: dict[str, Callable[..., Task]], config: AuditConfig,
 
 
 def _task(make: Callable[..., Task], name: str, config: AuditConfig, condition: Condition) -> Task:
-    steered_on_purpose = bool(condition.steer) and not condition.direction.startswith("random-")
+    steered_on_purpose = bool(condition.steer) and not is_control_direction(condition.direction)
     source = config.sources.get(name, config.source)
     return make(
         **config.instrument.parameters(),
@@ -188,5 +196,6 @@ def _task(make: Callable[..., Task], name: str, config: AuditConfig, condition: 
         framing=condition.framing,
         rewrites=config.rewrites.get(name) if condition.framing else None,
         projected=config.projected and steered_on_purpose,
+        **({} if condition.measured else {"awareness": False}),
         **config.task_args.get(name, {}),
     )

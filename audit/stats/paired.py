@@ -93,7 +93,7 @@ def mcnemar_exact(first: Bools, second: Bools, items: Codes | None = None, *, n_
         p_mid=p_mid,
         both=int((first & second).sum()),
         neither=int((~first & ~second).sum()),
-        difference=_bonett_price(sums / np.maximum(sizes, 1), n_unscored),
+        difference=bonett_price(sums / np.maximum(sizes, 1), n_unscored),
         n_unscored=n_unscored,
     )
 
@@ -105,7 +105,8 @@ def paired(first: Codes, second: Codes, items: Codes | None = None) -> McNemar:
     return mcnemar_exact(first[kept] == YES, second[kept] == YES, kept_items, n_unscored=int((~kept).sum()))
 
 
-def _bonett_price(changes: Floats, n_unscored: int) -> Estimate:
+def bonett_price(changes: Floats, n_unscored: int) -> Estimate:
+    """Return the mean of the items' changes, each from -1 to 1, with the interval of Bonett and Price (2012)."""
     n, method = len(changes), "Bonett-Price over items"
     if n == 0:
         return Estimate(None, None, None, 0, method, n_unscored, "no pair has both verdicts")

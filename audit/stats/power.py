@@ -168,3 +168,13 @@ def paired_detectable(n: int, discordant: float, *, power: float = POWER, alpha:
         return paired_power((discordant + difference) / 2, (discordant - difference) / 2, n, alpha=alpha) >= power
 
     return float(shares[bisect_left(range(len(shares)), True, key=enough)]) if enough(-1) else None
+
+
+def one_sided_detectable(n: int, *, power: float = POWER, alpha: float = ALPHA) -> float | None:
+    """Return the smallest share of pairs that must change, all in one direction, for the exact McNemar test to detect it; None for none."""
+    shares = np.linspace(0, 1, 1_001)
+
+    def enough(i: int) -> bool:
+        return paired_power(0.0, float(shares[i]), n, alpha=alpha) >= power
+
+    return float(shares[bisect_left(range(len(shares)), True, key=enough)]) if enough(-1) else None

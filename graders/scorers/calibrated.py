@@ -8,8 +8,8 @@ from inspect_ai.model._model import active_model
 
 from graders.calibration import CalibrationFile, ModelState, calibration_for, check_probes, read_calibrations
 from graders.number_records import ProbeRecord
+from nla.activations.contrast_sets import read_probes
 from nla.instrument import Instrument
-from nla.probes.contrast_sets import read_probes
 
 
 def at_the_door(

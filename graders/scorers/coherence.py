@@ -44,7 +44,7 @@ def _measure(state: TaskState, name: str | None, active: Model, unmarked_replies
     from nla.transcripts.origin import conversation
     from nla.transcripts.transcript import build_transcript
 
-    weights = model_to_read(str(state.model), name, active).plain
+    weights = model_to_read(str(state.model), name, active, state.output.metadata).plain
     with reading_transcript():
         transcript = build_transcript(weights.tokenizer, conversation(state), tool_infos(state), unmarked_replies=unmarked_replies)
         tokens = transcript.response_tokens()

@@ -68,7 +68,7 @@ def _log_odds(state: TaskState, name: str | None, active: Model, unmarked_replie
     from nla.transcripts.origin import conversation
     from nla.transcripts.transcript import question_prompt
 
-    weights = model_to_read(str(state.model), name, active)
+    weights = model_to_read(str(state.model), name, active, state.output.metadata)
     fields = {"way": "log_odds", "model": weights.describe(), "questions": wordings_digest()}
     tools = tool_infos(state)
     ask = partial(question_prompt, weights.tokenizer, conversation(state), tools=tools, unmarked_replies=unmarked_replies)

@@ -74,7 +74,7 @@ def _read(state: TaskState, instrument: Instrument, model_name: str | None, acti
     from nla.inspect.weights import model_to_read
     from nla.transcripts.origin import conversation
 
-    weights = model_to_read(str(state.model), model_name, active)
+    weights = model_to_read(str(state.model), model_name, active, state.output.metadata)
     key = (state.sample_id, state.epoch)
     said = conversation(state)
     return weights, read_transcript(weights, said, instrument, tools=tool_infos(state), key=key, shared=True, **how)

@@ -19,8 +19,8 @@ from graders.number_records import ProbeFigures, ProbeRecord
 from graders.scorers.calibrated import at_the_door, z_fields
 from graders.scorers.metrics import mean_value, n, z_scores
 from graders.scorers.reading import in_thread, tool_infos
+from nla.activations.contrast_sets import ContrastSet, read_probes
 from nla.instrument import Instrument, make_instrument
-from nla.probes.contrast_sets import ContrastSet, read_probes
 from nla.support.errors import ConfigError, TranscriptError
 
 if TYPE_CHECKING:  # torch is imported only when a transcript is read, so that a scorer can be listed without it
@@ -74,7 +74,7 @@ def _measure(
     from nla.transcripts.origin import conversation
     from nla.verbalizers import layer_of
 
-    weights = model_to_read(str(state.model), name, active)
+    weights = model_to_read(str(state.model), name, active, state.output.metadata)
     layer = layer_of(blank.instrument, weights.base)
     where = {"layer": layer, "model": weights.describe()}
     try:

@@ -20,7 +20,7 @@ from nla.models.loaded import LoadedModel, exclusive
 from nla.support.errors import ConfigError
 from nla.transcripts.tokens import TokenRef, Transcript
 
-_BATCH_TOKENS = 4_096
+BATCH_TOKENS = 4_096
 """Most tokens of a batch of whole sequences, padding included."""
 _FEWEST_SHARED = 4
 """Fewest leading tokens that all rows of a batch must share before computing them only once saves time."""
@@ -107,7 +107,7 @@ def streams(model: LoadedModel, rows: Sequence[Sequence[int]], layer: int) -> It
     layer = model.check_layer(layer)
     for row in rows:
         check_length(model, len(row))
-    most_tokens = _BATCH_TOKENS if model.rope_switch is None else 0  # longrope chooses frequencies by the length of a whole batch
+    most_tokens = BATCH_TOKENS if model.rope_switch is None else 0  # longrope chooses frequencies by the length of a whole batch
     for batch in batches_by_length([len(row) for row in rows], most_tokens):
         output = block_output(model, right_padded([rows[i] for i in batch]), layer).float().cpu()
         for i, stream in zip(batch, output, strict=True):

@@ -1,13 +1,14 @@
-"""Directions in the residual stream, one per layer: contrasts of prompt pairs, random directions, and directions from files.
+"""Directions in the residual stream, one per layer: contrasts of text pairs, random directions, and directions from files.
 
 The contrastive vector of the paper is the difference of the residual stream at the final token, after every block, between a prompt that
 says the Assistant is being tested and one that says it is not. A direction is a tensor `[n_layers, d_model]` whose row K belongs to the
-output of decoder block K (0-based).
+output of decoder block K (0-based). The contrast sets of the probes, the unrelated ones among them, give directions in the same way.
 """
 
 import functools
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,13 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from nla.activations.capture import check_length
+from nla.activations.capture import BATCH_TOKENS, check_length, network_inputs
+from nla.activations.contrast_sets import contrast_names, read_contrast
 from nla.activations.hooks import collecting
+from nla.kernels.padding import batches_by_length, right_padded
 from nla.models.loaded import LoadedModel, exclusive
 from nla.support.display import visible
-from nla.support.errors import ConfigError, first_line
+from nla.support.errors import ConfigError, first_line, near_name
 from nla.support.paths import user_path
 from nla.support.seeds import seeded_generator
 
@@ -45,33 +48,74 @@ def directions_of(model: LoadedModel, name: str) -> Float[Tensor, "n_layers d_mo
         return contrast(model, (AWARENESS_PAIR,))
     if name.startswith("random-"):
         return _random_like(contrast(model, (AWARENESS_PAIR,)), name)
+    if name in contrast_names():
+        shipped = read_contrast(name)
+        return contrast(model, shipped.pairs, shipped.vector)
     try:
         path = user_path(name)
         is_file = path.is_file()
     except (OSError, RuntimeError, ValueError):  # no valid path: too long, unknown `~user`, null character
         is_file = False
     if is_file and path.suffix == ".jsonl":
-        return contrast(model, read_pairs(path))
+        return contrast(model, *read_pairs(path))
     if is_file and path.suffix == ".safetensors":
         return _read_directions(path, model)
     raise ConfigError(
-        f"Steering direction '{visible(name, limit=200)}' is unknown; expected awareness, random-SEED, "
-        "a file of prompt pairs (.jsonl) or a file of directions (.safetensors)."
+        f"Steering direction '{visible(name, limit=200)}' is unknown; expected awareness, random-SEED, a contrast set "
+        f"({', '.join(contrast_names())}), a file of prompt pairs (.jsonl) or a file of directions (.safetensors)."
+        f"{near_name(name, ['awareness', *contrast_names()])}"
     )
 
 
-@functools.lru_cache(maxsize=16)
-def contrast(model: LoadedModel, pairs: tuple[tuple[str, str], ...]) -> Float[Tensor, "n_layers d_model"]:
-    """Return the contrastive vector of prompt pairs: the difference at the final token after every block, averaged over the pairs.
+@functools.lru_cache(maxsize=64)
+def contrast(model: LoadedModel, pairs: tuple[tuple[str, str], ...], vector: str = "last") -> Float[Tensor, "n_layers d_model"]:
+    """Return the contrastive vector of text pairs: the mean over the pairs of the difference of activations, after every block.
+
+    Args:
+        model: the model.
+        pairs: positive and negative text of each pair.
+        vector: the activation that stands for a text: of its final token (`last`), or the mean over its tokens without the first (`mean`).
 
     Raises:
-        ConfigError: the prompts do not differ at the middle layer, or a prompt is empty or longer than the context window.
+        ConfigError: the texts do not differ at the middle layer, or a text is empty or longer than the context window.
     """
-    differences = [_all_layers(model, positive)[:, -1] - _all_layers(model, negative)[:, -1] for positive, negative in pairs]
-    mean = torch.stack(differences).mean(dim=0)
-    if not float(mean[model.n_layers // 2].norm()) >= 1e-6:  # also true for NaN
+    if vector == "last":
+        mean = torch.stack(
+            [_all_layers(model, positive)[:, -1] - _all_layers(model, negative)[:, -1] for positive, negative in pairs]
+        ).mean(0)
+    else:
+        positive, negative = (_token_means(model, [pair[side] for pair in pairs]) for side in (0, 1))
+        mean = positive - negative
+    if not float(mean[middle_layer(model)].norm()) >= 1e-6:  # also true for NaN
         raise ConfigError("The prompt pairs do not differ inside the model, so they give no direction; use other pairs.")
     return mean
+
+
+def middle_layer(model: LoadedModel) -> int:
+    """Return the layer at which the unit of steering is defined: K = n_layers // 2."""
+    return model.n_layers // 2
+
+
+@exclusive
+@torch.no_grad()
+def _token_means(model: LoadedModel, texts: Sequence[str]) -> Float[Tensor, "n_layers d_model"]:
+    """Return the mean over texts of the mean activation over a text's tokens, after every block. The first token is left out.
+
+    Texts run in batches of similar lengths (padded on the right), which takes a quarter of the time of one by one.
+    """
+    rows = [list(model.tokenizer.encode(text)) for text in texts]
+    for row in rows:
+        check_length(model, len(row))
+    total = torch.zeros(model.n_layers, model.d_model)
+    most_tokens = BATCH_TOKENS if model.rope_switch is None else 0  # longrope chooses frequencies by the length of a whole batch
+    for batch in batches_by_length([len(row) for row in rows], most_tokens):
+        inputs = network_inputs(model, right_padded([rows[i] for i in batch]))
+        with collecting(model.blocks) as streams:
+            model.network(**inputs, logits_to_keep=1)
+        for layer, stream in enumerate(streams):
+            for i, row in zip(batch, stream.float().cpu(), strict=True):
+                total[layer] += row[min(1, len(rows[i]) - 1) : len(rows[i])].mean(dim=0)
+    return total / len(rows)
 
 
 @functools.lru_cache(maxsize=16)
@@ -80,7 +124,7 @@ def mean_activation_norm(model: LoadedModel) -> float:
 
     The first token of each prompt is left out, because in most models its norm is many times that of other tokens.
     """
-    middle = model.n_layers // 2
+    middle = middle_layer(model)
     return float(torch.cat([_all_layers(model, text)[middle, 1:].norm(dim=-1) for text in AWARENESS_PAIR]).mean())
 
 
@@ -107,17 +151,24 @@ def _random_like(directions: Float[Tensor, "n_layers d_model"], name: str) -> Fl
     return random
 
 
-def read_pairs(path: Path) -> tuple[tuple[str, str], ...]:
+def read_pairs(path: Path) -> tuple[tuple[tuple[str, str], ...], str]:
     """Read prompt pairs from a JSONL file whose rows have the texts `positive` and `negative`.
 
+    A first row with neither text is the header of a contrast set (`nla.activations.contrast_sets`).
+
+    Returns:
+        The pairs, and the activation that stands for a text: `last` or `mean`, as the header says; `last` where there is none.
+
     Raises:
-        ConfigError: the file cannot be read, is too large or has no row, or a row lacks one of the texts.
+        ConfigError: the file cannot be read, is too large or has no pair, or a row lacks one of the texts.
     """
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError(f"{path.stat().st_size:,} bytes, at most {_MOST_BYTES:,} are read")
         lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines(): texts may hold other line separators
-        pairs = tuple(_pair(json.loads(line)) for line in lines if line.strip())
+        rows = [json.loads(line) for line in lines if line.strip()]
+        vector = _vector_of_header(rows)
+        pairs = tuple(_pair(row) for row in (rows[1:] if vector else rows))
     except (OSError, ValueError, RecursionError) as ex:
         raise ConfigError(
             f"{visible(path)} cannot be read as prompt pairs ({visible(first_line(ex))}); "
@@ -125,7 +176,17 @@ def read_pairs(path: Path) -> tuple[tuple[str, str], ...]:
         ) from ex
     if not 0 < len(pairs) <= _MOST_PAIRS:
         raise ConfigError(f"{visible(path)} holds {len(pairs):,} prompt pairs; expected 1 to {_MOST_PAIRS:,}.")
-    return pairs
+    return pairs, vector or "last"
+
+
+def _vector_of_header(rows: list[object]) -> str:
+    """Return the `vector` of the header of a contrast set; empty if the first row is a pair."""
+    header = rows[0] if rows else None
+    if not isinstance(header, dict) or "vector" not in header or header.keys() & {"positive", "negative"}:
+        return ""
+    if header["vector"] not in ("last", "mean"):
+        raise ValueError("its header has another vector than last or mean")
+    return str(header["vector"])
 
 
 def _pair(row: object) -> tuple[str, str]:

@@ -121,7 +121,7 @@ def _threadsafe(callback: Callable[[], object]) -> Callable[[], None]:
     return call
 
 
-_workers: dict[tuple[int, int, tuple[str, str] | None], DecodeWorker] = {}
+_workers: dict[tuple[int, int, tuple[str, str, str] | None], DecodeWorker] = {}
 _starting = threading.Lock()
 
 
@@ -129,7 +129,7 @@ def worker_for(model: LoadedModel, max_rows: int) -> DecodeWorker:
     """Return the worker of a loaded model, which all provider instances with the same batch size share."""
     with _starting:
         # `steer` changes a model in place, and the steered model must not reuse keys and values that the unsteered model computed.
-        steering = (model.steering.spec, model.steering.digest) if model.steering else None
+        steering = model.steering.identity if model.steering else None
         key = (id(model), max_rows, steering)
         if key not in _workers:
             _workers[key] = DecodeWorker(Decoder(model, max_rows=max_rows, max_positions=max_cached_positions(model)))

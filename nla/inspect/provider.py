@@ -40,6 +40,7 @@ from nla.engine.decoder import Completion, Request, TokenLogprob
 from nla.engine.sampling import SamplingParams
 from nla.engine.scheduler import worker_for
 from nla.inspect.views import parse_template_args, steered_view, templated_view
+from nla.instrument import MEAN_NORM, STEER_UNITS
 from nla.kernels.compute_thread import on_compute_thread
 from nla.models.adapted import with_adapter
 from nla.models.chat_template import require_chat_template, template_record, template_source
@@ -80,6 +81,8 @@ class LocalArgs:
     """Torch threads for this process; None leaves torch's choice."""
     steer: str | None = None
     """`NAME:STRENGTH`, see `nla.activations.steering.steered`; generation and every later reading of the transcript are under it."""
+    steer_unit: str = MEAN_NORM
+    """Unit of the strength: `mean_norm`, or `contrast` for logs of the first version (see `nla.activations.steering`)."""
     trust_remote_code: bool = False
     chat_template: str | None = None
     """A file with a chat template (Jinja) in place of the model's own, e.g. for a base model."""
@@ -107,6 +110,8 @@ class LocalArgs:
                 raise ConfigError(f"Invalid -M {name}={visible(value, limit=60)}: expected an integer of at least 1.")
         if given.get("adapter") is not None and not (isinstance(given["adapter"], str) and given["adapter"].strip()):
             raise ConfigError(f"Invalid -M adapter={visible(given['adapter'], limit=60)}: expected a folder or a hub id.")
+        if given.get("steer_unit", MEAN_NORM) not in STEER_UNITS:
+            raise ConfigError(f"Invalid -M steer_unit={visible(given['steer_unit'], limit=60)}: expected {' or '.join(STEER_UNITS)}.")
         for name in ("trust_remote_code", "enable_thinking"):
             value = given.get(name)
             if value is not None and not isinstance(value, bool):
@@ -122,7 +127,7 @@ class LocalArgs:
             model = load_model(name, dtype=self.dtype, device=self.device, revision=self.revision, trust_remote_code=self.trust_remote_code)
             model = model if self.adapter is None else with_adapter(model, self.adapter)
             model = templated_view(model, self.chat_template, self.all_template_args())
-            return model if self.steer is None else steered_view(model, self.steer)
+            return model if self.steer is None else steered_view(model, self.steer, self.steer_unit)
 
         return on_compute_thread(load)
 
@@ -147,7 +152,7 @@ class LocalAPI(ModelAPI):
         self.model = self.args.load(model_name)
         require_chat_template(self.tokenizer, model_name)
         # Inspect's cache key holds the base URL but no model arguments: what changes answers has to be in there.
-        steer = f":{self.model.steering.spec}:{self.model.steering.digest}" if self.model.steering else ""
+        steer = f":{':'.join(self.model.steering.identity)}" if self.model.steering else ""
         changed = template_record(self.tokenizer)
         template = f":{json.dumps(changed, sort_keys=True)}" if changed else ""
         adapter = f":{self.model.adapter.digest}" if self.model.adapter else ""

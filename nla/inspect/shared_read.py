@@ -152,7 +152,7 @@ def _remembered(memory: Recent[_T], key: Hashable, work: Callable[[], _T]) -> _T
 
 def _identity(model: LoadedModel, transcript: Transcript) -> tuple[Hashable, ...]:
     """Return what the vectors of a transcript depend on, except for the layer: weights, steering, token ids and what they belong to."""
-    steering = None if model.steering is None else (model.steering.spec, model.steering.digest)
+    steering = None if model.steering is None else model.steering.identity
     return model, steering, tuple(digest_of([*run.ids, *run.channels]) for run in transcript.passes)
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from nla.activations.steering import steered
+from nla.instrument import MEAN_NORM
 from nla.models.chat_template import template_source, with_template
 from nla.models.loaded import LoadedModel
 from nla.support.display import visible
@@ -23,17 +24,18 @@ _views: dict[tuple[int, str], LoadedModel] = {}
 _making = threading.Lock()
 
 
-def steered_view(model: LoadedModel, spec: str) -> LoadedModel:
+def steered_view(model: LoadedModel, spec: str, unit: str = MEAN_NORM) -> LoadedModel:
     """Return the steered view of a loaded model.
 
     Args:
         model: the model.
         spec: `NAME:STRENGTH`, see `nla.activations.steering.steered`.
+        unit: unit of the strength, one of `nla.instrument.STEER_UNITS`.
 
     Raises:
         ConfigError: unknown name, unreadable file, or directions of another model's width or depth.
     """
-    return _view(model, spec, lambda: steered(model, spec))
+    return _view(model, f"{unit}:{spec}", lambda: steered(model, spec, unit))
 
 
 def templated_view(model: LoadedModel, template_file: str | None, arguments: Mapping[str, Any]) -> LoadedModel:

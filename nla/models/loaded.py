@@ -178,6 +178,7 @@ class LoadedModel:
             "adapter": self.adapter.name if self.adapter else None,
             "adapter_digest": self.adapter.digest if self.adapter else None,
             "steer": self.steering.spec if self.steering else None,
+            "steer_unit": self.steering.unit if self.steering else None,
             "steer_digest": self.steering.digest if self.steering else None,
             **template_record(self.tokenizer),
         }

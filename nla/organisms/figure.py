@@ -58,7 +58,7 @@ def read_check(path: Path) -> StoredCheck:
     except ValidationError as ex:
         where = ".".join(map(str, ex.errors()[0]["loc"]))
         raise DataError(
-            f"{visible(path)} is no known-groups check ({visible(where)}: {first_line(ex.errors()[0]['msg'])}); "
+            f"{visible(path)} is no known-groups check ({visible(where)}: {visible(ex.errors()[0]['msg'])}); "
             "make one with `nla organism check MODEL --json FILE`."
         ) from ex
     except (OSError, ValueError, RecursionError) as ex:

@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nla.activations.capture import streams
+from nla.activations.contrast_sets import ContrastSet
 from nla.models.loaded import LoadedModel, exclusive
-from nla.probes.contrast_sets import ContrastSet
 from nla.probes.kept_directions import kept_direction
 from nla.support.display import visible
 from nla.support.errors import ConfigError

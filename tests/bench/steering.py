@@ -35,7 +35,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     plain = load_model("smollm2", device="cpu")
-    view = steered(plain, "awareness:+0.1")
+    view = steered(plain, "awareness:+0.02")
     times: dict[str, list[float]] = {"plain": [], "steered": []}
     for turn in range(given.turns + 1):  # the first turn warms up
         for name, model in (("plain", plain), ("steered", view)):

@@ -6,9 +6,9 @@ from functools import partial
 from jaxtyping import Float
 from torch import Tensor
 
+from nla.activations.contrast_sets import TESTING, contrast_names, read_contrast
 from nla.organisms.groups import Case, KnownGroups
 from nla.organisms.measures import Measure
-from nla.probes.contrast_sets import TESTING, contrast_names, read_contrast
 from nla.probes.contrasts import direction, projections
 
 

@@ -2,6 +2,7 @@
 
 A set is a JSONL file: a header line (`name`, `about`, `vector`, `source`), then lines with `positive` and `negative`. A user's own file
 works like the project's sets. A set whose name starts with `unrelated-` is a control: its pairs have nothing to do with evaluation.
+Probes (`nla/probes`) and steering (`nla.activations.directions`) make directions of the sets.
 """
 
 from collections import Counter
@@ -15,11 +16,12 @@ from nla.support.errors import ConfigError, DataError, near_name
 from nla.support.paths import user_path
 from nla.support.rows import content_id, read_file
 
-CONTRASTS = Path(__file__).parent / "contrasts"
+CONTRASTS = Path(__file__).parents[1] / "probes" / "contrasts"
 """The project's own sets, by file name."""
 TESTING = "testing"
 """The NLA paper's one pair, read at the last token."""
-_UNRELATED = "unrelated-"
+UNRELATED = "unrelated-"
+"""Names of the sets that are controls start with this."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class ContrastSet:
 
 def is_control_name(name: str) -> bool:
     """Whether a set of this name is a control, whose pairs have nothing to do with evaluation."""
-    return name.startswith(_UNRELATED)
+    return name.startswith(UNRELATED)
 
 
 def contrast_names() -> list[str]:
@@ -75,7 +77,7 @@ def read_probes(names: Sequence[str]) -> tuple[ContrastSet, ...]:
     if all(contrast.is_control for contrast in sets):
         raise ConfigError(
             f"The probes {', '.join(visible(name, limit=100) for name in given)} are all controls; give at least one set whose name "
-            f"does not start with '{_UNRELATED}', e.g. {TESTING}."
+            f"does not start with '{UNRELATED}', e.g. {TESTING}."
         )
     return sets
 
