@@ -24,8 +24,8 @@ def safe_csv(table: pd.DataFrame) -> str:
 def quoted(cell: object) -> object:
     """Put an apostrophe before a text that a spreadsheet could read as a formula.
 
-    A formula may follow blanks, line breaks, a byte order mark, zero-width or private characters, and its first character may be full-width (NFKC
-    maps these to the plain characters). Numbers stay as they are.
+    A formula may follow blanks, line breaks, a byte order mark, zero-width or private characters, and its first character may be
+    full-width (NFKC maps these to the plain characters). Numbers stay as they are.
     """
     return f"'{cell}" if isinstance(cell, str) and _starts_formula(cell) else cell
 
