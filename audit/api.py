@@ -11,13 +11,16 @@ from audit.analysis.result import AuditResult
 from audit.analysis.stored import StoredAudit, read_stored
 from audit.config import AuditConfig, make_audit, read_audit
 from audit.running import run
+from audit.running.progress import RunProgress
 from nla.support.errors import ConfigError
 
 Folder = str | Path
 Say = Callable[[str], None]
 
 
-def run_audit(config: AuditConfig | Mapping[str, Any] | Folder, out: Folder = "audit", say: Say = lambda _: None) -> AuditResult:
+def run_audit(
+    config: AuditConfig | Mapping[str, Any] | Folder, out: Folder = "audit", say: Say = lambda _: None, progress: RunProgress | None = None
+) -> AuditResult:
     """Run every cell that is not finished, measure the instrument controls, and analyse the audit.
 
     After an interruption the same call resumes; finished samples are not run again.
@@ -26,6 +29,7 @@ def run_audit(config: AuditConfig | Mapping[str, Any] | Folder, out: Folder = "a
         config: an `AuditConfig`, its fields, or the path of an AUDIT.toml.
         out: the audit's folder; created where it does not exist.
         say: called with a line of progress for each step before and after the runs.
+        progress: shows the transcripts done, as `audit run` does; None leaves the display to Inspect.
 
     Raises:
         ConfigError: invalid fields, an unknown task, or a folder that holds an audit with other settings.
@@ -34,7 +38,7 @@ def run_audit(config: AuditConfig | Mapping[str, Any] | Folder, out: Folder = "a
         StoppedError: the user stopped the run.
     """
     audit, folder = _as_config(config), _as_folder(out)
-    run.run_audit(audit, folder, say=say)
+    run.run_audit(audit, folder, say=say, progress=progress)
     if audit.controls:
         from audit.controls.measure import run_controls
 

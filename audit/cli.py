@@ -36,6 +36,7 @@ def run_command(
     """
     from audit import run_audit
     from audit.config import make_audit, read_fields
+    from audit.running.progress import RunProgress
     from audit.terminal import measures_table, plan_table, result_table
 
     fields = read_fields(config) if config else {}
@@ -44,7 +45,8 @@ def run_command(
     if plan:
         console.print(plan_table(audit, out))
         return
-    result = run_audit(audit, out, say=lambda step: console.print(plain(step, style="dim")))
+    progress = RunProgress(Console(stderr=True))
+    result = run_audit(audit, out, say=progress.say, progress=progress)
     console.print(result_table(result), measures_table(result))
     logs = shlex.quote(str(out / "logs"))
     console.print(plain(f"{out / 'audit.json'}; logs: inspect view --log-dir {logs}"), soft_wrap=True)

@@ -17,14 +17,22 @@ from inspect_ai.model import get_model
 from audit.cells import cell_names, has_rewrites, task_states
 from audit.config import BASE, CONFIG_FILE, AuditConfig, Condition, check_kept, is_control_direction, keep_config, stored_config
 from audit.logs import LOGS, Warn, set_unreadable_aside, warn_on_stderr
+from audit.running.progress import RunProgress
 from audit.running.sweep import with_strengths
 from audit.running.task_files import task_function
 from graders.scorers.calibrated import check_calibration
+from nla.support.display import visible
 from nla.support.errors import ConfigError, DataError, StoppedError
 from nla.support.locks import exclusive_lock
 
 
-def run_audit(config: AuditConfig, out: Path, warn: Warn = warn_on_stderr, say: Callable[[str], None] = lambda _: None) -> None:
+def run_audit(
+    config: AuditConfig,
+    out: Path,
+    warn: Warn = warn_on_stderr,
+    say: Callable[[str], None] = lambda _: None,
+    progress: RunProgress | None = None,
+) -> None:
     """Run all unfinished cells. After an interruption, the same call resumes the audit without repeating finished samples.
 
     Args:
@@ -32,6 +40,7 @@ def run_audit(config: AuditConfig, out: Path, warn: Warn = warn_on_stderr, say: 
         out: the audit's folder, which is created if it does not exist.
         warn: called with a sentence for each log that cannot be read and whose cell is run again.
         say: called with a line about the strengths that a steering sweep chose.
+        progress: shows the transcripts done; None leaves the display to Inspect.
 
     Raises:
         ConfigError: a task is unknown, a framing has no rewrites, the folder holds a run with other settings, another process runs an
@@ -54,13 +63,32 @@ def run_audit(config: AuditConfig, out: Path, warn: Warn = warn_on_stderr, say: 
             keep_config(config.model_copy(update={"steer": ()}), out)
         config = with_strengths(config, cells[BASE], out, say)
         keep_config(config, out)
-        for condition in config.conditions():
-            tasks = cells.get(condition.name) or condition_tasks(makers, config, condition)
-            if tasks:
-                _run_condition(config, condition, tasks, out, warn)
+        conditions = config.conditions()
+        pending = [(condition, cells.get(condition.name) or condition_tasks(makers, config, condition)) for condition in conditions]
+        _run_conditions(config, [(condition, tasks) for condition, tasks in pending if tasks], out, warn, progress)
 
 
-def _run_condition(config: AuditConfig, condition: Condition, tasks: list[Task], out: Path, warn: Warn) -> None:
+def _run_conditions(
+    config: AuditConfig, pending: list[tuple[Condition, list[Task]]], out: Path, warn: Warn, progress: RunProgress | None
+) -> None:
+    if progress is None:
+        for condition, tasks in pending:
+            _run_condition(config, condition, tasks, out, warn)
+        return
+    progress.expect(sum(_n_transcripts(config, tasks) for _, tasks in pending))
+    with progress:
+        for condition, tasks in pending:
+            with progress.condition(condition.name, tasks, _n_transcripts(config, tasks)):
+                _run_condition(config, condition, tasks, out, warn, quiet=True)
+
+
+def _n_transcripts(config: AuditConfig, tasks: list[Task]) -> int:
+    """Return the number of transcripts of a condition."""
+    sizes = [len(task.dataset) for task in tasks]
+    return config.epochs * sum(size if config.limit is None else min(size, config.limit) for size in sizes)
+
+
+def _run_condition(config: AuditConfig, condition: Condition, tasks: list[Task], out: Path, warn: Warn, *, quiet: bool = False) -> None:
     folder = out / LOGS / condition.name
     set_unreadable_aside(folder, warn)  # eval_set would fail on unreadable logs
     try:
@@ -78,6 +106,7 @@ def _run_condition(config: AuditConfig, condition: Condition, tasks: list[Task],
                 max_tasks=1,
                 retry_attempts=2,
                 retry_wait=1,
+                display="none" if quiet else None,
             )
             if interrupted():
                 raise _stopped(condition)
@@ -123,7 +152,9 @@ def _check_complete(condition: Condition, names: list[str], folder: Path, succes
         raise _stopped(condition)
     if missing or not success:
         failed = list(missing) or [log.eval.task for log in logs if log.status != "success"]
-        raise DataError(f"Condition {condition.name}: {', '.join(failed)} did not finish; the same command resumes it.")
+        errors = [visible(log.error.message.split("\n")[0], limit=300) for log in logs if log.error is not None]
+        reason = f" ({errors[0]})" if errors else ""
+        raise DataError(f"Condition {condition.name}: {', '.join(failed)} did not finish{reason}; the same command resumes it.")
 
 
 def _stopped(condition: Condition) -> StoppedError:
