@@ -125,12 +125,7 @@ def analyze_tables(
         controls=instrument,
         places=place_rates(transcripts, explanations) if explanations is not None and len(explanations) else [],
         quality=reconstruction_quality(transcripts, explanations) if explanations is not None and len(explanations) else [],
-        grader_quality={
-            "sensitivity": wilson(error.hits, error.n_yes),
-            "specificity": wilson(error.n_other - error.false_alarms, error.n_other),
-        }
-        if error
-        else {},
+        grader_quality=_grader_quality(error),
         notes=_notes(transcripts, bool(controls), unscored),
         unscored=unscored,
         measures=comparison.measures,
@@ -139,6 +134,13 @@ def analyze_tables(
         assay_sensitivity=comparison.assay_sensitivity,
         score_change=score_changes(transcripts, scores, config, _degenerate),
     )
+
+
+def _grader_quality(error: GraderError | None) -> dict[str, Estimate]:
+    if error is None:
+        return {}
+    rejected = error.n_other - error.false_alarms
+    return {"sensitivity": wilson(error.hits, error.n_yes), "specificity": wilson(rejected, error.n_other)}
 
 
 def _verdicts(table: pd.DataFrame) -> tuple[Codes, Codes | None]:
