@@ -9,8 +9,7 @@ from pathlib import Path
 from graders.base import Grader
 from nla.support.plugins import PluginPackage
 
-_OTHERS = frozenset({"base", "labelled", "number_records", "record", "registry", "rubric", "score_record", "scorers"})
-GRADERS = PluginPackage("graders", Path(__file__).parent, "grader", _OTHERS, "grader")
+GRADERS = PluginPackage("graders", Path(__file__).parent, "grader", "grader")
 """The modules of this package that have a `grader` function (`-T grader=NAME`)."""
 
 

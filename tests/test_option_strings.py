@@ -77,7 +77,7 @@ def test_options_that_are_arguments_of_the_factory_are_refused() -> None:
         def load(self, spec: str) -> ModuleType:
             return module
 
-    package = Package("x", Path(), "thing", frozenset())
+    package = Package("x", Path(), "thing")
     assert package.build("a:size=3", "m", 2) == ("m", 2, "3")
     for spec in ("a:model=1", "a:layer=1", "a:sizes=1"):
         with pytest.raises(ConfigError, match="has no option"):
@@ -148,3 +148,13 @@ def test_rows_that_are_longer_than_the_header_deep_or_half_a_character(tmp_path:
 @given(st.lists(ANY, max_size=3))
 def test_ids_of_content_exist_for_any_text(parts: list[str]) -> None:
     assert len(content_id(*parts)) == 12
+
+
+def test_a_module_with_the_factory_is_a_plug_in_and_its_helpers_are_none(tmp_path: Path) -> None:
+    sources = {"new": "def build(model):\n    ...\n", "helper": 'def rebuild():\n    return "def build("\n', "_hidden": "x = 1\n"}
+    sources |= {"later": "import x\n\n\nasync def build(a): ...\n"}
+    for name, source in sources.items():
+        (tmp_path / f"{name}.py").write_text(source)
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").write_text("from x.y import LIMIT, build\n")
+    assert PluginPackage("x", tmp_path, "thing").names() == ["later", "new", "package"]

@@ -14,7 +14,7 @@ from nla.support.errors import ConfigError, near_name
 from nla.support.plugins import PluginPackage
 
 _SUFFIX = "_awareness"
-_SCORERS = PluginPackage("graders.scorers", Path(__file__).parent, "measure", frozenset({"coherence", "metrics"}))
+_SCORERS = PluginPackage("graders.scorers", Path(__file__).parent, "measure")
 
 
 def scorer_name(measure: str) -> str:

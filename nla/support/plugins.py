@@ -30,15 +30,17 @@ class PluginPackage:
     """The folder that holds its modules."""
     kind: str
     """What messages call a plug-in, e.g. `verbalizer`."""
-    others: frozenset[str]
-    """Modules of the package that are not plug-ins."""
     factory: str = "build"
-    """The function of each module that makes the plug-in."""
+    """The function that makes a plug-in. The modules that define it, or import it, are the plug-ins; all others are helpers."""
 
     def names(self) -> list[str]:
-        """Return the names a user can give: the modules of the package, without those that start with an underscore."""
-        modules = (module.name for module in pkgutil.iter_modules([str(self.folder)]))
-        return sorted(name for name in modules if name not in self.others and not name.startswith("_"))
+        """Return the names a user can give: the modules of the package that have the factory, as their source says."""
+        has_factory = re.compile(rf"^(async )?def {self.factory}\(|^from \S+ import .*\b{self.factory}\b", re.MULTILINE)
+        modules = {module.name: module.ispkg for module in pkgutil.iter_modules([str(self.folder)])}
+        files = {
+            name: self.folder / name / "__init__.py" if is_package else self.folder / f"{name}.py" for name, is_package in modules.items()
+        }
+        return sorted(name for name, file in files.items() if file.is_file() and has_factory.search(file.read_text(encoding="utf-8")))
 
     def check(self, spec: str) -> str:
         """Return the plug-in's name in `spec` (`NAME` or `NAME:option=value`).
@@ -96,5 +98,5 @@ def split_spec(spec: str) -> tuple[str, dict[str, str]]:
     return name, dict(pairs)
 
 
-VERBALIZERS = PluginPackage("nla.verbalizers", Path(__file__).parents[1] / "verbalizers", "verbalizer", frozenset({"base"}))
+VERBALIZERS = PluginPackage("nla.verbalizers", Path(__file__).parents[1] / "verbalizers", "verbalizer")
 """The modules of `nla/verbalizers` (`-T verbalizer=NAME`). They are named here so that a name can be checked without torch."""

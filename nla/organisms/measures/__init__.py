@@ -14,7 +14,7 @@ from nla.organisms.groups import Case, KnownGroups
 from nla.support.plugins import PluginPackage
 
 GROUP = "nla.organism_measures"
-_PACKAGE = PluginPackage("nla.organisms.measures", Path(__file__).parent, "measure", frozenset())
+_PACKAGE = PluginPackage("nla.organisms.measures", Path(__file__).parent, "measure")
 
 
 @dataclass(frozen=True)
