@@ -152,9 +152,10 @@ def test_ids_of_content_exist_for_any_text(parts: list[str]) -> None:
 
 def test_a_module_with_the_factory_is_a_plug_in_and_its_helpers_are_none(tmp_path: Path) -> None:
     sources = {"new": "def build(model):\n    ...\n", "helper": 'def rebuild():\n    return "def build("\n', "_hidden": "x = 1\n"}
-    sources |= {"later": "import x\n\n\nasync def build(a): ...\n"}
+    sources |= {"later": "import x\n\n\nasync def build(a): ...\n", "assigned": "build = object\n", "user": "from x import rebuild\n"}
+    sources |= {"long": "from x.y import (\n    LIMIT,\n    build,\n)\n", "other": "from x import (\n    a,\n)\n\nbuilder = a\n"}
     for name, source in sources.items():
         (tmp_path / f"{name}.py").write_text(source)
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "__init__.py").write_text("from x.y import LIMIT, build\n")
-    assert PluginPackage("x", tmp_path, "thing").names() == ["later", "new", "package"]
+    assert PluginPackage("x", tmp_path, "thing").names() == ["assigned", "later", "long", "new", "package"]

@@ -1,7 +1,7 @@
 """The commands `nla organism list`, `train` and `check`."""
 
 import json
-from contextlib import nullcontext
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -97,7 +97,9 @@ def check(
         raise ConfigError(f"--figure {plain(figure)}: expected a file name that ends in .svg, .png or .pdf.")
     console = Console(stderr=True)
     # Taken before the work is done, so that an output that cannot be written is known at once.
-    with exclusive_lock(json_out, "nla organism check") if json_out else nullcontext():
+    with ExitStack() as outputs:
+        for output in filter(None, (json_out, figure)):
+            outputs.enter_context(exclusive_lock(output, "nla organism check"))
         model = load_model(name, dtype=dtype, device=device)
         model = with_adapter(model, adapter) if adapter else model
         require_chat_template(model.tokenizer, name)

@@ -35,7 +35,8 @@ class PluginPackage:
 
     def names(self) -> list[str]:
         """Return the names a user can give: the modules of the package that have the factory, as their source says."""
-        has_factory = re.compile(rf"^(async )?def {self.factory}\(|^from \S+ import .*\b{self.factory}\b", re.MULTILINE)
+        imported = rf"^from \S+ import (?:[^(\n]*|\([^)]*)\b{self.factory}\b"
+        has_factory = re.compile(rf"^(async )?def {self.factory}\(|^{self.factory}\s*[:=]|{imported}", re.MULTILINE)
         modules = {module.name: module.ispkg for module in pkgutil.iter_modules([str(self.folder)])}
         files = {
             name: self.folder / name / "__init__.py" if is_package else self.folder / f"{name}.py" for name, is_package in modules.items()
