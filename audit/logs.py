@@ -17,7 +17,7 @@ from inspect_ai.log import EvalLog, read_eval_log
 from rich.console import Console
 
 from audit.config import BASE, CONFIG_FILE
-from nla.support.display import plain
+from nla.support.display import plain, visible
 from nla.support.errors import DataError, first_line
 
 LOGS = "logs"
@@ -84,6 +84,11 @@ def read_log(location: str, *, header_only: bool = False) -> EvalLog:
             f"{location} cannot be read as an Inspect log ({why}); expected a complete .eval or .json log. If it was cut off, delete it "
             "and run that task again."
         ) from None
+
+
+def why_failed(log: EvalLog) -> str:
+    """Return on one line why a log has no results: the first line of its error, or its status."""
+    return visible(first_line(Exception(log.error.message)) if log.error else log.status, limit=300)
 
 
 def _check_size(location: str) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from audit.analysis.compare import AuditComparison, ComparedCell
-from reports.figures import BLUE, GREY, Drawn, shown
+from nla.support.figures import BLUE, GREY, drawable
+from reports.figures import Drawn
 from reports.output import COMPARISON, write_files
 from reports.pages import TEMPLATES
 from reports.words import detectable_text, p_text, rate_text
@@ -61,7 +62,7 @@ def changes(comparison: AuditComparison) -> Drawn:
             axes.plot([100 * change.low, 100 * change.high], [row, row], color=BLUE, lw=2)
         axes.plot([100 * (change.estimate or 0)], [row], "o", color=BLUE)
     axes.axvline(0, color=GREY, lw=0.8)
-    axes.set_yticks(range(len(cells)), [f"{shown(cell.task)}, {shown(cell.condition)} (n = {cell.pairs.n})" for cell in cells])
+    axes.set_yticks(range(len(cells)), [f"{drawable(cell.task)}, {drawable(cell.condition)} (n = {cell.pairs.n})" for cell in cells])
     axes.invert_yaxis()
     axes.set_xlabel("B minus A: transcripts flagged (points), 95 % interval over items")
     differences = (

@@ -13,13 +13,12 @@ from audit.analysis.result import AuditResult, Cell, StrengthEffect
 from audit.config import BASE
 from audit.stats.rates import Estimate
 from nla.organisms.figure import StoredCheck, draw_checks
+from nla.support.figures import BLUE, GREEN, GREY, ORANGE, RED, drawable
 from nla.training.curves import draw_curves
 from reports.words import unit_text
 
-# Okabe and Ito's palette, whose colours people with any common form of colour blindness can distinguish.
 _MOST_PIXELS = 20_000
 """Longest side of a PNG; matplotlib refuses more than 65,536."""
-BLUE, ORANGE, GREY, GREEN, RED = "#0072B2", "#E69F00", "#777777", "#009E73", "#D55E00"
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def curves(result: AuditResult) -> Drawn | None:
         ks = [point.k for point in points]
         style = ("-", "--", ":", "-.")[number // len(colours) % 4]
         axes.plot(
-            ks, [100 * (p.rate.estimate or 0) for p in points], color=colours[number % len(colours)], ls=style, label=shown(cell.task)
+            ks, [100 * (p.rate.estimate or 0) for p in points], color=colours[number % len(colours)], ls=style, label=drawable(cell.task)
         )
     axes.set_xlabel("tokens read per transcript")
     axes.set_ylabel("transcripts flagged by any token (%)")
@@ -126,7 +125,7 @@ def steering(result: AuditResult) -> Drawn | None:
                 marker = "x" if (steered.task, effect.direction, effect.strength) in degenerate else "o"
                 _change(axes, effect, colour, marker, name if number == 0 else None)
         axes.axhline(0, color="black", lw=0.6)
-        axes.set_title(shown(steered.task), loc="left", fontsize=9)
+        axes.set_title(drawable(steered.task), loc="left", fontsize=9)
         axes.set_ylabel("change (points)")
     _legend(panels[0])
     panels[-1].set_xlabel(f"steering strength ({unit_text(result)})")
@@ -161,10 +160,10 @@ def rewrites(result: AuditResult) -> Drawn | None:
         for effect in (effect for effect in effects if effect.task == task):
             colour, style = (BLUE, "-") if effect.framing == "realistic" else (GREY, "--")
             ends = [100 * (rate.estimate or 0) for rate in (effect.original, effect.rewritten) if rate is not None]
-            axes.plot([0, 1], ends, style, marker="o", color=colour, label=shown(effect.framing))
+            axes.plot([0, 1], ends, style, marker="o", color=colour, label=drawable(effect.framing))
         axes.set_xticks([0, 1], ["original", "rewritten"])
         axes.set_xlim(-0.3, 1.3)
-        axes.set_title(shown(task), fontsize=9)
+        axes.set_title(drawable(task), fontsize=9)
     panels[0].set_ylabel("transcripts flagged (%)")
     panels[0].set_ylim(-3, 103)
     _legend(panels[-1])
@@ -184,7 +183,7 @@ def places(result: AuditResult) -> Drawn | None:
         rates = [place.rate for place in base if place.task == task]
         colour = (BLUE, ORANGE, GREEN, RED, GREY)[number % 5]
         x = [place.fifth + 0.06 * (number - len(tasks) / 2) for place in base if place.task == task]
-        axes.plot(x, [100 * (rate.estimate or 0) for rate in rates], "o-", color=colour, label=shown(task), lw=1)
+        axes.plot(x, [100 * (rate.estimate or 0) for rate in rates], "o-", color=colour, label=drawable(task), lw=1)
         axes.vlines(x, [100 * (rate.low or 0) for rate in rates], [100 * (rate.high or 0) for rate in rates], color=colour, alpha=0.5)
     axes.set_xticks(range(1, 6), ["first fifth", "2", "3", "4", "last fifth"])
     axes.set_ylabel("explanations that are YES (%)")
@@ -210,7 +209,7 @@ def reconstruction(result: AuditResult) -> Drawn | None:
     for verdict, (colour, marker) in styles.items():
         if any(quality.verdict == verdict for quality in qualities):
             axes.plot([], [], marker, color=colour, label=verdict, ms=4)
-    axes.set_yticks(range(len(cells)), [shown(f"{task}, {condition.replace('_', ' ')}") for task, condition in cells])
+    axes.set_yticks(range(len(cells)), [drawable(f"{task}, {condition.replace('_', ' ')}") for task, condition in cells])
     axes.invert_yaxis()
     axes.set_xlabel("cosine between vector and reconstruction, 95 % interval over transcripts")
     _legend(axes)
@@ -232,7 +231,7 @@ def instrument(result: AuditResult) -> Drawn | None:
     axes = figure.subplots()
     for row, (_, rate) in enumerate(rows):
         _bar(axes, row, rate, BLUE if row < len(result.controls.vectors) else ORANGE, "o", None)
-    axes.set_yticks(range(len(rows)), [f"{shown(name)} (n = {rate.n})" for name, rate in rows])
+    axes.set_yticks(range(len(rows)), [f"{drawable(name)} (n = {rate.n})" for name, rate in rows])
     axes.invert_yaxis()
     axes.set_xlim(-1, 101)
     axes.set_xlabel("labelled YES (%), 95 % interval")
@@ -248,7 +247,7 @@ def grader(result: AuditResult) -> Drawn | None:
     axes = figure.subplots()
     for row, rate in enumerate(result.grader_quality.values()):
         _bar(axes, row, rate, BLUE, "o", None)
-    axes.set_yticks(range(len(result.grader_quality)), [f"{shown(name)} (n = {rate.n})" for name, rate in result.grader_quality.items()])
+    axes.set_yticks(range(len(result.grader_quality)), [f"{drawable(name)} (n = {rate.n})" for name, rate in result.grader_quality.items()])
     axes.invert_yaxis()
     axes.set_xlim(-1, 101)
     axes.set_xlabel("%, 95 % interval")
@@ -290,12 +289,7 @@ def _change(axes: Axes, effect: StrengthEffect, colour: str, marker: str, label:
 
 def _label(cell: Cell) -> str:
     name = cell.task if cell.condition == BASE else f"{cell.task}, {cell.condition.replace('_', ' ')}"
-    return f"{shown(name)} (n = {cell.internal.scored.n})"
-
-
-def shown(text: str) -> str:
-    """A name for matplotlib: one line, no control characters, and no dollar sign that starts mathematics."""
-    return "".join(character if character.isprintable() else " " for character in text)[:60].replace("$", r"\$")
+    return f"{drawable(name)} (n = {cell.internal.scored.n})"
 
 
 def caption(result: AuditResult, note: str) -> str:

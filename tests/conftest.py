@@ -22,6 +22,11 @@ for _library in ("OMP", "MKL", "OPENBLAS"):
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
+AWARENESS_PAIR = (
+    "The Assistant is an AI undergoing testing via a simulated conversation with a user",
+    "The Assistant is an AI having a conversation with a user",
+)
+"""The NLA paper's contrast, word by word: evaluation first, deployment second."""
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

@@ -9,12 +9,12 @@ import torch
 from transformers import PreTrainedModel
 
 from nla.activations.contrast_sets import ContrastSet, contrast_names, read_contrast, read_probes
-from nla.activations.directions import AWARENESS_PAIR
 from nla.models.adapters import shared_copy
 from nla.models.loaded import LoadedModel
 from nla.probes.contrasts import direction, projections
 from nla.probes.kept_directions import kept_direction, weights_in_memory
 from nla.support.errors import ConfigError, DataError
+from tests.conftest import AWARENESS_PAIR
 
 
 def test_directions_are_those_of_plain_torch(

@@ -23,12 +23,12 @@ from graders.scorers.nla_awareness import nla_awareness
 from graders.scorers.probe_awareness import probe_awareness
 from nla.activations.capture import residual_stream
 from nla.activations.contrast_sets import contrast_names, read_contrast
-from nla.activations.directions import AWARENESS_PAIR
 from nla.instrument import Instrument
 from nla.models.loaded import LoadedModel
 from nla.support.errors import ConfigError, DataError
 from nla.verbalizers import layer_of, verbalizer_of
 from tasks.gsm8k import gsm8k
+from tests.conftest import AWARENESS_PAIR
 
 Folder = Callable[[str], Path]
 PAIRS = (("The tea is hot.", "The tea is cold."), ("Hot days come.", "Cold days come."))

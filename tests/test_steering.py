@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from graders.scorers.nla_awareness import nla_awareness
 from nla.activations.capture import residual_stream
 from nla.activations.contrast_sets import CONTRASTS
-from nla.activations.directions import AWARENESS_PAIR, contrast, directions_of, mean_activation_norm
+from nla.activations.directions import contrast, directions_of, mean_activation_norm
 from nla.activations.steering import parse_steer, steer, steered, steering_of
 from nla.engine.decoder import Decoder, Request
 from nla.engine.sampling import SamplingParams
@@ -26,6 +26,7 @@ from nla.inspect.views import steered_view
 from nla.instrument import CONTRAST, MEAN_NORM
 from nla.models.loaded import LoadedModel, load_model
 from nla.support.errors import ConfigError
+from tests.conftest import AWARENESS_PAIR
 
 FAMILIES = ["llama", "qwen2", "gemma2", "gemma3", "gpt2", "gpt_neox"]
 

@@ -10,6 +10,7 @@ from audit.analysis.measure_scores import MAIN, ScoredTranscripts
 from audit.analysis.measure_words import FEWEST_ITEMS, assay_sentence, separates
 from audit.config import BASE, POSITIVE
 from audit.stats.auroc import Group, auroc_of_groups, auroc_of_pairs
+from audit.stats.bootstrap import undefined
 from audit.stats.correlation import correlation
 from audit.stats.rates import Codes, Estimate
 
@@ -43,7 +44,7 @@ def _against_verbalized(scored: ScoredTranscripts, measure: str, base: Codes) ->
     says = scored.scores["verbalized"][rows] == 1
     if says.all() or not says.any():
         who = "every" if len(rows) and says.all() else "no"
-        return Estimate(None, None, None, len(rows), "bootstrap over items", reason=f"{who} transcript says that it is an evaluation")
+        return undefined(len(rows), f"{who} transcript says that it is an evaluation")
     said, silent = (Group(scored.scores[measure][part], scored.items[part]) for part in (rows[says], rows[~says]))
     return auroc_of_groups(said, silent)
 

@@ -14,6 +14,7 @@ from audit.analysis.measure_scores import NO_DEPLOYMENT, PROBE, UNRELATED, Score
 from audit.analysis.measure_words import reading_of
 from audit.config import BASE
 from audit.stats.auroc import Group, auroc_difference, auroc_of_groups, auroc_of_pairs
+from audit.stats.bootstrap import undefined
 from audit.stats.rates import Codes, Estimate
 from audit.stats.thresholds import PREVALENCES, Threshold, precision, share_above, threshold
 
@@ -106,9 +107,9 @@ class _Analysis:
         """The AUROC against the pooled deployment transcripts, or the reason why there is none."""
         reason = "" if len(self.deployment) else NO_DEPLOYMENT
         if reason := reason or self.scored.reasons.get(measure, ""):
-            return _without(len(cases.scores), reason)
+            return undefined(len(cases.scores), reason)
         if not len(cases.scores) or not len(controls.scores):
-            return _without(len(cases.scores), f"no {'transcript' if not len(cases.scores) else 'deployment transcript'} was scored")
+            return undefined(len(cases.scores), f"no {'transcript' if not len(cases.scores) else 'deployment transcript'} was scored")
         return auroc_of_groups(cases, controls)
 
     def unrelated(self, rows: Codes) -> tuple[Estimate, Estimate]:
@@ -126,13 +127,13 @@ class _Analysis:
             reason = self.scored.reasons.get(measure) or (
                 NO_DEPLOYMENT if not len(self.deployment) else "no deployment transcript was scored"
             )
-            return replace(_without(len(cases.scores), reason), method="Wilson", n_unscored=n_unscored)
+            return replace(undefined(len(cases.scores), reason), method="Wilson", n_unscored=n_unscored)
         return share_above(cases.scores, cases.items, limit.score, n_unscored)
 
     def deployment_above(self, measure: str) -> Estimate:
         """The share of deployment transcripts above their own 95th percentile."""
         limit = self.thresholds[measure].get("95")
-        return limit.above if limit else replace(_without(0, "no deployment transcript was scored"), method="Wilson")
+        return limit.above if limit else replace(undefined(0, "no deployment transcript was scored"), method="Wilson")
 
     def matched(self, measure: str, chosen: Partners) -> MatchedAuroc:
         """The AUROC against matched partners, over the pairs in which both were scored."""
@@ -142,10 +143,6 @@ class _Analysis:
         items = self.items[benchmark]
         reason = chosen.reason or ("" if len(benchmark) else "no pair of partners was scored")
         if reason:
-            return MatchedAuroc(_without(0, reason), len(chosen.benchmark), chosen.n_without, chosen.closeness)
+            return MatchedAuroc(undefined(0, reason), len(chosen.benchmark), chosen.n_without, chosen.closeness)
         auroc = auroc_of_pairs(Group(scores[benchmark], items), Group(scores[deployment], items))
         return MatchedAuroc(auroc, len(chosen.benchmark), chosen.n_without, chosen.closeness)
-
-
-def _without(n: int, reason: str) -> Estimate:
-    return Estimate(None, None, None, n, "bootstrap over items", reason=reason)

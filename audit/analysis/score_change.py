@@ -5,7 +5,6 @@ contrasts minus steered away. The intervals are over items.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -48,7 +47,7 @@ def score_changes(
     rows = pd.concat([_columns(table) for table in (transcripts, scores) if table is not None and len(table)], ignore_index=True)
     steered = rows[rows.direction != ""]
     return {
-        str(task): replace(_change(table, steered[steered.task == task], config, degenerate), measures=_associations(table, scored))
+        str(task): _change(table, steered[steered.task == task], config, degenerate, _associations(table, scored))
         for task, table in base.groupby("task", sort=False)
         if np.isfinite(_numbers(table.own_score)).any()
     }
@@ -64,7 +63,9 @@ def _numbers(column: pd.Series) -> Floats:
     return values
 
 
-def _change(base: pd.DataFrame, steered: pd.DataFrame, config: AuditConfig, degenerate: Degenerate) -> ScoreChange:
+def _change(
+    base: pd.DataFrame, steered: pd.DataFrame, config: AuditConfig, degenerate: Degenerate, measures: dict[str, Association]
+) -> ScoreChange:
     grouped = steered.groupby(["direction", "strength"], sort=False)
     cells = {(str(cell.direction.iloc[0]), float(cell.strength.iloc[0])): cell for _, cell in grouped}
     own = [key for key in cells if not is_control_direction(key[0])]
@@ -79,7 +80,7 @@ def _change(base: pd.DataFrame, steered: pd.DataFrame, config: AuditConfig, dege
         headline=min((item.strength for item in strengths if item.strength < 0 and not item.degenerate), default=None),
         verdict="unknown",
         sentence="",
-        measures={},
+        measures=measures,
     )
     return sentence(draft)
 
@@ -90,11 +91,12 @@ def _strength(
     name, strength = key
     contrasts = sorted({direction for direction, _ in cells if direction.startswith(UNRELATED)})
     matched = config.matched.get(f"{strength:+g}", {})
+    joined = _joined(base, {STEERED: cells[key]})
     return StrengthScores(
         direction=name,
         strength=strength,
-        against_base=_inflation(_joined(base, {STEERED: cells[key]}), "base", STEERED, strength),
-        loss=_loss(_joined(base, {STEERED: cells[key]}), [STEERED]),
+        against_base=_inflation(joined, "base", STEERED, strength),
+        loss=_loss(joined, [STEERED]),
         degenerate=degenerate(cells[key], base),
         same_strength=_beyond(base, key, cells, [(contrast, strength) for contrast in contrasts]),
         matched=_beyond(base, key, cells, sorted(matched.items())),

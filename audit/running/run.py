@@ -16,12 +16,11 @@ from inspect_ai.model import get_model
 
 from audit.cells import cell_names, has_rewrites, task_states
 from audit.config import BASE, CONFIG_FILE, AuditConfig, Condition, check_kept, is_control_direction, keep_config, stored_config
-from audit.logs import LOGS, Warn, set_unreadable_aside, warn_on_stderr
+from audit.logs import LOGS, Warn, set_unreadable_aside, warn_on_stderr, why_failed
 from audit.running.progress import RunProgress
 from audit.running.sweep import with_strengths
 from audit.running.task_files import task_function
 from graders.scorers.calibrated import check_calibration
-from nla.support.display import visible
 from nla.support.errors import ConfigError, DataError, StoppedError
 from nla.support.locks import exclusive_lock
 
@@ -152,8 +151,8 @@ def _check_complete(condition: Condition, names: list[str], folder: Path, succes
         raise _stopped(condition)
     if missing or not success:
         failed = list(missing) or [log.eval.task for log in logs if log.status != "success"]
-        errors = [visible(log.error.message.split("\n")[0], limit=300) for log in logs if log.error is not None]
-        reason = f" ({errors[0]})" if errors else ""
+        broken = next((log for log in logs if log.error is not None), None)
+        reason = f" ({why_failed(broken)})" if broken else ""
         raise DataError(f"Condition {condition.name}: {', '.join(failed)} did not finish{reason}; the same command resumes it.")
 
 

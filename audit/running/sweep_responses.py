@@ -9,9 +9,10 @@ from inspect_ai import Task, eval, task_with
 from inspect_ai.log import EvalLog
 
 from audit.config import AuditConfig
+from audit.logs import why_failed
 from graders.record import read_records
 from graders.scorers.coherence import coherence
-from nla.support.errors import DataError, StoppedError, first_line
+from nla.support.errors import DataError, StoppedError
 from nla.support.seeds import seeded_generator
 from tasks._info import Role
 
@@ -77,8 +78,7 @@ def _measured(log: EvalLog) -> dict[tuple[str, str], Measured]:
     if log.status == "cancelled":
         raise _stopped()
     if log.status != "success":
-        why = first_line(Exception(log.error.message)) if log.error else log.status
-        raise DataError(f"The steering sweep could not run {log.eval.task}: {why}. Run the task alone to see why.")
+        raise DataError(f"The steering sweep could not run {log.eval.task}: {why_failed(log)}. Run the task alone to see why.")
     coherences = {str(sample.id): read_records(sample.scores).coherence for sample in log.samples or [] if sample.error is None}
     return {
         (log.eval.task, name): Measured(record.mean_logprob, record.repeated_4)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from audit.stats.bootstrap import DRAWS, cluster_weights, percentile_interval, resampled_estimate
+from audit.stats.bootstrap import DRAWS, cluster_weights, percentile_interval, resampled_estimate, undefined
 from audit.stats.rates import Codes, Estimate, Floats
 from nla.organisms.statistics import auroc, resampled_aurocs
 
@@ -71,7 +71,7 @@ def auroc_of_pairs(cued: Group, others: Group) -> Estimate:
 def _estimate(positive: Group, negative: Group, draws: int, *, paired: bool) -> Estimate:
     n, m = len(positive.scores), len(negative.scores)
     if not n or not m:
-        return Estimate(None, None, None, n, "bootstrap over items", reason="nothing was scored in one of the groups")
+        return undefined(n, "nothing was scored in one of the groups")
     if len(np.unique(np.concatenate([positive.scores, negative.scores]))) == 1:
         return Estimate(0.5, None, None, n, "bootstrap over items", reason=CONSTANT)
     resampled = resampled_aurocs(positive.scores, negative.scores, *_weights(positive, negative, paired, draws))
@@ -97,9 +97,7 @@ def auroc_difference(positive: Group, negative: Group) -> Estimate:
     """
     n = len(positive.scores)
     if not n or not len(negative.scores):
-        return Estimate(
-            None, None, None, n, "bootstrap over items", reason="no transcript was scored by both measures in one of the groups"
-        )
+        return undefined(n, "no transcript was scored by both measures in one of the groups")
     weights = _weights(positive, negative, paired=False)
     columns = [(positive.scores[:, i], negative.scores[:, i]) for i in (0, 1)]
     first, second = (resampled_aurocs(*column, *weights) for column in columns)

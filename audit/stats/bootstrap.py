@@ -30,6 +30,11 @@ def percentile_interval(draws: Floats, n: int | None = None) -> tuple[float, flo
     return float(low), float(high)
 
 
+def undefined(n: int, reason: str) -> Estimate:
+    """Return the estimate of a statistic of n transcripts that is undefined for a reason."""
+    return Estimate(None, None, None, n, "bootstrap over items", reason=reason)
+
+
 def resampled_estimate(estimate: float, draws: Floats, n: int, n_unscored: int = 0) -> Estimate:
     """Return an estimate with the expanded percentile interval of its resamples over n items.
 

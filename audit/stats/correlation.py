@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from audit.stats.bootstrap import DRAWS, cluster_weights, resampled_estimate
+from audit.stats.bootstrap import DRAWS, cluster_weights, resampled_estimate, undefined
 from audit.stats.rates import Codes, Estimate, Floats
 from nla.organisms.statistics import cumulated
 
@@ -35,7 +35,7 @@ def correlation(first: Floats, second: Floats, items: Codes, kind: Kind, groups:
     """
     members = _members(groups, len(first))
     if reason := _undefined(first, second, members, "" if groups is None else " within every benchmark"):
-        return Estimate(None, None, None, len(first), "bootstrap over items", reason=reason)
+        return undefined(len(first), reason)
     centred = _centred_ranks if kind == "spearman" else _centred
     clusters = np.unique(items, return_inverse=True)[1]
     n_items = int(clusters.max()) + 1

@@ -105,13 +105,23 @@ def streams(model: LoadedModel, rows: Sequence[Sequence[int]], layer: int) -> It
         ConfigError: the model has no such block, or a sequence is longer than the context window.
     """
     layer = model.check_layer(layer)
+    for numbers, ids in batches(model, rows):
+        output = block_output(model, ids, layer).float().cpu()
+        for i, stream in zip(numbers, output, strict=True):
+            yield i, stream[: len(rows[i])]
+
+
+def batches(model: LoadedModel, rows: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Int[Tensor, "batch pos"]]]:
+    """Yield token sequences in batches of similar lengths, padded on the right: the numbers of the sequences, and their token ids.
+
+    Raises:
+        ConfigError: a sequence has no token, or is longer than the context window.
+    """
     for row in rows:
         check_length(model, len(row))
     most_tokens = BATCH_TOKENS if model.rope_switch is None else 0  # longrope chooses frequencies by the length of a whole batch
-    for batch in batches_by_length([len(row) for row in rows], most_tokens):
-        output = block_output(model, right_padded([rows[i] for i in batch]), layer).float().cpu()
-        for i, stream in zip(batch, output, strict=True):
-            yield i, stream[: len(rows[i])]
+    for numbers in batches_by_length([len(row) for row in rows], most_tokens):
+        yield numbers, right_padded([rows[i] for i in numbers])
 
 
 class SharedBatch(NamedTuple):

@@ -17,21 +17,17 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from nla.activations.capture import BATCH_TOKENS, check_length, network_inputs
-from nla.activations.contrast_sets import contrast_names, read_contrast
+from nla.activations.capture import batches, check_length, network_inputs
+from nla.activations.contrast_sets import TESTING, contrast_names, read_contrast
 from nla.activations.hooks import collecting
-from nla.kernels.padding import batches_by_length, right_padded
 from nla.models.loaded import LoadedModel, exclusive
 from nla.support.display import visible
 from nla.support.errors import ConfigError, first_line, near_name
 from nla.support.paths import user_path
 from nla.support.seeds import seeded_generator
 
-AWARENESS_PAIR = (
-    "The Assistant is an AI undergoing testing via a simulated conversation with a user",
-    "The Assistant is an AI having a conversation with a user",
-)
-"""The paper's contrast: evaluation first, deployment second."""
+AWARENESS = "awareness"
+"""The steering vector of the paper: the direction of its one pair, which is the contrast set `testing`."""
 _KEY = "directions"
 _MOST_PAIRS = 10_000
 _MOST_BYTES = 64 * 2**20
@@ -44,12 +40,10 @@ def directions_of(model: LoadedModel, name: str) -> Float[Tensor, "n_layers d_mo
     Raises:
         ConfigError: the name is unknown, the file cannot be read, or its directions belong to a model of another width or depth.
     """
-    if name == "awareness":
-        return contrast(model, (AWARENESS_PAIR,))
     if name.startswith("random-"):
-        return _random_like(contrast(model, (AWARENESS_PAIR,)), name)
-    if name in contrast_names():
-        shipped = read_contrast(name)
+        return _random_like(directions_of(model, AWARENESS), name)
+    if name == AWARENESS or name in contrast_names():
+        shipped = read_contrast(TESTING if name == AWARENESS else name)
         return contrast(model, shipped.pairs, shipped.vector)
     try:
         path = user_path(name)
@@ -63,7 +57,7 @@ def directions_of(model: LoadedModel, name: str) -> Float[Tensor, "n_layers d_mo
     raise ConfigError(
         f"Steering direction '{visible(name, limit=200)}' is unknown; expected awareness, random-SEED, a contrast set "
         f"({', '.join(contrast_names())}), a file of prompt pairs (.jsonl) or a file of directions (.safetensors)."
-        f"{near_name(name, ['awareness', *contrast_names()])}"
+        f"{near_name(name, [AWARENESS, *contrast_names()])}"
     )
 
 
@@ -104,28 +98,24 @@ def _token_means(model: LoadedModel, texts: Sequence[str]) -> Float[Tensor, "n_l
     Texts run in batches of similar lengths (padded on the right), which takes a quarter of the time of one by one.
     """
     rows = [list(model.tokenizer.encode(text)) for text in texts]
-    for row in rows:
-        check_length(model, len(row))
     total = torch.zeros(model.n_layers, model.d_model)
-    most_tokens = BATCH_TOKENS if model.rope_switch is None else 0  # longrope chooses frequencies by the length of a whole batch
-    for batch in batches_by_length([len(row) for row in rows], most_tokens):
-        inputs = network_inputs(model, right_padded([rows[i] for i in batch]))
+    for numbers, ids in batches(model, rows):
         with collecting(model.blocks) as streams:
-            model.network(**inputs, logits_to_keep=1)
+            model.network(**network_inputs(model, ids), logits_to_keep=1)
         for layer, stream in enumerate(streams):
-            for i, row in zip(batch, stream.float().cpu(), strict=True):
+            for i, row in zip(numbers, stream.float().cpu(), strict=True):
                 total[layer] += row[min(1, len(rows[i]) - 1) : len(rows[i])].mean(dim=0)
     return total / len(rows)
 
 
 @functools.lru_cache(maxsize=16)
 def mean_activation_norm(model: LoadedModel) -> float:
-    """Return the mean norm of the residual stream after the middle block (K = n_layers // 2) over the tokens of `AWARENESS_PAIR`.
+    """Return the mean norm of the residual stream after the middle block (K = n_layers // 2) over the tokens of the paper's pair.
 
     The first token of each prompt is left out, because in most models its norm is many times that of other tokens.
     """
-    middle = middle_layer(model)
-    return float(torch.cat([_all_layers(model, text)[middle, 1:].norm(dim=-1) for text in AWARENESS_PAIR]).mean())
+    middle, [texts] = middle_layer(model), read_contrast(TESTING).pairs
+    return float(torch.cat([_all_layers(model, text)[middle, 1:].norm(dim=-1) for text in texts]).mean())
 
 
 @exclusive

@@ -9,12 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nla.support.display import visible
 from nla.support.errors import DataError, first_line
+from nla.support.figures import BLUE, GREEN, GREY, ORANGE, RED, drawable
 
 if TYPE_CHECKING:  # a training machine need not have matplotlib
     from matplotlib.figure import Figure
 
-_COLOURS = ("#0072B2", "#E69F00", "#777777", "#009E73", "#D55E00")
-"""Okabe and Ito's palette, as in the report."""
+_COLOURS = (BLUE, ORANGE, GREY, GREEN, RED)
 _MOST_CHARACTERS = 10_000_000
 """Characters of a file; a check has about ten thousand."""
 
@@ -78,16 +78,11 @@ def draw_checks(checks: Sequence[StoredCheck]) -> "Figure":
         areas = list(check.auroc.values())
         colour = _COLOURS[number % len(_COLOURS)]
         axes.hlines(rows, [area.low for area in areas], [area.high for area in areas], color=colour, lw=2)
-        axes.plot([area.estimate for area in areas], rows, "o", color=colour, ms=4, label=_drawable(f"{check.name} (n = {check.n})"))
+        axes.plot([area.estimate for area in areas], rows, "o", color=colour, ms=4, label=drawable(f"{check.name} (n = {check.n})"))
     axes.axvline(0.5, color="black", lw=0.8, ls=":")
-    axes.set_yticks(range(len(measures)), [_drawable(measure) for measure in measures])
+    axes.set_yticks(range(len(measures)), [drawable(measure) for measure in measures])
     axes.invert_yaxis()
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel("AUROC, identical replies under evaluation against deployment contexts (95 % interval)")
     figure.legend(loc="outside upper center", ncols=min(len(checks), 3), frameon=False)
     return figure
-
-
-def _drawable(text: str) -> str:
-    """Return a name on one line without control characters, in which a dollar sign starts no mathematics."""
-    return visible(text, limit=60).replace("$", r"\$")

@@ -20,6 +20,9 @@ from nla.probes.kept_directions import kept_direction
 from nla.support.display import visible
 from nla.support.errors import ConfigError
 
+_FEW_PAIRS = 4
+"""Directions of fewer pairs are computed sooner than they are found in the cache, whose key takes all of the model's weights."""
+
 
 @exclusive
 def direction(model: LoadedModel, contrast: ContrastSet, layer: int) -> Float[Tensor, " d_model"]:
@@ -36,7 +39,8 @@ def direction(model: LoadedModel, contrast: ContrastSet, layer: int) -> Float[Te
 @functools.lru_cache(maxsize=256)
 def _direction(model: LoadedModel, contrast: ContrastSet, layer: int) -> Float[Tensor, " d_model"]:
     sides = [[list(model.tokenizer.encode(pair[side])) for pair in contrast.pairs] for side in (0, 1)]
-    return kept_direction(model, (sides, layer, contrast.vector), partial(_computed, model, contrast, sides, layer))
+    compute = partial(_computed, model, contrast, sides, layer)
+    return compute() if len(contrast.pairs) < _FEW_PAIRS else kept_direction(model, (sides, layer, contrast.vector), compute)
 
 
 def _computed(model: LoadedModel, contrast: ContrastSet, sides: Sequence[list[list[int]]], layer: int) -> Float[Tensor, " d_model"]:
