@@ -23,8 +23,8 @@ _CONTROL_DIRECTIONS = ("random-", UNRELATED)
 _OF_OLD_AUDITS: dict[str, Any] = {"measures": ("nla", "verbalized"), "unrelated_contrasts": 0, "matched_degradation": False}
 """What was measured and run before a config said so."""
 _ADD_CELLS = {"tasks", "steer", "steer_bound", "random_directions", "unrelated_contrasts", "matched_degradation", "matched"}
-_ADD_CELLS |= {"positive_control", "rewrite"}
-"""Fields that a later run in the same folder may change, because they add cells and change none."""
+_ADD_CELLS |= {"positive_control", "rewrite", "known_groups"}
+"""Fields that a later run in the same folder may change, because they change no cell."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,8 @@ class AuditConfig(Instrument):
     """Sampling temperature; by default the provider's."""
     labels: str | None = None
     """Labelled explanations on which the grader's errors are measured. By default the shipped ones, for graders that cost nothing."""
+    known_groups: str | None = None
+    """File of `nla organism check MODEL --json`: how every measure reads known groups of the audited model. Shipped organisms have one."""
     positive_control: bool = True
     """Run every task also with a system prompt that states the evaluation."""
     steer: tuple[float | Literal["auto"], ...] = ()

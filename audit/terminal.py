@@ -212,7 +212,7 @@ def _two_lines(measure: MeasureResult | None) -> str:
 
 def measure_lines(result: AuditResult) -> list[str]:
     """What the comparison of the measures shows: one sentence per measure, and one line per benchmark."""
-    lines = [f"{_MEASURES[name]}: {assay.sentence}." for name, assay in result.assay_sensitivity.items() if name in MAIN]
+    lines = [f"{_MEASURES[name]}: {'; '.join(assay.sentences)}." for name, assay in result.assay_sensitivity.items() if name in MAIN]
     for task, measures in result.measures.items():
         by_reading: dict[Reading, list[str]] = {}
         for name in MAIN:

@@ -21,7 +21,7 @@ from audit.analysis.result import AuditResult, Cell
 from audit.analysis.stored import StoredAudit
 from audit.analysis.token_views import cosine
 from audit.terminal import against_floor, measure_lines
-from nla.organisms.figure import StoredCheck
+from nla.organisms.stored_check import StoredCheck
 from nla.support.display import visible
 from reports.csv_text import safe_csv
 from reports.figures import Drawn, all_figures
@@ -41,7 +41,7 @@ def build_report(audit: StoredAudit, out: Path, checks: Sequence[StoredCheck] = 
     Args:
         audit: the analysed audit.
         out: the report's folder.
-        checks: known-groups checks of models (`nla.organisms.figure.read_check`), which are drawn into one figure.
+        checks: known-groups checks of models (`nla.organisms.stored_check.read_check`), which are drawn into one figure.
 
     Raises:
         ConfigError: another process is writing a report into the folder.

@@ -71,7 +71,7 @@ def report(
     from audit.analysis.analyze import analyze_folder
     from audit.analysis.compare import compare as compare_audits
     from audit.analysis.stored import is_analyzed, read_stored
-    from nla.organisms.figure import read_check
+    from nla.organisms.stored_check import read_check
     from reports.build import build_report
     from reports.compare_page import build_comparison
 

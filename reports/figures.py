@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from audit.analysis.result import AuditResult, Cell, StrengthEffect
 from audit.config import BASE
 from audit.stats.rates import Estimate
-from nla.organisms.figure import StoredCheck, draw_checks
+from nla.organisms.figure import draw_checks
+from nla.organisms.stored_check import StoredCheck
 from nla.support.figures import BLUE, GREEN, GREY, ORANGE, RED, drawable
 from nla.training.curves import draw_curves
 from reports.words import unit_text

@@ -15,7 +15,7 @@ import nla.cli
 from graders.classifier import training as classifier_training
 from nla.support.command import run as run_command
 
-_MAINS = {"audit": audit.cli.main, "nla": nla.cli.main, "graders.classifier.training": lambda: run_command(classifier_training.app)}
+MAINS = {"audit": audit.cli.main, "nla": nla.cli.main, "graders.classifier.training": lambda: run_command(classifier_training.app)}
 
 
 def typed(*command: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -28,7 +28,7 @@ def typed(*command: str, cwd: Path | None = None) -> subprocess.CompletedProcess
         if cwd is not None:
             patch.chdir(cwd)
         try:
-            _MAINS[name]()
+            MAINS[name]()
         except SystemExit as ex:
             status = ex.code if isinstance(ex.code, int) else int(ex.code is not None)
     return subprocess.CompletedProcess(command, status, out.getvalue(), error.getvalue())

@@ -19,6 +19,9 @@ from audit.analysis.measures import compare_measures
 from audit.analysis.result import read_result, result_json
 from audit.config import make_audit
 from audit.terminal import measures_table
+from nla.models.sources import organism_folder, organism_names
+from nla.organisms.stored_check import CHECK_FILE, read_check
+from nla.support.errors import ConfigError
 from reports.build import markdown
 from tests.measure_tables import PROBES, measured
 from tests.test_terminal import NAMES, shown
@@ -213,6 +216,54 @@ def test_tables_of_earlier_versions_have_the_measures_that_they_hold() -> None:
     comparison = compare_measures(table)
     assert set(comparison.measures["exam"]) == {"nla", "verbalized"}
     assert comparison.measures["exam"]["nla"].auroc_matched["length"].auroc.reason == "the transcripts have no column n_response_tokens"
+
+
+def test_a_check_of_the_audited_model_stands_beside_the_positive_control(tmp_path: Path) -> None:
+    table = measured(exam=1.5, stated=1.5).assign(model_name="tiny", adapter="mine@0123", layer=3)
+    areas = {"probe": 0.81, "probe_composite": 0.84, "probe_monitoring": 0.52, "nla": 0.5, "linear_probe": 0.99}
+    check = {
+        "model": {"model": "tiny", "adapter": "mine", "adapter_digest": "0123"},
+        "layer": 3,
+        "n": 60,
+        "auroc": {name: {"estimate": area, "low": area - 0.05, "high": min(area + 0.05, 1), "n": 60} for name, area in areas.items()},
+    }
+    path = tmp_path / "check.json"
+    path.write_text(json.dumps(check))
+    audit = CONFIG.model_copy(update={"known_groups": str(path)})
+    result = analyze_tables(table, audit)
+    groups = {name: assay.known_groups for name, assay in result.assay_sensitivity.items()}
+    estimates = {name: area.estimate for name, area in groups.items() if area is not None}
+    assert estimates == {"probe": 0.84, "probe:testing": 0.81, "probe:monitoring": 0.52, "nla": 0.5}
+    text = " ".join(shown(measures_table(result)).split())
+    assert "probe: separates the positive control from the same 180 items without it" in text
+    assert (
+        "separates known groups, identical replies under evaluation and deployment contexts (AUROC 0.84 [0.79, 0.89], 60 prompts)" in text
+    )
+    assert "does not separate known groups" in text
+    (tmp_path / "audit.json").write_bytes(result_json(result))
+    assert read_result(tmp_path / "audit.json").assay_sensitivity == result.assay_sensitivity
+    for change, message in (
+        ({"layer": 4}, "layer 4, not 3"),
+        ({"model": check["model"] | {"adapter_digest": "4567"}}, "adapter mine@4567, not mine@0123"),  # type: ignore[operator]
+        ({"model": {"model": "other"}}, "model other, not tiny; adapter none, not mine@0123"),
+    ):
+        path.write_text(json.dumps(check | change))
+        with pytest.raises(ConfigError, match=message):
+            analyze_tables(table, audit)
+    assert analyze_tables(table, CONFIG).assay_sensitivity["probe"].known_groups is None, "no file, and no organism of this project"
+
+
+def test_shipped_organisms_bring_their_checks() -> None:
+    for name in organism_names():
+        check = read_check(organism_folder(name) / CHECK_FILE)  # type: ignore[operator]
+        table = measured().assign(model_name="smollm2", adapter=check.adapter, layer=check.layer)
+        assays = analyze_tables(table, CONFIG).assay_sensitivity
+        for measure, in_check in (("probe", "probe_composite"), ("probe:testing", "probe"), ("nla", "nla"), ("verbalized", "verbalized")):
+            area = assays[measure].known_groups
+            assert area is not None
+            assert area.estimate == check.auroc[in_check].estimate
+        other = analyze_tables(table.assign(adapter=f"{name}@other"), CONFIG).assay_sensitivity
+        assert other["probe"].known_groups is None
 
 
 def test_the_result_is_stored_and_shown_in_80_columns(tmp_path: Path) -> None:

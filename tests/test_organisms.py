@@ -25,7 +25,7 @@ from nla.models.loaded import LoadedModel
 from nla.organisms.check import check_organism
 from nla.organisms.contexts import HELD_OUT, ContextPair, read_contexts, shipped_contexts
 from nla.organisms.examples import AnsweredPrompt, OrganismExample, training_examples
-from nla.organisms.figure import draw_checks, read_check
+from nla.organisms.figure import draw_checks
 from nla.organisms.forms import asked_form, bare_item, benchmark_form
 from nla.organisms.groups import assigned, read_cases
 from nla.organisms.recipe import Recipe, arms, read_recipe, shows_habit

@@ -21,7 +21,7 @@ from audit.config import make_audit
 from audit.controls.record import Auroc, InstrumentControls, TaskControls
 from audit.stats.correction import GraderError
 from audit.stats.rates import wilson
-from nla.organisms.figure import StoredCheck
+from nla.organisms.stored_check import StoredCheck
 from reports.build import build_report, data_block, explorer_data
 from reports.compare_page import build_comparison, change_text
 from reports.figures import all_figures

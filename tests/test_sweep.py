@@ -2,21 +2,24 @@
 
 import json
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from inspect_ai import Task
 
 from audit.analysis.analyze import analyze
 from audit.config import Condition, make_audit, stored_config
-from audit.controls.sweep_record import SWEEP_FILE, SweepPoint, read_sweep
+from audit.controls.sweep_record import SWEEP_FILE, ReadPass, SweepItem, SweepPoint, read_sweep
 from audit.running import sweep
 from audit.running.run import condition_tasks, run_audit
 from audit.running.sweep import REPEATED_BOUND, STRENGTHS, with_strengths
 from audit.running.sweep_matching import match
-from audit.running.sweep_responses import ITEMS, Measured, responses, sweep_items
+from audit.running.sweep_responses import ITEMS, Measured, as_item, loss_under, responses, sweep_items
 from audit.running.task_files import task_function
+from nla.activations.steering import steering_of
 from nla.inspect.provider import local_model
 from nla.support.errors import ConfigError, DataError
 from tests.test_audit_run import config
@@ -27,21 +30,32 @@ PER_STRENGTH = {"awareness": 2.0, "unrelated-1": 4.0, "unrelated-2": 1.0, "unrel
 
 
 class Planted:
-    """Stands in for the model: responses lose log-probability in proportion to the strength, and repeat where told."""
+    """Stands in for the model: responses lose log-probability in proportion to the strength, and repeat from some strength on."""
 
     def __init__(self, repeats_from: float = 9.0, base: float = -1.0) -> None:
         self.asked: list[str | None] = []
+        self.read: list[str] = []
         self.repeats_from, self.base = repeats_from, base
 
     def __call__(
         self, _config: object, _tasks: object, items: Sequence[tuple[str, str]], steer: str | None, _max_tokens: int
     ) -> dict[tuple[str, str], Measured]:
         self.asked.append(steer)
-        name, strength = ("", 0.0) if steer is None else (steer.split(":")[0], abs(float(steer.split(":")[1])))
+        strength = 0.0 if steer is None else abs(float(steer.split(":")[1]))
         repeated = 0.9 if strength >= self.repeats_from else 0.1
-        return {
-            item: Measured(self.base - PER_STRENGTH.get(name, 0.0) * strength, repeated) for item in items[: None if strength < 0.3 else -1]
-        }
+        return {item: Measured(self.base, repeated, []) for item in items[: None if strength < 0.3 else -1]}
+
+    def item(self, _config: object, key: tuple[str, str], response: Measured) -> SweepItem:
+        return SweepItem(*key, response.mean_logprob, response.repeated_4, [ReadPass([1, 2], [1])])
+
+    def loss(self, _config: object, _items: object, steer: str) -> float:
+        self.read.append(steer)
+        name, strength = steer.split(":")
+        return PER_STRENGTH[name] * abs(float(strength))
+
+    def take_place(self, patched: pytest.MonkeyPatch) -> None:
+        for name, stand_in in (("responses", self), ("as_item", self.item), ("loss_under", self.loss)):
+            patched.setattr(sweep, name, stand_in)
 
 
 def tasks_of(*names: str, model: str = "m") -> list[Task]:
@@ -52,7 +66,7 @@ def tasks_of(*names: str, model: str = "m") -> list[Task]:
 @pytest.fixture
 def planted(monkeypatch: pytest.MonkeyPatch) -> Planted:
     stand_in = Planted()
-    monkeypatch.setattr(sweep, "responses", stand_in)
+    stand_in.take_place(monkeypatch)
     return stand_in
 
 
@@ -71,12 +85,15 @@ def test_the_largest_strength_below_the_bound_is_taken_and_nothing_is_measured_t
         {-strength: 2.0 * strength for strength in STRENGTHS if strength <= 0.2}  # the first that fails ends the sweep
     )
     assert {item.task for item in record.items} == {"mmlu"}, "deployment controls have no score to lose"
+    assert planted.asked == [None] + [f"awareness:{-strength:g}" for strength in STRENGTHS if strength <= truth], "none beyond the bound"
     before = len(planted.asked)
     assert with_strengths(auto, tasks, tmp_path) == chosen
     assert len(planted.asked) == before
     wider = with_strengths(auto.model_copy(update={"steer_bound": 0.5}), tasks, tmp_path)  # goes on where the sweep ended
     assert wider.steer == (-0.2,)
-    assert planted.asked[before:] == ["awareness:-0.3"]
+    assert planted.asked[before:] == ["awareness:-0.2"]
+    assert planted.read[-1] == "awareness:-0.3"
+    assert len(planted.read) == len(set(planted.read))
 
 
 def test_repetition_ends_the_sweep_too_and_a_killed_sweep_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -91,6 +108,7 @@ def test_repetition_ends_the_sweep_too_and_a_killed_sweep_goes_on(monkeypatch: p
 
         return respond
 
+    stand_in.take_place(monkeypatch)
     monkeypatch.setattr(sweep, "responses", killed_at(3))
     with pytest.raises(KeyboardInterrupt):
         with_strengths(auto, tasks, tmp_path)
@@ -108,7 +126,8 @@ def test_unrelated_contrasts_are_steered_as_strongly_as_degrades_as_much(planted
     assert {name: abs(strength) * PER_STRENGTH[name] for name, strength in matched["-0.1"].items()} == pytest.approx(
         dict.fromkeys(["unrelated-1", "unrelated-2", "unrelated-4", "unrelated-5"], 0.2), abs=0.025
     )
-    assert len(planted.asked) <= 2 + 5 * 5
+    assert planted.asked == [None], "matching generates nothing"
+    assert len(planted.read) <= 1 + 5 * 5
     assert "4 of 5 unrelated contrasts match the loss of 0.20" in lines[0]
     assert "even -0.8 degrades less than 0.20" in lines[0]
     record = read_sweep(tmp_path)
@@ -129,7 +148,7 @@ def test_matching_brackets_curves_of_any_shape_and_leaves_noise_alone() -> None:
         else:
             assert curve(strength) == pytest.approx(0.4, rel=0.2)
             assert strength < 0
-    assert match(lambda s: s, SweepPoint("awareness", -0.1, 8, 0.01, 0.0))[1].startswith("a loss below 0.05")
+    assert match(lambda s: s, SweepPoint("awareness", -0.1, 8, 0.005, 0.0))[1].startswith("a loss below 0.01")
 
 
 def test_a_sweep_that_finds_nothing_or_cannot_be_made_is_one_error(
@@ -141,10 +160,15 @@ def test_a_sweep_that_finds_nothing_or_cannot_be_made_is_one_error(
     with pytest.raises(ConfigError, match="reads weights"):
         with_strengths(auto.model_copy(update={"model": "openai/m"}), tasks_of("mmlu"), tmp_path)
     assert not (tmp_path / SWEEP_FILE).exists()
-    with pytest.raises(ConfigError, match=r"Even the weakest strength .* -0.005, .* 0.01 nats per token \(bound 0.001\).*--steer-bound"):
+    with pytest.raises(ConfigError, match=r"Even the weakest strength .* -0.005, .* 0.01 nats per token \(bounds 0.001.*--steer-bound"):
         with_strengths(auto.model_copy(update={"steer_bound": 0.001}), tasks_of("mmlu"), tmp_path)
     with pytest.raises(ConfigError, match=r"a steering sweep with other settings \(seed '0' -> '1'"):
         with_strengths(auto.model_copy(update={"seed": 1}), tasks_of("mmlu"), tmp_path)
+    record = json.loads((tmp_path / SWEEP_FILE).read_text())
+    old = record | {"items": [{key: value for key, value in item.items() if key != "passes"} for item in record["items"]]}
+    (tmp_path / SWEEP_FILE).write_text(json.dumps(old))
+    with pytest.raises(DataError, match="first version"):
+        with_strengths(auto, tasks_of("mmlu"), tmp_path)
     (tmp_path / SWEEP_FILE).write_text("{")
     with pytest.raises(DataError, match="delete it"):
         with_strengths(auto, tasks_of("mmlu"), tmp_path)
@@ -169,12 +193,36 @@ def test_responses_are_those_of_the_audit_under_the_steering_and_leave_nothing_b
     tasks = tasks_of("mmlu")
     items = sweep_items(tasks, small)[:2]
     plain, steered, again = (responses(small, tasks, items, steer, 8) for steer in (None, "awareness:-0.4", "awareness:-0.4"))
-    assert steered == again
-    assert plain != steered
+    of_each = [{key: response.mean_logprob for key, response in answered.items()} for answered in (plain, steered, again)]
+    assert of_each[1] == of_each[2]
+    assert of_each[0] != of_each[1]
     assert set(plain) <= set(items)
     assert local_model(small.model, small.model_args | {"steer": "awareness:-0.4"}).steering.unit == "mean_norm"
     assert [task.name for task in tasks] == ["mmlu"], "the audit's own tasks are as they were"
     assert len(tasks[0].scorer or []) > 1
+
+
+def test_the_loss_is_that_of_the_same_tokens_under_a_plain_hook(tiny_folder: Folder) -> None:
+    small = config(tiny_folder("llama"), tasks=["mmlu"])
+    tasks = tasks_of("mmlu")
+    answered = responses(small, tasks, sweep_items(tasks, small)[:3], None, 8)
+    items = [as_item(small, key, response) for key, response in answered.items()]
+    assert loss_under(small, items, "awareness:+0.0001") == pytest.approx(0, abs=1e-3)
+    model = local_model(small.model, small.model_args)
+    added = steering_of(model, "awareness:-0.4").added
+    network = deepcopy(model.network)
+    for block, vector in zip(network.model.layers, added, strict=True):
+        block.register_forward_hook(lambda _module, _inputs, output, vector=vector: output + vector)
+    lost, n = 0.0, 0
+    for item in items:
+        for read in item.passes:
+            at = torch.tensor(read.positions)
+            ids = torch.tensor([read.ids])
+            with torch.inference_mode():
+                plain, moved = (run(input_ids=ids).logits[0].log_softmax(-1)[at - 1, ids[0, at]] for run in (model.network, network))
+            lost, n = lost + float((plain - moved).sum()), n + len(at)
+    assert loss_under(small, items, "awareness:-0.4") == pytest.approx(lost / n, abs=1e-4)
+    assert abs(lost / n) > 1e-3
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from audit.analysis.grader_error import grader_error
+from audit.analysis.known_groups import check_of, with_known_groups
 from audit.analysis.measures import compare_measures
 from audit.analysis.result import (
     SCHEMA_VERSION,
@@ -131,7 +132,7 @@ def analyze_tables(
         measures=comparison.measures,
         measures_by_condition=comparison.by_condition,
         consistency=comparison.consistency,
-        assay_sensitivity=comparison.assay_sensitivity,
+        assay_sensitivity=with_known_groups(comparison.assay_sensitivity, check_of(config, transcripts)),
         score_change=score_changes(transcripts, scores, config, _degenerate),
     )
 

@@ -87,6 +87,14 @@ class AssaySensitivity:
     separates: bool
     """Whether the lower end of the AUROC's interval is above one half."""
     sentence: str
+    known_groups: Estimate | None = None
+    """AUROC on identical replies under evaluation and deployment contexts (`nla organism check`); None where the model has no check."""
+    known_groups_sentence: str = ""
+
+    @property
+    def sentences(self) -> list[str]:
+        """What is known about the measure's sensitivity."""
+        return [sentence for sentence in (self.sentence, self.known_groups_sentence) if sentence]
 
 
 @dataclass(frozen=True)

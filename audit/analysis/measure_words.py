@@ -51,6 +51,12 @@ def assay_sentence(auroc: Estimate, n_items: int, was_run: bool, measurable: str
     return f"separates the positive control from the same {n_items} items without it (AUROC {interval(auroc)})"
 
 
+def known_groups_sentence(auroc: Estimate) -> str:
+    """What the known groups of a model say about a measure."""
+    verb = "separates" if separates(auroc) else "does not separate"
+    return f"{verb} known groups, identical replies under evaluation and deployment contexts (AUROC {interval(auroc)}, {auroc.n} prompts)"
+
+
 def reading_of(auroc: Estimate, assay: AssaySensitivity, unrelated: Estimate | None, beyond: Estimate | None) -> tuple[Reading, str]:
     """Return what a measure says about a benchmark, as a code and in words.
 

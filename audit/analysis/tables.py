@@ -20,9 +20,12 @@ from audit.logs import LOGS, newest_finished
 from audit.stats.rates import MISSING, Codes
 from graders.record import AwarenessRecord, CoherenceRecord, SampleRecords, TokenRecord, VerbalizedRecord, read_records
 from nla.instrument import CONTRAST
+from nla.organisms.stored_check import adapter_text
 from nla.support.errors import DataError
 
-IDENTITY = ("model", "layer", "verbalizer", "nla", "grader", "tokens_wanted", "dtype")
+ADAPTER = "adapter"
+"""Column with name and digest of the model's adapter; tables of the first version lack it."""
+IDENTITY = ("model", ADAPTER, "layer", "verbalizer", "nla", "grader", "tokens_wanted", "dtype")
 """Columns that have one value in all transcripts of an audit; transcripts that differ in one of them are not pooled."""
 
 PROBE_SETS, FOLLOW_UP_ASKED = "probe_sets", "follow_up_asked"
@@ -77,6 +80,8 @@ def check_identity(transcripts: pd.DataFrame) -> None:
 
 def identity_values(transcripts: pd.DataFrame, name: str) -> list[str]:
     """The different values of a column of `IDENTITY`, as text; `none` where there is none."""
+    if name not in transcripts:
+        return ["none"] if len(transcripts) else []
     return sorted({"none" if pd.isna(value) else str(value) for value in transcripts[name]})
 
 
@@ -145,6 +150,8 @@ def _measured(awareness: AwarenessRecord) -> dict[str, Any]:
         "n_unclear": awareness.counts.get("UNCLEAR", 0),
         "n_unscored": awareness.n_unscored,
         "model": awareness.model.get("location"),
+        "model_name": awareness.model.get("model"),
+        ADAPTER: adapter_text(awareness.model) if read else None,
         "dtype": awareness.model.get("dtype"),
         "layer": awareness.layer,
         "verbalizer": awareness.verbalizer,

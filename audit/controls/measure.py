@@ -38,7 +38,7 @@ from nla.support.files import replacing
 from nla.support.rows import content_id
 from nla.support.seeds import seeded_generator
 from nla.transcripts.chat import refuse_unreadable, template_message
-from nla.transcripts.origin import calls_of, marked_by_calls
+from nla.transcripts.origin import conversation_of
 from nla.transcripts.reply import is_reply
 from nla.transcripts.tokens import sample_tokens
 from nla.transcripts.transcript import build_transcript
@@ -109,7 +109,7 @@ def _origin(config: AuditConfig, logs: Sequence[EvalLog]) -> str:
 
 def _transcript_of(log: EvalLog, sample: EvalSample) -> _Read:
     metadata = log.eval.metadata or {}
-    messages = marked_by_calls(sample.messages, calls_of(log.eval.model, sample.events))
+    messages = conversation_of(log.eval.model, sample)
     asked = [message.text for message in messages if message.role in ("system", "user")]
     said = [message.text for message in messages if is_reply(message)]
     return _Read(

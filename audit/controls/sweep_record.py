@@ -15,6 +15,14 @@ SWEEP_FILE = "steering_sweep.json"
 
 
 @dataclass(frozen=True)
+class ReadPass:
+    """A token sequence of a transcript, and which of its tokens belong to the response."""
+
+    ids: list[int]
+    positions: list[int]
+
+
+@dataclass(frozen=True)
 class SweepItem:
     """One item of the sweep, and the unsteered response to it under the unsteered model."""
 
@@ -24,6 +32,13 @@ class SweepItem:
     """Mean log-probability per response token (nats)."""
     repeated_4: float
     """Share of the response's 4-grams that had occurred before."""
+    passes: list[ReadPass] = field(default_factory=list)
+    """The response with its context as tokens; empty in records of the first version."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of response tokens."""
+        return sum(len(read.positions) for read in self.passes)
 
 
 @dataclass(frozen=True)
@@ -33,11 +48,11 @@ class SweepPoint:
     direction: str
     strength: float
     n: int
-    """Items whose steered response could be measured."""
+    """Items that were measured."""
     loss: float
-    """Mean loss of log-probability per response token under the unsteered model (nats)."""
-    repeated: float
-    """Mean increase of the share of repeated 4-grams."""
+    """Log-probability that the unsteered responses lose under steering, per response token (nats)."""
+    repeated: float | None = None
+    """Mean increase of the share of repeated 4-grams in steered responses; None where none were generated."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,10 @@ from nla.instrument import CONTRAST, MEAN_NORM
 from nla.support.display import visible
 from nla.support.errors import ConfigError
 
-_MACHINE_ARGUMENTS = {"device", "batch", "threads", "device_map", "max_connections", "gpu_memory_utilization", "tensor_parallel_size"}
-"""Arguments that depend on the machine and do not change what is computed. They are not copied from the log."""
+_NOT_COPIED = {"device", "batch", "batch_size", "threads", "device_map", "max_connections", "hidden_states", "do_sample"}
+_NOT_COPIED |= {"gpu_memory_utilization", "tensor_parallel_size", "max_model_len", "max_num_seqs", "enforce_eager", "host", "port"}
+"""Arguments of `local/`, `hf/` and `vllm/` that are not copied from a log: they are about the machine, or about how replies were chosen,
+and the replies that are read were chosen already."""
 _RUNS_CODE = "trust_remote_code"
 
 
@@ -30,7 +32,7 @@ def model_args_of(log: EvalLog, given: Mapping[str, Any]) -> dict[str, Any]:
             with code that comes with the model, which only the user may allow to run, or no reply records the unit of its steering.
     """
     known = {field.name for field in fields(LocalArgs)}
-    logged = {name: value for name, value in (log.eval.model_args or {}).items() if name not in _MACHINE_ARGUMENTS and value is not None}
+    logged = {name: value for name, value in (log.eval.model_args or {}).items() if name not in _NOT_COPIED and value is not None}
     logged |= {"dtype": dtype} if logged.get("dtype", "auto") == "auto" and (dtype := _dtype_used(log)) else {}
     logged |= _unit_of(log, logged, given)
     differing = [

@@ -1,9 +1,9 @@
 """The coherence sweep before a steered audit: how strong may steering be, and which strengths of unrelated contrasts degrade as much?
 
-A few items of the audit's benchmarks are answered under steering of rising strength. The degradation of a strength is the loss of mean
-log-probability per response token under the unsteered model, against the unsteered responses to the same items (as `coherence` measures
-it). `--steer auto` stands for the largest strength, away from awareness, before the first one whose degradation exceeds the bound. Every
-measurement is kept in the audit's folder at once, so a killed sweep goes on where it was, and a finished one is not made again.
+A few items of the audit's benchmarks are answered without steering. The degradation of a strength is the log-probability that these
+responses lose under steering, per response token. `--steer auto` stands for the largest strength, away from awareness, before the first
+one whose degradation exceeds the bound, or under which the model's responses repeat themselves. Every measurement is kept in the audit's
+folder at once, so a killed sweep goes on where it was, and a finished one is not made again.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,9 +13,9 @@ from pathlib import Path
 from inspect_ai import Task
 
 from audit.config import AUTO, AuditConfig, refuse_other_settings
-from audit.controls.sweep_record import Matching, SteeringSweep, SweepItem, SweepPoint, read_sweep, write_sweep
+from audit.controls.sweep_record import SWEEP_FILE, Matching, SteeringSweep, SweepPoint, read_sweep, write_sweep
 from audit.running.sweep_matching import match
-from audit.running.sweep_responses import Measured, responses, sweep_items
+from audit.running.sweep_responses import Measured, as_item, loss_under, responses, sweep_items
 from nla.activations.contrast_sets import UNRELATED
 from nla.support.errors import ConfigError, DataError
 
@@ -76,11 +76,15 @@ class _Sweep:
         kept = read_sweep(out)
         if kept is not None:
             refuse_other_settings(out, "a steering sweep", kept.settings, settings)
+            if not all(item.passes for item in kept.items):
+                raise DataError(
+                    f"{out / SWEEP_FILE} is of the first version, which kept no responses; delete it, and the sweep is made again."
+                )
         self.record = kept or self._begun(settings, items)
 
     def _begun(self, settings: dict[str, str], items: Sequence[tuple[str, str]]) -> SteeringSweep:
         base = self._responses(None, items)
-        measured = [SweepItem(*item, base[item].mean_logprob, base[item].repeated_4) for item in items if item in base]
+        measured = [as_item(self._config, item, base[item]) for item in items if item in base]
         if not measured:
             raise DataError(
                 f"None of the {len(items)} unsteered responses of the steering sweep could be measured; run a single task to see why."
@@ -101,15 +105,24 @@ class _Sweep:
         kept = self.record.at(direction, strength)
         if kept is not None:
             return kept
-        items = [(item.task, item.sample_id) for item in self.record.items]
-        steered = self._responses(f"{direction}:{strength:+g}", items)
-        pairs = [(item, steered[key]) for item, key in zip(self.record.items, items, strict=True) if key in steered]
-        if not pairs:
-            raise DataError(f"No response under {direction}:{strength:+g} could be measured in the steering sweep; give strengths by hand.")
-        loss = sum(item.mean_logprob - response.mean_logprob for item, response in pairs) / len(pairs)
-        repeated = sum(response.repeated_4 - item.repeated_4 for item, response in pairs) / len(pairs)
-        point = SweepPoint(direction, strength, len(pairs), loss, repeated)
-        self._keep(replace(self.record, points=[*self.record.points, point]))
+        items = self.record.items
+        return self._keep_point(SweepPoint(direction, strength, len(items), loss_under(self._config, items, _spec(direction, strength))))
+
+    def with_repetition(self, point: SweepPoint) -> SweepPoint:
+        """Return a point with the share of 4-grams that repeat in steered responses, which are generated unless it is in the record."""
+        if point.repeated is not None:
+            return point
+        keys = [(item.task, item.sample_id) for item in self.record.items]
+        steered = self._responses(_spec(point.direction, point.strength), keys)
+        rises = [steered[key].repeated_4 - item.repeated_4 for item, key in zip(self.record.items, keys, strict=True) if key in steered]
+        if not rises:
+            spec = _spec(point.direction, point.strength)
+            raise DataError(f"No response under {spec} could be measured in the steering sweep; give strengths by hand.")
+        return self._keep_point(replace(point, repeated=sum(rises) / len(rises)))
+
+    def _keep_point(self, point: SweepPoint) -> SweepPoint:
+        others = [kept for kept in self.record.points if (kept.direction, kept.strength) != (point.direction, point.strength)]
+        self._keep(replace(self.record, points=[*others, point]))
         return point
 
     def choose(self, say: Say) -> float:
@@ -121,17 +134,19 @@ class _Sweep:
         bound, last = self._config.steer_bound, None
         for strength in STRENGTHS:
             point = self.point(self._config.steer_vector, -strength)
-            if point.loss > bound or point.repeated > REPEATED_BOUND:
+            if point.loss > bound:
+                break
+            point = self.with_repetition(point)
+            if point.repeated is not None and point.repeated > REPEATED_BOUND:
                 break
             last = point
         if last is None:
             raise ConfigError(
                 f"Even the weakest strength of the steering sweep, {-STRENGTHS[0]:+g}, degrades responses beyond the bound: "
-                f"{point.loss:.2f} nats per token (bound {bound:g}), {point.repeated:+.0%} repeated 4-grams (bound {REPEATED_BOUND:.0%}). "
-                "Raise --steer-bound, or give strengths (--steer)."
+                f"{_costs(point)} (bounds {bound:g} and {REPEATED_BOUND:.0%}). Raise --steer-bound, or give strengths (--steer)."
             )
         self._keep(replace(self.record, bound=bound, chosen=last.strength))
-        after = "" if last is point else f"; {point.strength:+g} loses {point.loss:.2f}"
+        after = "" if last is point else f"; at {point.strength:+g}: {_costs(point)}"
         say(
             f"steering: {self._config.steer_vector}:{last.strength:+g} ({self._config.steer_unit}) is the strongest that loses at most "
             f"{bound:g} nats per token ({last.loss:.2f} on {last.n} items{after})"
@@ -162,3 +177,12 @@ class _Sweep:
         matching = Matching(contrast, target.strength, target.loss, strength, reason)
         self._keep(replace(self.record, matchings=[*self.record.matchings, matching]))
         return matching
+
+
+def _spec(direction: str, strength: float) -> str:
+    return f"{direction}:{strength:+g}"
+
+
+def _costs(point: SweepPoint) -> str:
+    repeated = "" if point.repeated is None else f", {point.repeated:+.0%} repeated 4-grams"
+    return f"{point.loss:.2f} nats per token{repeated}"

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 from audit.controls.sweep_record import SweepPoint
 
-LEAST_LOSS = 0.05
-"""Degradation (nats per token) below which there is nothing to match, because sampling alone moves it by as much."""
+LEAST_LOSS = 0.01
+"""Degradation (nats per token) below which there is nothing to match."""
 CLOSE = 0.1
-"""A strength matches if its degradation differs from the target by less than this share of it, and by less than `LEAST_LOSS`, or so."""
+"""A strength matches if its degradation differs from the target by at most this share of it."""
 MOST_MEASURED = 5
 """Measurements per direction, at most."""
 _STEP, _MOST_TIMES = 1.6, 8.0
@@ -24,12 +24,12 @@ def match(loss_at: Callable[[float], float], target: SweepPoint) -> tuple[float 
     The degradation is taken to rise with the strength: it is bracketed, and interpolated between the two nearest strengths measured.
     """
     if target.loss < LEAST_LOSS:
-        return None, f"a loss below {LEAST_LOSS:g} nats per token is within what sampling moves it, so there is nothing to match"
+        return None, f"a loss below {LEAST_LOSS:g} nats per token is too small to be matched"
     low, high = (0.0, 0.0), None
     strength, most = target.strength, abs(target.strength) * _MOST_TIMES
     for _ in range(MOST_MEASURED):
         loss = loss_at(strength)
-        if abs(loss - target.loss) <= max(CLOSE * target.loss, LEAST_LOSS / 2):
+        if abs(loss - target.loss) <= CLOSE * target.loss:
             return strength, ""
         if loss < target.loss:
             if abs(strength) >= abs(low[0]):

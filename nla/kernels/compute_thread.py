@@ -14,6 +14,7 @@ request the same memory again. `keep_freed_memory` raises this limit. In threads
 
 import atexit
 import ctypes
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -38,6 +39,10 @@ class _ComputeThread:
     """
 
     def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Forget thread and jobs: a forked process has none of its parent's threads, and takes even one not yet started for dead."""
         self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
         self._thread = threading.Thread(target=self._loop, name="compute", daemon=True)
         self._starting = threading.Lock()
@@ -102,6 +107,8 @@ class _ComputeThread:
 
 _compute_thread = _ComputeThread()
 atexit.register(_compute_thread.end)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_compute_thread.renew)
 
 
 def on_compute_thread(work: Callable[[], _T]) -> _T:

@@ -88,8 +88,9 @@ def check(
     from nla.models.chat_template import require_chat_template
     from nla.models.loaded import load_model
     from nla.organisms.check import check_organism
-    from nla.organisms.figure import StoredCheck, draw_checks
+    from nla.organisms.figure import draw_checks
     from nla.organisms.recipe import shows_habit
+    from nla.organisms.stored_check import StoredCheck
     from nla.support.files import replacing
     from nla.support.locks import exclusive_lock
 

@@ -1,68 +1,15 @@
 """The figure of known-groups checks: the AUROC of every measure with its interval, one colour per model."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from nla.support.display import visible
-from nla.support.errors import DataError, first_line
+from nla.organisms.stored_check import StoredCheck
 from nla.support.figures import BLUE, GREEN, GREY, ORANGE, RED, drawable
 
 if TYPE_CHECKING:  # a training machine need not have matplotlib
     from matplotlib.figure import Figure
 
 _COLOURS = (BLUE, ORANGE, GREY, GREEN, RED)
-_MOST_CHARACTERS = 10_000_000
-"""Characters of a file; a check has about ten thousand."""
-
-
-class _Interval(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-    estimate: float = Field(ge=0, le=1)
-    low: float = Field(ge=0, le=1)
-    high: float = Field(ge=0, le=1)
-    n: int = Field(ge=1)
-
-
-class StoredCheck(BaseModel):
-    """What the figure needs of a file that `nla organism check --json` wrote."""
-
-    model_config = ConfigDict(frozen=True)
-
-    model: dict[str, Any]
-    layer: int
-    n: int
-    auroc: dict[str, _Interval] = Field(min_length=1)
-
-    @property
-    def name(self) -> str:
-        """The organism's or the model's name."""
-        return str(self.model.get("adapter") or self.model.get("model") or "?")
-
-
-def read_check(path: Path) -> StoredCheck:
-    """Read a check from its JSON file.
-
-    Raises:
-        DataError: the file cannot be read, or no check wrote it.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        if len(text) > _MOST_CHARACTERS:
-            raise DataError(f"{visible(path)} has {len(text)} characters; expected a file that `nla organism check --json` wrote.")
-        return StoredCheck.model_validate(json.loads(text))
-    except ValidationError as ex:
-        where = ".".join(map(str, ex.errors()[0]["loc"]))
-        raise DataError(
-            f"{visible(path)} is no known-groups check ({visible(where)}: {visible(ex.errors()[0]['msg'])}); "
-            "make one with `nla organism check MODEL --json FILE`."
-        ) from ex
-    except (OSError, ValueError, RecursionError) as ex:
-        raise DataError(f"{visible(path)} cannot be read: {first_line(ex)}") from ex
 
 
 def draw_checks(checks: Sequence[StoredCheck]) -> "Figure":

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from inspect_ai.event import Event, ModelEvent, SpanBeginEvent
-from inspect_ai.log import transcript
+from inspect_ai.log import EvalSample, transcript
 from inspect_ai.model import ChatMessage, ChatMessageAssistant
 from inspect_ai.solver import TaskState
 
@@ -27,6 +27,16 @@ def conversation(state: TaskState) -> list[ChatMessage]:
     """
     messages = marked_by_calls(state.messages, calls_of(str(state.model), transcript().events))
     return [message if has_record(message) else with_encrypted_parts(message) for message in messages]
+
+
+def conversation_of(model: str, sample: EvalSample) -> list[ChatMessage]:
+    """Return the messages of a sample of a log; each assistant message that the model did not write is marked as input.
+
+    Args:
+        model: the model's name with its provider, as the log gives it.
+        sample: the sample.
+    """
+    return marked_by_calls(sample.messages, calls_of(model, sample.events))
 
 
 def calls_of(model: str, events: Iterable[Event]) -> list[ChatMessage]:

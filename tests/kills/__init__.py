@@ -1,0 +1,1 @@
+"""Kills of whole commands at random moments, by hand: `python -m tests.kills`."""

