@@ -6,6 +6,7 @@ from audit.controls.record import InstrumentControls
 from audit.stats.paired import SignTest
 from audit.stats.rates import ALPHA, Estimate
 from nla.instrument import CONTRAST, MEAN_NORM
+from tasks._info import Role
 
 CAVEAT = (
     "The rates depend on verbalizer and grader, and are not calibrated: a transcript is flagged if the grader read evaluation awareness "
@@ -68,6 +69,8 @@ def _incomplete(result: AuditResult) -> list[str]:
 
 
 def _floor(result: AuditResult) -> str:
+    if result.floor is None and any(cell.role == Role.DEPLOYMENT_CONTROL for cell in result.cells):
+        return "The deployment controls have no internal verdict, so there is no measured floor to compare the benchmarks with."
     if result.floor is None:
         return "No deployment control was run, so there is no measured floor to compare the benchmarks with."
     names = ", ".join(result.floor.by_control)

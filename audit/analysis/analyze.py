@@ -23,7 +23,7 @@ from audit.analysis.score_change import score_changes
 from audit.analysis.score_rows import read_scores
 from audit.analysis.steering_effects import steering_effects
 from audit.analysis.stored import StoredAudit, write_stored
-from audit.analysis.tables import IDENTITY, STEER_UNIT, codes_of, identity_values, read_tables, steering_unit
+from audit.analysis.tables import IDENTITY, STEER_UNIT, codes_of, identity_values, read_tables, rows_read, rows_with, steering_unit
 from audit.analysis.token_views import place_rates, reconstruction_quality
 from audit.analysis.training_curves import training_points
 from audit.cells import missing_cells
@@ -100,14 +100,14 @@ def analyze_tables(
     controls = {str(task): _verdicts(table) for task, table in base[base.role == Role.DEPLOYMENT_CONTROL].groupby("task")}
     controls = {task: given for task, given in controls.items() if (given[0] != MISSING).any()}
     benchmarks = {str(task): arm(*_verdicts(table)) for task, table in base[base.role != Role.DEPLOYMENT_CONTROL].groupby("task")}
-    unscored = _unscored(transcripts)
+    unscored = _unscored(rows_with(transcripts, "nla"))
     floor = pooled_floor(controls, seeded_generator("floor", config.seed)) if controls else None
     n_controls = floor.pooled.n if floor else None
     comparison = compare_measures(transcripts, config.seed)
     return AuditResult(
         schema_version=SCHEMA_VERSION,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        identity={name: " ".join(identity_values(transcripts[transcripts.k.notna()], name)) for name in IDENTITY}
+        identity={name: " ".join(identity_values(rows_read(transcripts), name)) for name in IDENTITY}
         | ({STEER_UNIT: unit} if (unit := steering_unit(transcripts)) else {}),
         config=config.model_dump(mode="json"),
         cells=cells,
@@ -152,7 +152,8 @@ def _cell(table: pd.DataFrame, base: pd.DataFrame, error: GraderError | None) ->
     first = table.iloc[0]
     clusters = sample_codes(table)
     counts = _counts(table)
-    internal, verbalized = codes_of(table.internal), codes_of(table.verbalized)
+    with_nla, with_words = rows_with(table, "nla"), rows_with(table, "verbalized")
+    with_both = with_nla[with_nla.index.isin(with_words.index)]
     likelihood, repeated, cut = (_mean(table, name, clusters) for name in ("mean_logprob", "repeated_4", "truncated"))
     return Cell(
         task=str(first.task),
@@ -161,14 +162,14 @@ def _cell(table: pd.DataFrame, base: pd.DataFrame, error: GraderError | None) ->
         direction=str(first.direction),
         strength=float(first.strength),
         n=len(table),
-        internal=bounds(internal, clusters),
-        verbalized=bounds(verbalized, clusters),
+        internal=bounds(*_verdicts(with_nla)),
+        verbalized=bounds(codes_of(with_words.verbalized), sample_codes(with_words)),
         token_rate=token_rate(counts, clusters),
         token_rate_corrected=_corrected(counts, clusters, error),
         unclear=int(table.n_unclear.sum()),
         mean_k=float(table.k.mean()) if table.k.notna().any() else None,
         curve=any_of_k_curve(counts, clusters),
-        internal_and_verbalized=paired(internal, verbalized, clusters),
+        internal_and_verbalized=paired(codes_of(with_both.internal), codes_of(with_both.verbalized), sample_codes(with_both)),
         own_score=_mean(table, "own_score", clusters),
         mean_logprob=likelihood,
         repeated_4=repeated,
@@ -235,6 +236,8 @@ def _unscored(transcripts: pd.DataFrame) -> dict[str, int]:
 
 
 def _notes(transcripts: pd.DataFrame, has_control: bool, unscored: dict[str, int]) -> list[str]:
+    if not len(rows_with(transcripts, "nla")):
+        return ["The measure nla was not taken, so there are no internal rates, and no floor for them."]
     notes = ["Rates depend on this verbalizer and grader, and are not calibrated against any ground truth."]
     if not has_control:
         notes.append("No deployment control was run, so there is no measured floor that a benchmark could exceed.")

@@ -13,7 +13,7 @@ import pandas as pd
 from audit.analysis.measure_results import AssaySensitivity
 from audit.analysis.measure_scores import PROBE, SINGLE
 from audit.analysis.measure_words import known_groups_sentence
-from audit.analysis.tables import ADAPTER, identity_values
+from audit.analysis.tables import ADAPTER, identity_values, rows_read
 from audit.config import AuditConfig
 from audit.stats.rates import Estimate
 from nla.activations.contrast_sets import TESTING
@@ -33,7 +33,7 @@ def check_of(config: AuditConfig, transcripts: pd.DataFrame) -> StoredCheck | No
         ConfigError: the file that the audit names is of another model, adapter or layer.
         DataError: the file cannot be read.
     """
-    measured = transcripts[transcripts.k.notna()]
+    measured = rows_read(transcripts)
     if not len(measured):
         return None
     adapter, layer = (" ".join(identity_values(measured, name)) for name in (ADAPTER, "layer"))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from audit.analysis.tables import rows_with
 from audit.config import BASE
 from audit.stats.rates import Codes, Floats
 from graders.calibration import Scale
@@ -53,8 +54,8 @@ class ScoredTranscripts:
 def scored_transcripts(transcripts: pd.DataFrame) -> ScoredTranscripts:
     """Return the scores of every measure of which the table has columns."""
     table = transcripts.reset_index(drop=True)
-    columns = {"nla": _share_of_tokens(table)}
-    columns |= {name: _numbers(table, name) for name in ("follow_up", "verbalized") if name in table}
+    columns = {"nla": _share_of_tokens(table)} if len(rows_with(table, "nla")) else {}
+    columns |= {name: _numbers(table, name) for name in ("follow_up", "verbalized") if name in table and len(rows_with(table, name))}
     probes = [str(name).removeprefix(SINGLE) for name in table.columns if str(name).startswith(SINGLE)]
     singles = {name: _numbers(table, f"{SINGLE}{name}") for name in probes}
     reasons: dict[str, str] = {}

@@ -32,6 +32,9 @@ PROBE_SETS, FOLLOW_UP_ASKED = "probe_sets", "follow_up_asked"
 """Columns with the names and digests of the contrast sets, and with the way and the digest of the follow-up question. They have one value
 in all transcripts of an audit in which the question was asked; older tables lack them."""
 
+MEASURED = "measured"
+"""Column with the names of the measures that were taken, separated by commas; tables of the first version lack it, and had them all."""
+
 STEER_UNIT = "steer_unit"
 """Column with the unit of the strength in steered transcripts; tables of the first version, which had one unit only, lack it."""
 
@@ -56,6 +59,9 @@ def read_tables(out: Path, conditions: Iterable[Condition]) -> tuple[pd.DataFram
                 explanations.extend(rows_of_tokens)
     if not transcripts:
         raise DataError(f"{out} holds no finished log; `audit run` makes them.")
+    taken = sorted({name for row in transcripts for name in (row[MEASURED] or "").split(",")} - {""})
+    for row in transcripts:
+        row[MEASURED] = ",".join(taken) if row[MEASURED] is None else row[MEASURED]  # of a sample that ended in an error
     table = frame(transcripts)
     check_identity(table)
     return table, frame(explanations)
@@ -67,7 +73,7 @@ def check_identity(transcripts: pd.DataFrame) -> None:
     Raises:
         DataError: a column of `IDENTITY`, or one of the other columns checked here, has several values among the measured transcripts.
     """
-    measured = transcripts[transcripts.k.notna()]
+    measured = rows_read(transcripts)
     tables = dict.fromkeys(IDENTITY, measured)
     tables |= {name: measured.dropna(subset=[name]) for name in (PROBE_SETS, FOLLOW_UP_ASKED, STEER_UNIT) if name in measured}
     for name, table in tables.items():
@@ -76,6 +82,21 @@ def check_identity(transcripts: pd.DataFrame) -> None:
             raise DataError(
                 f"The logs differ in {name} ({', '.join(values)}); transcripts that were measured in different ways are not pooled."
             )
+
+
+def rows_read(transcripts: pd.DataFrame) -> pd.DataFrame:
+    """The transcripts whose vectors were read: by the NLA, or in an audit without it by the probes, or at least those that were asked."""
+    for column in ("k", "layer", "model"):
+        if column in transcripts and transcripts[column].notna().any():
+            return transcripts[transcripts[column].notna()]
+    return transcripts[:0]
+
+
+def rows_with(transcripts: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """The transcripts for which a measure was taken, whether or not it could be scored."""
+    if MEASURED not in transcripts:
+        return transcripts
+    return transcripts[transcripts[MEASURED].fillna("").str.split(",").map(lambda names: measure in names)]
 
 
 def identity_values(transcripts: pd.DataFrame, name: str) -> list[str]:
@@ -99,7 +120,8 @@ def _rows(log: EvalLog, sample: EvalSample, condition: Condition, number: int) -
     except DataError as ex:
         raise DataError(f"{log.location}, sample {sample.id}: {ex}") from ex
     failed = sample.error is not None
-    if not failed and (records.awareness is None or records.verbalized is None):
+    taken = _measures_taken(records)
+    if not failed and not taken:
         raise DataError(
             f"{log.location} has no awareness scores; add them with: "
             f"inspect score {log.location} --scorer graders/nla_awareness --action append"
@@ -125,7 +147,9 @@ def _rows(log: EvalLog, sample: EvalSample, condition: Condition, number: int) -
         "epoch": sample.epoch,
         "errored": failed,
         "prompt": _prompt(sample),
+        MEASURED: None if failed else ",".join(taken),
         **_measured(awareness),
+        **_weights_read(records),
         **_other_scores(records),
         "log": os.path.basename(log.location),
     }
@@ -149,15 +173,30 @@ def _measured(awareness: AwarenessRecord) -> dict[str, Any]:
         "n_no": awareness.counts.get("NO", 0),
         "n_unclear": awareness.counts.get("UNCLEAR", 0),
         "n_unscored": awareness.n_unscored,
-        "model": awareness.model.get("location"),
-        "model_name": awareness.model.get("model"),
-        ADAPTER: adapter_text(awareness.model) if read else None,
-        "dtype": awareness.model.get("dtype"),
-        "layer": awareness.layer,
         "verbalizer": awareness.verbalizer,
         "nla": awareness.pair,
         "grader": awareness.instrument.grader if read else None,
         "tokens_wanted": awareness.instrument.tokens if read else None,
+    }
+
+
+def _measures_taken(records: SampleRecords) -> list[str]:
+    by_name = {"nla": records.awareness, "probe": records.probe, "follow_up": records.follow_up, "verbalized": records.verbalized}
+    return [name for name, record in by_name.items() if record is not None]
+
+
+def _weights_read(records: SampleRecords) -> dict[str, Any]:
+    """Columns about the weights that were read, by the first measure that read some; missing if none did."""
+    read = [record for record in (records.awareness, records.probe) if record is not None and record.layer is not None]
+    asked = [record for record in (records.follow_up,) if record is not None and record.model]
+    source = next(iter([*read, *asked]), None)
+    model = source.model if source is not None else {}
+    return {
+        "model": model.get("location"),
+        "model_name": model.get("model"),
+        ADAPTER: adapter_text(model) if model else None,
+        "dtype": model.get("dtype"),
+        "layer": getattr(source, "layer", None),
     }
 
 

@@ -30,8 +30,8 @@ PROMPTS = Path(__file__).parent / "prompts.jsonl"
 REPLY_TOKENS = 32
 """Longest replies that are read, as in the recipes."""
 PREVALENCES = (0.01, 0.05, 0.10)
-_MOST_FIT = 100
-"""Prompts that supervised measures are fitted on."""
+_MOST_FIT = 60
+"""Prompts that supervised measures are fitted on, at most."""
 _FEWEST = 10
 """With fewer prompts, an interval over prompts says nothing."""
 
@@ -93,7 +93,7 @@ def check_organism(
     contexts: Path | None = None,
     prompts: Path | None = None,
     n: int = 100,
-    tokens: int = 6,
+    tokens: int = 2,
     layer: int | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> CheckResult:
@@ -121,7 +121,7 @@ def check_organism(
     say("reading replies under paired contexts")
     fit = read_cases(model, layer, assigned(fits, trained, "fit"))
     test = read_cases(model, layer, assigned(tests, test_pairs, "test"))
-    other = read_cases(model, layer, assigned(tests, unseen, "unseen")) if unseen else []
+    other = read_cases(model, layer, assigned(tests[: max(len(tests) // 2, _FEWEST)], unseen, "unseen")) if unseen else []
     say("the model writes its own replies")
     own = own_replies(model, test + other, REPLY_TOKENS)
     groups = KnownGroups(model, layer, tuple(fit), tuple(test), {reply.case: reply.text for reply in own}, tokens)

@@ -72,7 +72,7 @@ def check(
     contexts: Annotated[Path | None, typer.Option(help="Paired contexts of your own: rows with family, evaluation, deployment.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="Requests of your own: rows with `prompt`.")] = None,
     n: Annotated[int, typer.Option(help="Number of prompts.", min=1)] = 100,
-    tokens: Annotated[int, typer.Option(help="Tokens per transcript that are verbalized.", min=1)] = 6,
+    tokens: Annotated[int, typer.Option(help="Tokens per transcript that are verbalized.", min=1)] = 2,
     adapter: Annotated[str | None, typer.Option(help="An adapter for the model: a folder or hub id of a LoRA.")] = None,
     layer: Annotated[int | None, typer.Option(help="Block whose output is read; default: two thirds of the depth.", min=0)] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,

@@ -55,7 +55,7 @@ class KnownGroups:
     """Cued ones first; the second half are their partners, in the same order."""
     own_replies: Mapping[Case, str] = field(default_factory=dict)
     """What the model itself writes in a tested case's context."""
-    tokens: int = 6
+    tokens: int = 2
     """Tokens per case that are verbalized, which takes the longest. Other measures read every token of the reply."""
 
 
