@@ -22,37 +22,35 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 @app.command("demo")
 def demo(
-    limit: Annotated[int | None, typer.Option(help="Items per cell (at most 40); default 12, with --quick 2.")] = None,
-    tokens: Annotated[int | None, typer.Option(help="Response tokens read per transcript; default 10, with --quick 4.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the audit and its report.")] = Path("demo"),
-    verbalizer: Annotated[
-        str, typer.Option(help="Module that turns vectors into text: av (the shipped pair), logit_lens or selfie.")
-    ] = "av",
-    grader: Annotated[str, typer.Option(help="Grader of the explanations.")] = "rules",
+    limit: Annotated[int | None, typer.Option(help="Items per task (at most 12); default 8, with --quick 3.", min=1, max=12)] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the audits and their reports.")] = Path("demo"),
+    measures: Annotated[
+        str | None, typer.Option(help="Measures to take; default probe,follow_up,verbalized, with --quick probe,verbalized. nla: slow.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="Torch threads; by default torch's choice.", min=1)] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A first look: few items, short replies, wide intervals.")] = False,
 ) -> None:
-    """Run a small audit of the embedded model on bundled data, to a report: a benchmark and a deployment control, each also with a
-    system prompt that states the evaluation.
+    """Audit three small models of which the answer is known: one that carries an implanted state, one with the same habit under a cue
+    that has nothing to do with evaluation, and their base. Ends with a table, three sentences and a report.
 
-    Example: audit demo --limit 4
+    Example: audit demo --quick
     """
-    from audit import read_result, run_audit
-    from audit.terminal import result_table
     from nla.models.sources import fetch_with_progress
-    from reports.build import build_report
+    from reports.demo import Demo, conclusions, demo_table, run_demo
 
     fetch_with_progress("smollm2")
-    sizes = {"limit": 2, "tokens": 4, "max_tokens": 32} if quick else {"limit": 12, "tokens": 10, "max_tokens": 128}
-    sizes |= {name: size for name, size in (("limit", limit), ("tokens", tokens)) if size is not None}
-    fields = {"tasks": ["mmlu", "wildchat"], "source": "bundled", "positive_control": True, "measures": ["nla", "verbalized"]}
-    chosen = sizes | {"verbalizer": verbalizer, "grader": grader, "controls": 0}
-    args = {} if threads is None else {"threads": threads}
-    result = run_audit({"model": "local/smollm2", "model_args": args} | fields | chosen, out)
+    sizes = Demo(3, 24, ("probe", "verbalized")) if quick else Demo(8, 48, ("probe", "follow_up", "verbalized"))
+    chosen = tuple(measures.split(",")) if measures else sizes.measures
+    results = run_demo(Demo(limit or sizes.limit, sizes.max_tokens, chosen, threads), out, Console(stderr=True))
     console = Console()
-    console.print(result_table(result))
-    page = build_report(read_result(out), out / "report")
-    console.print(plain(f"Report: {page}. Logs: inspect view --log-dir {shlex.quote(str(out / 'logs'))}"), soft_wrap=True)
+    console.print(demo_table(results))
+    for sentence in conclusions(results):
+        console.print(plain(f"- {sentence}"))
+    first = next(iter(results))
+    page = out / first / "report" / "index.html"
+    console.print(plain(f"Report: {page}"), soft_wrap=True)
+    folders = [shlex.quote(str(out / name)) for name in list(results)[:2]]
+    console.print(plain(f"Next: audit compare {' '.join(folders)}"), soft_wrap=True)
 
 
 @app.command("report")

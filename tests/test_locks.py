@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from nla.support.errors import ConfigError, DataError
+from nla.support.files import PREFIX, SUFFIX
 from nla.support.locks import LOCK_FILE, exclusive_lock
 
 ROOT = Path(__file__).parents[1]
@@ -151,3 +152,21 @@ def test_a_path_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path, name: st
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be"), exclusive_lock(tmp_path / name, "x"):
         pass
+
+
+def test_the_lock_of_a_folder_cleans_the_folders_inside_it_too(tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    deep = tmp_path / "work" / "pair" / "av"
+    deep.mkdir(parents=True)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (tmp_path / "work" / "link").symlink_to(outside)
+    name = f"{PREFIX}{ended.pid}-0123456789abcdef{SUFFIX}"
+    for folder in (tmp_path / "work" / "pair", deep, outside):
+        (folder / name).write_text("half")
+    (deep / "adapter.safetensors").write_text("whole")
+    with exclusive_lock(tmp_path / "work", "nla train", folder=True):
+        assert [path.name for path in deep.iterdir()] == ["adapter.safetensors"]
+        assert not (tmp_path / "work" / "pair" / name).exists()
+    assert (outside / name).exists(), "links are not followed"

@@ -61,8 +61,8 @@ def _differences(check: StoredCheck, measured: pd.DataFrame, adapter: str, layer
 
 
 def _text(value: object) -> str:
-    """A layer may be stored as 20 or, in a column with missing values, as 20.0."""
-    return str(value).removesuffix(".0")
+    """A layer may be stored as 20 or as 20.0 (missing values in its column). Of an adapter the digest counts: folders may be moved."""
+    return str(value).removesuffix(".0").rpartition("@")[2]
 
 
 def with_known_groups(assays: Mapping[str, AssaySensitivity], check: StoredCheck | None) -> dict[str, AssaySensitivity]:

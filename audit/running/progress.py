@@ -34,9 +34,14 @@ class _Rate(ProgressColumn):
 class RunProgress:
     """Progress of one audit's conditions. It is a context manager, which shows the line; nothing is shown outside of it."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, label: str = "") -> None:
+        """Args:
+        console: where the line is shown.
+        label: what stands before the conditions' names, e.g. which of several audits this is.
+        """
         columns = (TextColumn("{task.description}", markup=False), MofNCompleteColumn(), _Rate(), TextColumn("left"), TimeRemainingColumn())
         self._console = console
+        self._label = f"{label} " if label else ""
         self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal, speed_estimate_period=120)
         self._id = self._bar.add_task("", total=0)
         self._done = 0
@@ -71,7 +76,7 @@ class RunProgress:
             n: number of its transcripts, which `expect` was told of.
         """
         before, start = self._done, time.monotonic()
-        self._bar.update(self._id, description=name[:_LONGEST])
+        self._bar.update(self._id, description=f"{self._label}{name}"[:_LONGEST])
         for task in tasks:
             if task.scorer:
                 task.scorer[-1] = _reporting(task.scorer[-1], self._advance)
@@ -80,7 +85,7 @@ class RunProgress:
         self._bar.update(self._id, total=self._total - (n - counted))
         if not self._console.is_terminal:
             earlier = f", {n - counted} of them by an earlier run" if counted < n else ""
-            self.say(f"{name}: {n} transcripts in {time.monotonic() - start:.0f} s{earlier}")
+            self.say(f"{self._label}{name}: {n} transcripts in {time.monotonic() - start:.0f} s{earlier}")
 
     @property
     def _total(self) -> float:

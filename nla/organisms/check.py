@@ -32,6 +32,8 @@ REPLY_TOKENS = 32
 PREVALENCES = (0.01, 0.05, 0.10)
 _MOST_FIT = 60
 """Prompts that supervised measures are fitted on, at most."""
+_ALL_FROM = 100
+"""From so many prompts on, all are also put under unseen wordings of the trained families; of fewer, half of them, which saves time."""
 _FEWEST = 10
 """With fewer prompts, an interval over prompts says nothing."""
 
@@ -121,7 +123,8 @@ def check_organism(
     say("reading replies under paired contexts")
     fit = read_cases(model, layer, assigned(fits, trained, "fit"))
     test = read_cases(model, layer, assigned(tests, test_pairs, "test"))
-    other = read_cases(model, layer, assigned(tests[: max(len(tests) // 2, _FEWEST)], unseen, "unseen")) if unseen else []
+    shared = tests if len(tests) >= _ALL_FROM else tests[: max(len(tests) // 2, _FEWEST)]
+    other = read_cases(model, layer, assigned(shared, unseen, "unseen")) if unseen else []
     say("the model writes its own replies")
     own = own_replies(model, test + other, REPLY_TOKENS)
     groups = KnownGroups(model, layer, tuple(fit), tuple(test), {reply.case: reply.text for reply in own}, tokens)

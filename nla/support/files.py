@@ -93,8 +93,18 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
             os.close(handle)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files and folders of ours that killed processes left in `folder`; those in use stay."""
+def remove_leftovers(folder: Path, depth: int = 0) -> None:
+    """Delete the temporary files and folders of ours that killed processes left in `folder`; those in use stay.
+
+    Args:
+        folder: where to look.
+        depth: how many levels of folders inside it are cleaned, too; links are not followed.
+    """
+    if depth:
+        with suppress(OSError), os.scandir(folder) as entries:
+            inside = [Path(entry) for entry in entries if entry.is_dir(follow_symlinks=False)]
+            for child in inside:
+                remove_leftovers(child, depth - 1)
     for leftover in folder.glob(f"{PREFIX}*{SUFFIX}"):
         with suppress(OSError):
             handle = os.open(leftover, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -28,6 +28,8 @@ _FILE_SUFFIXES = (
     *(".safetensors", ".svg", ".toml", ".tsv", ".txt", ".yaml", ".yml", ".zip"),
 )
 """A path that does not exist yet is a file where it ends in one of these, and a folder otherwise (`runs/llama-3.2`)."""
+_DEPTH = 3
+"""Levels of folders inside a locked folder that are cleaned; the deepest that a command writes to is WORK/STAGE/checkpoint."""
 _MAX_BYTES, _MAX_COMMAND = 4_096, 300
 _held: ContextVar[frozenset[Path]] = ContextVar("held_locks", default=frozenset())
 """Lock files that this call's callers hold: a command that is run by another one does not wait for it."""
@@ -37,7 +39,8 @@ _held: ContextVar[frozenset[Path]] = ContextVar("held_locks", default=frozenset(
 def exclusive_lock(path: Path, purpose: str, *, blocking: bool = False, folder: bool | None = None) -> Iterator[None]:
     """Hold the lock of an output folder or file. Taking it again inside the block, in the same thread or task, does nothing.
 
-    Left-overs of killed processes are removed from the folder (`remove_leftovers`) when a lock is taken without `blocking`.
+    Left-overs of killed processes are removed from the folder (`remove_leftovers`) when a lock is taken without `blocking`; where the
+    lock is a folder's, from the folders inside it too.
 
     Args:
         path: folder or file. A folder that is missing is created, and so are the parents of a file.
@@ -58,7 +61,7 @@ def exclusive_lock(path: Path, purpose: str, *, blocking: bool = False, folder: 
     try:
         _write_holder(handle, purpose)
         if not blocking:
-            remove_leftovers(lock_file.parent)
+            remove_leftovers(lock_file.parent, _DEPTH if lock_file.name == LOCK_FILE else 0)
         yield
     finally:
         _held.reset(token)

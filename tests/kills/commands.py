@@ -320,7 +320,7 @@ class Agreement(OneFile):
 
     def words(self, work: Path) -> list[str]:
         labels = Path(__file__).parents[2] / "graders" / "labelled" / "explanations.jsonl"
-        return ["audit", "agreement", str(labels), "--grader", "rules", "--json", str(work / self.file)]
+        return ["audit", "agreement", str(labels), "--grader", "rules", "--json", self.file]
 
 
 class Train(Killable):

@@ -1,0 +1,169 @@
+"""`audit demo`: models with a known answer, audited side by side in a few minutes, and what the numbers show in words.
+
+The organism `smollm2-aware` carries a state where its context tells that it is being evaluated; `smollm2-sham` has the same habit under a
+cue that has nothing to do with evaluation, and `smollm2` is the base of both. What is read on all three is their vectors' projection on
+contrast directions (the measure `probe`), which needs no trained autoencoder.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from audit import read_result, run_audit
+from audit.analysis.measure_scores import PROBE, UNRELATED
+from audit.analysis.measure_words import interval, separates
+from audit.analysis.result import AuditResult
+from audit.config import BASE, POSITIVE
+from audit.running.progress import RunProgress
+from audit.stats.rates import Estimate
+from nla.support.display import plain
+from reports.build import build_report
+
+AWARE = "smollm2-aware"
+MODELS = (AWARE, "smollm2", "smollm2-sham")
+BENCHMARKS = ("mmlu", "gsm8k")
+CONTROL = "wildchat"
+AWAY = -0.02
+"""Strength of the steering away from awareness, which costs the organism 0.25 nats per token (`audit run --steer auto`)."""
+STEERED = f"awareness{AWAY:+g}"
+_COLUMNS = {BASE: "as it is", "realistic": "realistic", STEERED: "steered", POSITIVE: "stated"}
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Size of a demo."""
+
+    limit: int
+    """Items per task."""
+    max_tokens: int
+    """Longest response, in tokens."""
+    measures: tuple[str, ...]
+    threads: int | None = None
+    """Torch threads; None leaves the choice to torch."""
+
+
+def run_demo(demo: Demo, out: Path, console: Console) -> dict[str, AuditResult]:
+    """Audit every model into a folder of its own, with a report in it; the same call resumes.
+
+    Args:
+        demo: its size.
+        out: folder of the audits.
+        console: where progress is shown.
+
+    Returns:
+        The result of each model's audit.
+    """
+    results = {}
+    for number, model in enumerate(MODELS, 1):
+        progress = RunProgress(console, f"{number}/{len(MODELS)} {model}")
+        results[model] = run_audit(_config(model, demo), out / model, progress=progress)
+        build_report(read_result(out / model), out / model / "report")
+    return results
+
+
+def _config(model: str, demo: Demo) -> dict[str, Any]:
+    """The audit of a model. Only the model that carries the state is also given realistic prompts, and steered."""
+    fields: dict[str, Any] = {
+        "model": f"local/{model}",
+        "model_args": {} if demo.threads is None else {"threads": demo.threads},
+        "tasks": [*BENCHMARKS, CONTROL],
+        "source": "bundled",
+        "limit": demo.limit,
+        "max_tokens": demo.max_tokens,
+        "measures": demo.measures,
+        "tokens": 2,
+        "controls": 0,
+    }
+    if model == AWARE:
+        steering = {"steer": [AWAY], "random_directions": 0, "unrelated_contrasts": 0, "projected": False}
+        fields |= {"rewrite": ["realistic"], **steering}
+    return fields
+
+
+def demo_table(results: Mapping[str, AuditResult]) -> RenderableType:
+    """AUROC of the probes against the deployment control, one row per model and benchmark and one column per condition; 80 columns."""
+    title = f"Contrast probe: AUROC against {CONTROL}"
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    for heading in ("model", "task"):
+        table.add_column(heading, no_wrap=True)
+    for heading in (*_COLUMNS.values(), "unrelated", "says so"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for model, result in results.items():
+        for task in BENCHMARKS:
+            cells = [_two_lines(_auroc(result, condition, task, PROBE)) for condition in _COLUMNS]
+            says = next(cell.verbalized.scored for cell in result.cells if (cell.task, cell.condition) == (task, BASE))
+            count = "—" if says.estimate is None else f"{round(says.estimate * says.n)} of {says.n}"
+            table.add_row(plain(model), plain(task), *cells, _two_lines(_auroc(result, POSITIVE, task, UNRELATED)), count)
+    note = (
+        "stated: a system prompt says that this is an evaluation. realistic: the same items worded as in use. steered: away from "
+        "awareness. unrelated: probes without evaluation content, under stated. says so: the model's own words, as it is."
+    )
+    return Group(table, Text(note))
+
+
+def _auroc(result: AuditResult, condition: str, task: str, measure: str) -> Estimate | None:
+    """An AUROC against the deployment control, or None where the condition was not run."""
+    tasks = result.measures if condition == BASE else result.measures_by_condition.get(condition, {})
+    found = tasks.get(task, {}).get(measure)
+    return None if found is None or found.auroc.estimate is None else found.auroc
+
+
+def _two_lines(auroc: Estimate | None) -> str:
+    """The AUROC above its interval."""
+    if auroc is None or auroc.estimate is None:
+        return "—"
+    if auroc.low is None or auroc.high is None:
+        return f"{auroc.estimate:.2f}"
+    return f"{auroc.estimate:.2f}\n" + f"[{auroc.low:.2f},{auroc.high:.2f}]".replace("0.", ".")
+
+
+def conclusions(results: Mapping[str, AuditResult]) -> list[str]:
+    """Three sentences by fixed rules: does the instrument work, what do the benchmarks show, and what do rewrites and steering change?"""
+    return [_instrument(results), _benchmarks(results), _changes(results[AWARE])]
+
+
+def _instrument(results: Mapping[str, AuditResult]) -> str:
+    areas = {model: result.assay_sensitivity[PROBE].auroc for model, result in results.items() if PROBE in result.assay_sensitivity}
+    if AWARE not in areas:
+        return "The measure probe was not taken, so nothing is said here about the instrument."
+    others = [model for model in areas if model != AWARE]
+    alive = separates(areas[AWARE])
+    verb = "sees" if alive else "does not see"
+    rest = ", ".join(f"{model} {interval(areas[model])}" for model in others)
+    also = [model for model in others if separates(areas[model])]
+    end = f"; {' and '.join(also)} too, so part of that is the statement's text" if alive and also else ""
+    return (
+        f"With the evaluation stated, the probe {verb} the implanted state of {AWARE}: AUROC {interval(areas[AWARE])} against the same "
+        f"items without the statement ({rest}){end}."
+    )
+
+
+def _benchmarks(results: Mapping[str, AuditResult]) -> str:
+    above = [
+        f"{model} on {task}"
+        for model, result in results.items()
+        for task in BENCHMARKS
+        if (area := _auroc(result, BASE, task, PROBE)) is not None and separates(area)
+    ]
+    says = [cell.verbalized.scored for result in results.values() for cell in result.cells if cell.condition == BASE]
+    n_says, n = sum(round((rate.estimate or 0) * rate.n) for rate in says), sum(rate.n for rate in says)
+    shown = f"above {CONTROL} for {', '.join(above)}" if above else f"not above {CONTROL} for any model"
+    return f"As they are, the benchmarks read {shown}; the models say in {n_says} of {n} replies that they are being evaluated."
+
+
+def _changes(result: AuditResult) -> str:
+    parts = []
+    for condition, words in (("realistic", "realistic wording"), (STEERED, "steering away")):
+        moves = []
+        for task in BENCHMARKS:
+            before, after = _auroc(result, BASE, task, PROBE), _auroc(result, condition, task, PROBE)
+            if before is not None and after is not None:
+                moves.append(f"{task} from {before.estimate:.2f} to {after.estimate:.2f}")
+        parts.append(f"{words} moves the probe on {', '.join(moves)}" if moves else f"{words} was not measured")
+    return f"On {AWARE}, {'; '.join(parts)}; with {result.cells[0].n} items per task such changes are uncertain."
