@@ -120,7 +120,7 @@ def _two_lines(auroc: Estimate | None) -> str:
         return "—"
     if auroc.low is None or auroc.high is None:
         return f"{auroc.estimate:.2f}"
-    return f"{auroc.estimate:.2f}\n" + f"[{auroc.low:.2f},{auroc.high:.2f}]".replace("0.", ".")
+    return f"{auroc.estimate:.2f}\n" + f"[{auroc.low:.2f},{auroc.high:.2f}]".replace("0.", ".").replace("1.00", "1.0")
 
 
 def conclusions(results: Mapping[str, AuditResult]) -> list[str]:

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from nla.activations.capture import residual_stream
 from nla.activations.contrast_sets import CONTRASTS, TESTING
 from nla.activations.follow_up import evaluation_log_odds, log_odds_of_evaluation
+from nla.activations.steering import steer, steered
 from nla.kernels.padding import batches_by_length
 from nla.models.adapted import DESCRIPTION, digest_of, habit_of, weights_digest, with_adapter
 from nla.models.adapters import AdapterSpec, adapter_parameters, add_adapter, save_adapter, shared_copy
@@ -276,6 +277,15 @@ class TestAdaptersAsTargets:
         assert organism.base is tiny
         assert organism.embedding.weight.data_ptr() == tiny.embedding.weight.data_ptr()
         assert with_adapter(tiny, str(adapter)) is organism
+
+    def test_a_steered_organism_is_still_that_organism_and_its_base_is_read_by(self, tiny: LoadedModel, adapter: Path) -> None:
+        organism = with_adapter(tiny, str(adapter))
+        view = steered(organism, "random-1:0.1")
+        assert (view.plain, view.base) == (organism, tiny)
+        assert view.describe()["adapter_digest"] == organism.describe()["adapter_digest"] is not None
+        with steer(organism, "random-1:0.1"):
+            assert organism.base is tiny
+            assert organism.plain.describe()["adapter_digest"] == organism.describe()["adapter_digest"] is not None
 
     def test_an_adapter_that_peft_itself_saved_is_taken(self, tiny: LoadedModel, tmp_path: Path) -> None:
         network = AutoModelForCausalLM.from_pretrained(tiny.source.location, dtype=torch.float32, attn_implementation="eager")

@@ -56,6 +56,7 @@ def shared_copy(model: LoadedModel, n_blocks: int | None = None) -> LoadedModel:
     for module in network.modules():  # hooks (steering, a capture in progress) belong to the original only
         module._forward_hooks.clear()
     role = LoadedModel(model.source, network, model.tokenizer, model.precision)
+    role.adapter, role.unadapted = model.adapter, model.unadapted  # the copied modules hold the adapter of a user's model
     if n_blocks is not None and n_blocks < model.n_layers:
         *parent, name = role.architecture.blocks.split(".")
         setattr(module_at(network, ".".join(parent)), name, nn.ModuleList(list(role.blocks)[:n_blocks]))
