@@ -33,6 +33,7 @@ def rewrite(*spans: tuple[str, str]) -> Rewrite:
     return Rewrite("a", "realistic", tuple(Span(*span) for span in spans))
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("abc", min_size=1, max_size=5), min_size=1, max_size=5), st.data())
 def test_spans_replace_as_successive_replacements_do(words: list[str], data: st.DataObject) -> None:
     prompt = " ".join(f"<{i}:{word}>" for i, word in enumerate(words))

@@ -32,6 +32,7 @@ from nla.organisms.groups import assigned, read_cases
 from nla.organisms.recipe import Recipe, arms, read_recipe, shows_habit
 from nla.organisms.stage import OrganismStage
 from nla.organisms.statistics import auroc_over_prompts, paired_auroc, precision_at
+from nla.organisms.stored_check import read_check
 from nla.organisms.training import train_organism
 from nla.support.errors import ConfigError, ContractError, DataError
 from nla.training.new_pair import seed_adapter

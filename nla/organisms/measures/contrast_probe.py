@@ -24,10 +24,11 @@ def build(groups: KnownGroups) -> list[Measure]:
     names = [TESTING, *(name for name in contrast_names() if name != TESTING)]
     scorers = {name: _scorer(groups, name) for name in names}
     singles = [Measure("probe" if name == TESTING else f"probe_{name}", scorer) for name, scorer in scorers.items()]
-    composites = [
-        Measure(measure, _composite([scorers[name] for name in names if is_control_name(name) is is_control], groups.fit))
+    members = {
+        measure: [scorers[name] for name in names if is_control_name(name) is is_control]
         for measure, is_control in (("probe_composite", False), ("probe_unrelated", True))
-    ]
+    }
+    composites = [Measure(measure, _composite(of_measure, groups.fit)) for measure, of_measure in members.items() if of_measure]
     return [*singles, *composites]
 
 
