@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from audit.analysis.compare import AuditComparison
-from audit.analysis.measure_results import MeasureResult, Reading
+from audit.analysis.measure_results import Reading
 from audit.analysis.measure_scores import MAIN, NO_DEPLOYMENT, PROBE, UNRELATED
 from audit.analysis.result import AuditResult, Cell
 from audit.cells import cell_names, cell_states
@@ -40,8 +40,8 @@ _DISCORDANT = 0.3
 _NAMES = {"nla": "pair", "tokens_wanted": "tokens wanted", "steer_unit": "steering unit"}
 
 
-def _table(title: str, *headings: str, left: Sequence[str] = ()) -> Table:
-    """An empty table; columns named in `left` are left-aligned and may wrap, the others hold numbers."""
+def empty_table(title: str, *headings: str, left: Sequence[str] = ()) -> Table:
+    """A table without rows; columns named in `left` are left-aligned and may wrap, the others hold numbers."""
     table = Table(title=plain(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     for heading in headings:
         is_text = heading in left
@@ -52,7 +52,7 @@ def _table(title: str, *headings: str, left: Sequence[str] = ()) -> Table:
 def plan_table(config: AuditConfig, out: Path | None = None) -> RenderableType:
     """Generations and explanations of each condition, what is left to do, and what this number of items can detect."""
     title = f"{config.model}: {_count(len(config.tasks), 'task')} x {_count(len(config.conditions()), 'condition')}"
-    table = _table(title, "condition", "tasks", "generations", "explanations", left=("condition",))
+    table = empty_table(title, "condition", "tasks", "generations", "explanations", left=("condition",))
     generations, explanations = 0, 0
     for condition in config.conditions():
         n_tasks = len(cell_names(config, condition))
@@ -118,7 +118,7 @@ def _random_note(config: AuditConfig) -> list[str]:
 def status_table(config: AuditConfig, out: Path) -> Table:
     """Status and number of finished samples of every cell."""
     states = cell_states(out)
-    table = _table("", "condition", "task", "status", "samples", left=("condition", "task", "status"))
+    table = empty_table("", "condition", "task", "status", "samples", left=("condition", "task", "status"))
     for condition in config.conditions():
         for task in cell_names(config, condition):
             state = states.get((condition.name, task))
@@ -130,7 +130,7 @@ def status_table(config: AuditConfig, out: Path) -> Table:
 def result_table(result: AuditResult) -> RenderableType:
     """One row per cell: internal rate, share of tokens and verbalised rate, unscored transcripts, and whether the floor is exceeded."""
     headings = ("task", "n", "internal", "tokens", "verbalised", "unscored", "floor")
-    table = _table("Evaluation awareness", *headings, left=("task", "floor"))
+    table = empty_table("Evaluation awareness", *headings, left=("task", "floor"))
     for condition in dict.fromkeys(cell.condition for cell in result.cells):
         table.add_row(plain(condition, "bold"))
         for cell in (cell for cell in result.cells if cell.condition == condition):
@@ -152,7 +152,7 @@ def _score_tables(result: AuditResult) -> list[RenderableType]:
     if not changes:
         return []
     headings = ("steering", "n", "loss", "vs base", "vs same strength", "vs matched")
-    table = _table("Own score: inflated by (points)", *headings, left=("steering",))
+    table = empty_table("Own score: inflated by (points)", *headings, left=("steering",))
     for change in changes:
         table.add_row(plain(change.task, "bold"))
         for at in change.strengths:
@@ -195,19 +195,18 @@ def measures_table(result: AuditResult) -> RenderableType:
     """AUROC of each measure against deployment traffic, one row per benchmark in the base condition, and the conclusions in words."""
     if not result.measures:
         return Text("The measures were not compared.")
-    table = _table("AUROC against deployment traffic", "task", *_MEASURES.values(), left=("task",))
+    table = empty_table("AUROC against deployment traffic", "task", *_MEASURES.values(), left=("task",))
     for task, measures in result.measures.items():
-        table.add_row(plain(task), *(_two_lines(measures.get(name)) for name in _MEASURES))
+        table.add_row(plain(task), *(auroc_cell(measures[name].auroc if name in measures else None) for name in _MEASURES))
     return Group(table, *(plain(line) for line in measure_lines(result)))
 
 
-def _two_lines(measure: MeasureResult | None) -> str:
-    """The AUROC above its interval, which leaves room for all columns."""
-    if measure is None or measure.auroc.estimate is None:
+def auroc_cell(auroc: Estimate | None) -> str:
+    """An AUROC above its interval, which leaves room for all columns."""
+    if auroc is None or auroc.estimate is None:
         return "—"
-    ends = measure.auroc.low, measure.auroc.high
-    below = "" if ends[0] is None or ends[1] is None else "\n" + f"[{ends[0]:.2f},{ends[1]:.2f}]".replace("0.", ".")
-    return f"{measure.auroc.estimate:.2f}{below}"
+    below = "" if auroc.low is None or auroc.high is None else "\n" + f"[{auroc.low:.2f},{auroc.high:.2f}]".replace("0.", ".")
+    return f"{auroc.estimate:.2f}{below}"
 
 
 def measure_lines(result: AuditResult) -> list[str]:
@@ -230,7 +229,7 @@ def controls_table(result: AuditResult) -> RenderableType:
     """What verbalizer and grader report where there is nothing to find: one row per vector type, and four rows per task."""
     if result.controls is None:
         return Text("The instrument controls were not run.")
-    vectors = _table("Instrument controls: vectors", "vectors", "n", "YES", "failed", left=("vectors",))
+    vectors = empty_table("Instrument controls: vectors", "vectors", "n", "YES", "failed", left=("vectors",))
     for kind, estimate in result.controls.vectors.items():
         vectors.add_row(plain(kind), str(estimate.n), percent(estimate), str(result.controls.failed.get(kind, 0)))
     notes = [
@@ -243,7 +242,7 @@ def controls_table(result: AuditResult) -> RenderableType:
 
 
 def _task_controls(controls: InstrumentControls) -> Table:
-    table = _table("Instrument controls: tasks", "task", "what", "n", "YES", "log-odds", "AUROC", left=("task", "what"))
+    table = empty_table("Instrument controls: tasks", "task", "what", "n", "YES", "log-odds", "AUROC", left=("task", "what"))
     for task in controls.tasks:
         table.add_row(plain(task.task), "prompts", str(task.prompts.n), percent(task.prompts), "", "")
         table.add_row("", "responses", str(task.responses.n), percent(task.responses), "", "")
@@ -282,7 +281,7 @@ def against_floor(cell: Cell, result: AuditResult) -> str:
 def comparison_table(comparison: AuditComparison) -> RenderableType:
     """Two audits, one row per cell."""
     headings = ("task", "pairs", "A", "B", "change", "p", "detectable", "unpaired")
-    table = _table("A against B, paired by item", *headings, left=("task",))
+    table = empty_table("A against B, paired by item", *headings, left=("task",))
     for condition in dict.fromkeys(cell.condition for cell in comparison.cells):
         table.add_row(plain(condition, "bold"))
         for cell in (cell for cell in comparison.cells if cell.condition == condition):
@@ -319,7 +318,7 @@ def _points(change: Estimate, is_share: bool = True) -> str:
 
 def tasks_table(listings: Sequence["TaskListing"]) -> Table:
     """One row per task: what it measures, its role, its data and their licence."""
-    table = _table("Tasks", "task", "role", "items", "data", "licence", left=("task", "role", "data", "licence"))
+    table = empty_table("Tasks", "task", "role", "items", "data", "licence", left=("task", "role", "data", "licence"))
     for listing in listings:
         table.add_row(plain(listing.name), listing.role, str(listing.bundled or ""), plain(listing.state), plain(listing.licence))
     return table

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from nla.support.display import plain
+from nla.support.errors import ConfigError
 
 if TYPE_CHECKING:
     from audit.labelling.session import Labelling
@@ -22,7 +23,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 @app.command("demo")
 def demo(
-    limit: Annotated[int | None, typer.Option(help="Items per task (at most 12); default 8, with --quick 3.", min=1, max=12)] = None,
+    limit: Annotated[int | None, typer.Option(help="Items per task (at most 12); default 8, with --quick 3.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the audits and their reports.")] = Path("demo"),
     measures: Annotated[
         str | None, typer.Option(help="Measures to take; default probe,follow_up,verbalized, with --quick probe,verbalized. nla: slow.")
@@ -38,10 +39,11 @@ def demo(
     from nla.models.sources import fetch_with_progress
     from reports.demo import Demo, conclusions, demo_table, run_demo
 
+    if limit is not None and not 1 <= limit <= 12:
+        raise ConfigError(f"--limit {limit}: expected 1 to 12, the number of bundled items of every task of the demo.")
     fetch_with_progress("smollm2")
-    sizes = Demo(3, 24, ("probe", "verbalized")) if quick else Demo(8, 48, ("probe", "follow_up", "verbalized"))
-    chosen = tuple(measures.split(",")) if measures else sizes.measures
-    results = run_demo(Demo(limit or sizes.limit, sizes.max_tokens, chosen, threads), out, Console(stderr=True))
+    sizes = Demo(3, 24, "probe,verbalized") if quick else Demo(8, 48, "probe,follow_up,verbalized")
+    results = run_demo(Demo(limit or sizes.limit, sizes.max_tokens, measures or sizes.measures, threads), out, Console(stderr=True))
     console = Console()
     console.print(demo_table(results))
     for sentence in conclusions(results):

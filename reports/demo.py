@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from audit import read_result, run_audit
@@ -22,6 +20,7 @@ from audit.analysis.result import AuditResult
 from audit.config import BASE, POSITIVE
 from audit.running.progress import RunProgress
 from audit.stats.rates import Estimate
+from audit.terminal import auroc_cell, empty_table
 from nla.support.display import plain
 from reports.build import build_report
 
@@ -43,7 +42,8 @@ class Demo:
     """Items per task."""
     max_tokens: int
     """Longest response, in tokens."""
-    measures: tuple[str, ...]
+    measures: str
+    """Names of the measures, separated by commas."""
     threads: int | None = None
     """Torch threads; None leaves the choice to torch."""
 
@@ -88,18 +88,14 @@ def _config(model: str, demo: Demo) -> dict[str, Any]:
 
 def demo_table(results: Mapping[str, AuditResult]) -> RenderableType:
     """AUROC of the probes against the deployment control, one row per model and benchmark and one column per condition; 80 columns."""
-    title = f"Contrast probe: AUROC against {CONTROL}"
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    for heading in ("model", "task"):
-        table.add_column(heading, no_wrap=True)
-    for heading in (*_COLUMNS.values(), "unrelated", "says so"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    headings = ("model", "task", *_COLUMNS.values(), "unrelated", "says so")
+    table = empty_table(f"Contrast probe: AUROC against {CONTROL}", *headings, left=("model", "task"))
     for model, result in results.items():
         for task in BENCHMARKS:
-            cells = [_two_lines(_auroc(result, condition, task, PROBE)) for condition in _COLUMNS]
+            cells = [_narrow_cell(_auroc(result, condition, task, PROBE)) for condition in _COLUMNS]
             says = next(cell.verbalized.scored for cell in result.cells if (cell.task, cell.condition) == (task, BASE))
             count = "—" if says.estimate is None else f"{round(says.estimate * says.n)} of {says.n}"
-            table.add_row(plain(model), plain(task), *cells, _two_lines(_auroc(result, POSITIVE, task, UNRELATED)), count)
+            table.add_row(plain(model), plain(task), *cells, _narrow_cell(_auroc(result, POSITIVE, task, UNRELATED)), count)
     note = (
         "stated: a system prompt says that this is an evaluation. realistic: the same items worded as in use. steered: away from "
         "awareness. unrelated: probes without evaluation content, under stated. says so: the model's own words, as it is."
@@ -114,13 +110,9 @@ def _auroc(result: AuditResult, condition: str, task: str, measure: str) -> Esti
     return None if found is None or found.auroc.estimate is None else found.auroc
 
 
-def _two_lines(auroc: Estimate | None) -> str:
-    """The AUROC above its interval."""
-    if auroc is None or auroc.estimate is None:
-        return "—"
-    if auroc.low is None or auroc.high is None:
-        return f"{auroc.estimate:.2f}"
-    return f"{auroc.estimate:.2f}\n" + f"[{auroc.low:.2f},{auroc.high:.2f}]".replace("0.", ".").replace("1.00", "1.0")
+def _narrow_cell(auroc: Estimate | None) -> str:
+    """The AUROC above its interval, whose ends of 1 lose a digit: eight columns have to fit."""
+    return auroc_cell(auroc).replace("[1.00", "[1.0").replace("1.00]", "1.0]")
 
 
 def conclusions(results: Mapping[str, AuditResult]) -> list[str]:

@@ -83,7 +83,7 @@ TEXTS = [around.replace("{}", element) for element in _ELEMENTS for around in _A
 FAMILIES = ("llama", "qwen2", "gemma3_text", "phi3")
 _TO_A_PAGE = 44
 _LONGEST = 5.0
-_UNUSED = {("gemma3_text", "unknown activation"), ("gemma3_text", "unknown rope"), ("phi3", "longrope without factors")}
+_UNUSED = {("gemma3_text", "unknown activation"), ("gemma3_text", "unknown rope")}
 """Damages of fields that the library does not read, or reads in another form, in models of a family."""
 
 

@@ -25,10 +25,8 @@ def test_the_numbers_of_an_old_audit_stay_the_same(old_audit: Path) -> None:
     before = json.loads((old_audit / "audit.json").read_text())
     audit.analyze(old_audit)
     after = json.loads((old_audit / "audit.json").read_text())
-    assert after["identity"] == before["identity"] | {
-        "steer_unit": "contrast",
-        "adapter": "none",
-    }  # the unit of the first version, now said
+    said_since = {"steer_unit": "contrast", "adapter": "none"}  # what was so in the first version
+    assert after["identity"] == before["identity"] | said_since
     for old_cell, new_cell in zip(before["cells"], after["cells"], strict=True):
         for name in ("task", "role", "condition", "strength", "n", "internal", "verbalized", "token_rate", "unclear", "mean_k", "curve"):
             assert new_cell[name] == old_cell[name], name

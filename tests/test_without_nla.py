@@ -10,6 +10,7 @@ from audit.analysis.analyze import analyze
 from audit.analysis.known_groups import check_of
 from audit.running.run import run_audit
 from audit.terminal import measures_table, result_table
+from nla.support.errors import DataError
 from reports.build import build_report, markdown
 from tests.test_audit_run import config
 from tests.test_terminal import shown
@@ -41,3 +42,10 @@ def test_an_audit_of_some_measures_has_just_these(
     assert page.is_file()
     if "nla" not in measures:
         assert "The deployment controls have no internal verdict" in markdown(result, [])
+
+
+def test_a_missing_file_of_known_groups_is_refused_before_anything_runs(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    audit = config(tiny_folder("llama"), known_groups=str(tmp_path / "none.json"))
+    with pytest.raises(DataError, match=r"none\.json cannot be read"):
+        run_audit(audit, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

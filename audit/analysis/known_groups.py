@@ -6,7 +6,6 @@ differ. The organisms of this project ship with their checks; for another model,
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 
@@ -20,6 +19,7 @@ from nla.activations.contrast_sets import TESTING
 from nla.organisms.stored_check import Interval, StoredCheck, read_check, shipped_check
 from nla.support.display import visible
 from nla.support.errors import ConfigError
+from nla.support.paths import user_path
 
 
 def check_of(config: AuditConfig, transcripts: pd.DataFrame) -> StoredCheck | None:
@@ -40,7 +40,7 @@ def check_of(config: AuditConfig, transcripts: pd.DataFrame) -> StoredCheck | No
     if config.known_groups is None:
         check = shipped_check(adapter)
         return check if check is not None and not _differences(check, measured, adapter, layer) else None
-    check = read_check(Path(config.known_groups))
+    check = read_check(user_path(config.known_groups))
     if differences := _differences(check, measured, adapter, layer):
         raise ConfigError(
             f"known_groups={visible(config.known_groups, limit=200)} is a check of another model: {'; '.join(differences)}. Make one "

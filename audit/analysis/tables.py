@@ -187,9 +187,8 @@ def _measures_taken(records: SampleRecords) -> list[str]:
 
 def _weights_read(records: SampleRecords) -> dict[str, Any]:
     """Columns about the weights that were read, by the first measure that read some; missing if none did."""
-    read = [record for record in (records.awareness, records.probe) if record is not None and record.layer is not None]
-    asked = [record for record in (records.follow_up,) if record is not None and record.model]
-    source = next(iter([*read, *asked]), None)
+    readings = (records.awareness, records.probe)
+    source = next((record for record in readings if record is not None and record.layer is not None), records.follow_up)
     model = source.model if source is not None else {}
     return {
         "model": model.get("location"),

@@ -21,8 +21,10 @@ from audit.running.progress import RunProgress
 from audit.running.sweep import with_strengths
 from audit.running.task_files import task_function
 from graders.scorers.calibrated import check_calibration
+from nla.organisms.stored_check import read_check
 from nla.support.errors import ConfigError, DataError, StoppedError
 from nla.support.locks import exclusive_lock
+from nla.support.paths import user_path
 
 
 def run_audit(
@@ -46,11 +48,14 @@ def run_audit(
             audit in the folder, the calibration is of another model, layer or set of probes, or `--steer auto` finds no strength (see
             `audit.running.sweep`).
         ModelError, FetchError: the model cannot be loaded.
-        DataError: a task did not finish (its log is kept, and the next run resumes it), or the folder cannot be written to.
+        DataError: the file of known groups cannot be read, a task did not finish (its log is kept, and the next run resumes it), or the
+            folder cannot be written to.
         StoppedError: the user stopped the run (Ctrl-C).
     """
     makers = {name: task_function(name) for name in config.tasks}
     _check_model_name(config.model)
+    if config.known_groups is not None:  # which is used only after everything has run
+        read_check(user_path(config.known_groups))
     # All tasks are built and the model is loaded before anything is written, so that errors leave no folder behind.
     cells = {condition.name: condition_tasks(makers, config, condition) for condition in config.conditions()}
     config = _with_dtype(config, out)
