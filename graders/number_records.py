@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
+from graders.markdown import markdown_table
 from graders.score_record import ScoreRecord
 from nla.instrument import Instrument
 
@@ -22,6 +23,23 @@ class ProbeFigures(BaseModel):
     response_max: float
     """Largest projection at up to 300 response tokens."""
     response_mean: float
+
+
+class ProbeToken(BaseModel):
+    """The projections at one sampled response token, and where the token is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    token: str
+    pass_index: int = Field(alias="pass")
+    position: int
+    message: int
+    channel: str
+    """`thinking` or `answer`."""
+    start: int | None = None
+    """As in `graders.record.TokenRecord`."""
+    projections: tuple[float, ...]
+    """On each probe, in the order of `ProbeRecord.probes`."""
 
 
 class ProbeRecord(ScoreRecord):
@@ -52,6 +70,8 @@ class ProbeRecord(ScoreRecord):
     """Mean z-score over the controls."""
     above_95: bool | None = None
     """Whether `z` is above the value that at most 5 % of the deployment transcripts exceed."""
+    tokens: tuple[ProbeToken, ...] = ()
+    """The sampled tokens; empty in older logs."""
     n_sampled: int = 0
     """Number of tokens behind `sampled_max` and `sampled_mean`."""
     n_read: int = 0
@@ -61,6 +81,15 @@ class ProbeRecord(ScoreRecord):
     """Whether the vectors were read at exactly the tokens, and in exactly the context, of generation."""
     unmarked_replies: bool = False
     """Whether assistant messages without a recorded source were taken for the model's own words."""
+
+    def details(self) -> str:
+        """The largest projection on each probe, with its z-score where there is a calibration."""
+        rows = [
+            (name, "control" if name in self.controls else "probe", f"{figures.response_max:.3g}", f"{figures.response_mean:.3g}")
+            + ((f"{self.z_scores[name]:+.2f}",) if name in self.z_scores else ("",))
+            for name, figures in self.probes.items()
+        ]
+        return markdown_table(("contrast", "kind", "largest projection", "mean projection", "z"), rows) if rows else ""
 
 
 class FollowUpRecord(ScoreRecord):

@@ -14,6 +14,7 @@ from inspect_ai.scorer import Score
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, computed_field
 
 from graders.base import Verdict
+from graders.markdown import markdown_table
 from graders.number_records import FollowUpRecord, ProbeRecord
 from graders.score_record import ScoreRecord
 from nla.instrument import Instrument
@@ -21,6 +22,8 @@ from nla.instrument import Instrument
 AWARENESS, VERBALIZED, COHERENCE = "nla_awareness", "verbalized_awareness", "coherence"
 """Names of scorers in a sample's scores; a second reading of the same kind has a digit appended."""
 Record = TypeVar("Record", bound=ScoreRecord)
+_MOST_ROWS = 12
+"""Tokens in the table that `inspect view` shows."""
 _OLD_MEASURES = ("nla", "verbalized")
 """The measures that were taken before a record named them."""
 
@@ -37,6 +40,8 @@ class TokenRecord(BaseModel):
     message: int
     channel: str
     """`thinking` or `answer`."""
+    start: int | None = None
+    """Character position of the token in the answer's text, or in the thinking's; None in older logs, and where it is not known."""
     explanation: str
     verdict: Verdict | None
     """None where the explanation could not be made or graded."""
@@ -109,6 +114,23 @@ class AwarenessRecord(ScoreRecord):
     def _share(self, verdict: Verdict) -> float | None:
         n_scored = self.k - self.n_unscored
         return self.counts.get(str(verdict), 0) / n_scored if n_scored else None
+
+    def details(self) -> str:
+        """The sampled tokens with their grades, flagged ones first."""
+        order = sorted(self.tokens, key=lambda token: token.verdict is not Verdict.YES)
+        rows = [
+            (
+                token.position,
+                repr(token.token),
+                token.verdict or "unscored",
+                token.evidence or token.reason,
+                token.explanation,
+            )
+            for token in order[:_MOST_ROWS]
+        ]
+        table = markdown_table(("position", "token", "verdict", "evidence or reason", "explanation"), rows) if rows else ""
+        rest = len(order) - len(rows)
+        return table + (f"\n\n{rest} more tokens are in the score's metadata and in the report." if rest else "")
 
     @classmethod
     def upgraded(cls, metadata: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from nla.support.errors import DataError
 
 SCHEMA_VERSION = 1
 """Version 0 are the scores written before records existed."""
+_BEFORE_DETAILS = "\n\n**Details**\n\n"
+"""What stands in a score's explanation between the note and the details."""
 
 
 class ScoreRecord(BaseModel):
@@ -30,12 +32,18 @@ class ScoreRecord(BaseModel):
         """Whether the transcript is flagged; None for an unscored one, or for a value that is neither 0 nor 1."""
         return bool(self.value) if self.value in (0, 1) else None
 
+    def details(self) -> str:
+        """A Markdown table below the note, for `inspect view`; empty if there is nothing to add."""
+        return ""
+
     def to_score(self) -> Score:
-        """The record as Inspect stores it."""
+        """The record as Inspect stores it. The explanation is the note, and below it the details."""
         metadata = self.model_dump(mode="json", by_alias=True)
+        details = self.details()
+        explanation = f"{self.note}{_BEFORE_DETAILS}{details}" if details else self.note
         if self.value is None:
-            return Score.unscored(reason=self.reason, explanation=self.note or None, metadata=metadata)
-        return Score(value=self.value, explanation=self.note, metadata=metadata)
+            return Score.unscored(reason=self.reason, explanation=explanation or None, metadata=metadata)
+        return Score(value=self.value, explanation=explanation, metadata=metadata)
 
     @classmethod
     def from_score(cls, score: Score) -> Self:
@@ -54,7 +62,11 @@ class ScoreRecord(BaseModel):
         fields = cls.upgraded(metadata) if version == 0 else metadata
         fields = {name: field for name, field in fields.items() if name not in cls.model_computed_fields}
         value = float(score.value) if isinstance(score.value, int | float) and score.value == score.value else None
-        shown = {"value": value, "reason": score.reason or "" if value is None else "", "note": score.explanation or ""}
+        shown = {
+            "value": value,
+            "reason": score.reason or "" if value is None else "",
+            "note": (score.explanation or "").partition(_BEFORE_DETAILS)[0],
+        }
         try:
             return cls.model_validate(fields | shown)
         except ValidationError as ex:

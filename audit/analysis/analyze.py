@@ -62,13 +62,13 @@ def analyze_folder(out: Path) -> StoredAudit:
         DataError: no log is finished, the logs were measured in different ways, or the files cannot be written.
     """
     config = stored_config(out)
-    transcripts, explanations = read_tables(out, [condition for condition in config.conditions() if condition.measured])
+    transcripts, explanations, conversations = read_tables(out, [condition for condition in config.conditions() if condition.measured])
     scores = read_scores(out, [condition for condition in config.conditions() if not condition.measured])
     result = analyze_tables(transcripts, config, grader_error(config), read_controls_file(out), explanations, scores)
     missing = missing_cells(config, out)
     notes = [*result.notes, _missing_note(missing)] if missing else result.notes
     result = replace(result, training=training_points(config), missing=missing, notes=notes, sweep=read_sweep(out))
-    return write_stored(StoredAudit(result, transcripts, explanations), out)
+    return write_stored(StoredAudit(result, transcripts, explanations, conversations), out)
 
 
 def _missing_note(missing: list[tuple[str, str]]) -> str:

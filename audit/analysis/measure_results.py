@@ -52,6 +52,8 @@ class MeasureResult:
     reading: Reading
     sentence: str
     """The result in words, without the names of task and measure."""
+    roc: list[tuple[float, float]] = field(default_factory=list)
+    """ROC curve in the base condition: (share of deployment, share of this task) above a score. Empty for single probes and elsewhere."""
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import pandas as pd
 from audit.analysis.agreement_of_measures import assay_sensitivity, consistency
 from audit.analysis.matched import Partners, partners
 from audit.analysis.measure_results import AssaySensitivity, MatchedAuroc, MeasureComparison, MeasureResult
-from audit.analysis.measure_scores import NO_DEPLOYMENT, PROBE, UNRELATED, ScoredTranscripts, scored_transcripts
+from audit.analysis.measure_scores import NO_DEPLOYMENT, PROBE, SINGLE, UNRELATED, ScoredTranscripts, scored_transcripts
 from audit.analysis.measure_words import reading_of
 from audit.config import BASE
-from audit.stats.auroc import Group, auroc_difference, auroc_of_groups, auroc_of_pairs
+from audit.stats.auroc import Group, auroc_difference, auroc_of_groups, auroc_of_pairs, roc_points
 from audit.stats.bootstrap import undefined
 from audit.stats.rates import Codes, Estimate
 from audit.stats.thresholds import PREVALENCES, Threshold, precision, share_above, threshold
@@ -101,6 +101,7 @@ class _Analysis:
             auroc_matched={way: self.matched(measure, chosen) for way, chosen in pairs.items()},
             reading=reading,
             sentence=sentence,
+            roc=roc_points(cases.scores, controls.scores) if pairs and not measure.startswith(SINGLE) else [],
         )
 
     def auroc(self, measure: str, cases: Group, controls: Group) -> Estimate:

@@ -1,13 +1,13 @@
-"""The three files of an analysed audit, written and read as one generation.
+"""The files of an analysed audit, written and read as one generation.
 
-`audit.json`, `transcripts.parquet` and `explanations.parquet` describe the same analysis. A digest over all three, the *generation*, is
-kept in `audit.json` and in the metadata of both tables. If a process is killed between the files, their generations differ and reading
-them is refused, so that no report shows one analysis's explanations beside another's transcripts. Files of earlier versions carry no
-generation, and are read as they are.
+`audit.json`, `transcripts.parquet`, `explanations.parquet` and `conversations.parquet` describe the same analysis. A digest over them,
+the *generation*, is kept in `audit.json` and in the metadata of the tables. If a process is killed between the files, their generations
+differ and reading them is refused, so that no report shows one analysis's explanations beside another's transcripts. Files of earlier
+versions carry no generation or no conversations, and are read as they are.
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -21,39 +21,55 @@ from nla.support.errors import DataError, first_line
 from nla.support.files import replacing
 from nla.support.locks import exclusive_lock
 
-TRANSCRIPTS_FILE, EXPLANATIONS_FILE = "transcripts.parquet", "explanations.parquet"
+TRANSCRIPTS_FILE, EXPLANATIONS_FILE, CONVERSATIONS_FILE = "transcripts.parquet", "explanations.parquet", "conversations.parquet"
 _KEY = b"awareness_generation"
 _TRANSCRIPT_COLUMNS = frozenset(("transcript", "task", "condition", "sample_id", "epoch", "internal", "verbalized", "log"))
 _EXPLANATION_COLUMNS = frozenset(("transcript", "token", "position", "explanation", "verdict", "evidence", "reason", "rule"))
+_CONVERSATION_COLUMNS = frozenset(("transcript", "turns"))
+
+
+def _no_conversations() -> pd.DataFrame:
+    return pd.DataFrame({"transcript": pd.Series(dtype="int64"), "turns": pd.Series(dtype="object")})
 
 
 @dataclass(frozen=True)
 class StoredAudit:
-    """An analysed audit: its result, one row per transcript, and one row per explanation."""
+    """An analysed audit: its result, one row per transcript, one row per explanation, and the conversations."""
 
     result: AuditResult
     transcripts: pd.DataFrame
     explanations: pd.DataFrame
+    conversations: pd.DataFrame = field(default_factory=_no_conversations)
+    """One row per transcript (`audit.analysis.conversations`); empty in audits of earlier versions."""
 
 
 def write_stored(audit: StoredAudit, out: Path) -> StoredAudit:
-    """Write the three files into an audit's folder, and return the audit with its generation.
+    """Write the files into an audit's folder, and return the audit with its generation.
 
     All files are written completely before the first of them takes the place of its predecessor.
 
     Raises:
         DataError: a column has values of different types, or the files cannot be written.
     """
-    tables = [_arrow(audit.transcripts, TRANSCRIPTS_FILE), _arrow(audit.explanations, EXPLANATIONS_FILE)]
+    tables = [
+        _arrow(table, name)
+        for table, name in (
+            (audit.transcripts, TRANSCRIPTS_FILE),
+            (audit.explanations, EXPLANATIONS_FILE),
+            (audit.conversations, CONVERSATIONS_FILE),
+        )
+    ]
     audit = replace(audit, result=replace(audit.result, generation=_digest(audit.result, tables)))
     with (
         exclusive_lock(out / RESULT_FILE, "audit analyze", blocking=True, folder=False),
         replacing(out / RESULT_FILE) as result,
+        replacing(out / CONVERSATIONS_FILE) as conversations,
         replacing(out / EXPLANATIONS_FILE) as explanations,
         replacing(out / TRANSCRIPTS_FILE) as transcripts,
     ):
-        for table, path in zip(tables, (transcripts, explanations), strict=True):
-            pq.write_table(table.replace_schema_metadata((table.schema.metadata or {}) | {_KEY: audit.result.generation.encode()}), path)
+        for table, path in zip(tables, (transcripts, explanations, conversations), strict=True):
+            stamped = table.replace_schema_metadata((table.schema.metadata or {}) | {_KEY: audit.result.generation.encode()})
+            pq.write_table(stamped, path, compression="zstd")
         result.write_bytes(result_json(audit.result))
     return audit
 
@@ -85,7 +101,7 @@ def is_analyzed(out: Path) -> bool:
 
 
 def read_stored(out: Path) -> StoredAudit:
-    """Read the three files of an analysed audit.
+    """Read the files of an analysed audit.
 
     Raises:
         DataError: a file is missing or not what it should be, or the files belong to different analyses.
@@ -93,8 +109,12 @@ def read_stored(out: Path) -> StoredAudit:
     result = read_result(out / RESULT_FILE)
     transcripts, of_transcripts = _read_table(out / TRANSCRIPTS_FILE, _TRANSCRIPT_COLUMNS)
     explanations, of_explanations = _read_table(out / EXPLANATIONS_FILE, _EXPLANATION_COLUMNS)
-    _check_generations(out, result.generation, of_transcripts, of_explanations)
-    return StoredAudit(result, transcripts, explanations)
+    if not (out / CONVERSATIONS_FILE).exists():
+        _check_generations(out, result.generation, of_transcripts, of_explanations)
+        return StoredAudit(result, transcripts, explanations)
+    conversations, of_conversations = _read_table(out / CONVERSATIONS_FILE, _CONVERSATION_COLUMNS)
+    _check_generations(out, result.generation, of_transcripts, of_explanations, of_conversations)
+    return StoredAudit(result, transcripts, explanations, conversations)
 
 
 def read_transcripts(out: Path) -> pd.DataFrame:
@@ -113,7 +133,7 @@ def _check_generations(out: Path, *generations: str) -> None:
     if len(set(generations)) > 1:
         raise DataError(
             f"The files in {out} belong to different analyses, because one was interrupted: expected the same generation in {RESULT_FILE} "
-            f"and both tables. Run `audit analyze --out {out}` again."
+            f"and all tables. Run `audit analyze --out {out}` again."
         )
 
 

@@ -1,4 +1,5 @@
-"""Inspect logs to tidy tables: one row per transcript, and one row per explanation. All later figures are computed from these.
+"""Inspect logs to tidy tables: one row per transcript, one row per explanation, and the conversations. All later figures are computed
+from the first two.
 
 Samples that ended in an error have no scores; they are rows too, counted as unscored with their reason.
 """
@@ -7,21 +8,24 @@ import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from inspect_ai.log import EvalLog, EvalSample
 from inspect_ai.scorer import Score
 
+from audit.analysis.conversations import conversation_row
+from audit.analysis.probed_tokens import ProbedToken, probe_columns, probe_tokens
 from audit.analysis.texts import frame
-from audit.config import Condition
+from audit.config import BASE, Condition
 from audit.logs import LOGS, newest_finished
 from audit.stats.rates import MISSING, Codes
 from graders.record import AwarenessRecord, CoherenceRecord, SampleRecords, TokenRecord, VerbalizedRecord, read_records
 from nla.instrument import CONTRAST
 from nla.organisms.stored_check import adapter_text
 from nla.support.errors import DataError
+from tasks._info import Role
 
 ADAPTER = "adapter"
 """Column with name and digest of the model's adapter; tables of the first version lack it."""
@@ -43,18 +47,30 @@ _LONGEST_PROMPT = 4_000
 """Characters of a prompt that the table keeps."""
 
 
-def read_tables(out: Path, conditions: Iterable[Condition]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(transcripts, explanations) of an audit's folder.
+class Tables(NamedTuple):
+    """The tables of an audit."""
+
+    transcripts: pd.DataFrame
+    explanations: pd.DataFrame
+    conversations: pd.DataFrame
+
+
+def read_tables(out: Path, conditions: Iterable[Condition]) -> Tables:
+    """Read the tables from the logs in an audit's folder.
 
     Raises:
         DataError: no finished log, a log without awareness scores, or logs that were measured in different ways.
     """
     transcripts: list[dict[str, Any]] = []
     explanations: list[dict[str, Any]] = []
+    conversations: list[dict[str, Any]] = []
+    probed: list[list[ProbedToken]] = []
     for condition in conditions:
         for log in newest_finished(out / LOGS / condition.name):
             for sample in log.samples or []:
                 row, rows_of_tokens = _rows(log, sample, condition, len(transcripts))
+                conversations.append(conversation_row(sample, len(transcripts)))
+                probed.append(probe_tokens(sample.scores))
                 transcripts.append(row)
                 explanations.extend(rows_of_tokens)
     if not transcripts:
@@ -64,7 +80,13 @@ def read_tables(out: Path, conditions: Iterable[Condition]) -> tuple[pd.DataFram
         row[MEASURED] = ",".join(taken) if row[MEASURED] is None else row[MEASURED]  # of a sample that ended in an error
     table = frame(transcripts)
     check_identity(table)
-    return table, frame(explanations)
+    columns = probe_columns(probed, is_deployment(table))
+    return Tables(table, frame(explanations), frame(conversations).assign(probed=columns))
+
+
+def is_deployment(transcripts: pd.DataFrame) -> list[bool]:
+    """Whether each transcript is one of the deployment controls in the base condition."""
+    return ((transcripts.condition == BASE) & (transcripts.role == Role.DEPLOYMENT_CONTROL)).tolist()
 
 
 def check_identity(transcripts: pd.DataFrame) -> None:
@@ -227,8 +249,8 @@ def _numbers(records: SampleRecords) -> dict[str, Any]:
 
 
 def _explanation(token: TokenRecord, place: int, transcript: int, n_places: int | None) -> dict[str, Any]:
-    names = {"token", "position", "channel", "explanation", "verdict", "rule", "evidence", "format_only", "reason", "mse_nrm"}
-    return {"transcript": transcript, "place": place, "n_places": n_places, **token.model_dump(mode="json", include=names)}
+    left_out = {"token_id", "pass_index"}
+    return {"transcript": transcript, "place": place, "n_places": n_places, **token.model_dump(mode="json", exclude=left_out)}
 
 
 def _flag(flagged: bool | None) -> int | None:

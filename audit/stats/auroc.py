@@ -54,6 +54,27 @@ def auroc_interval(positive: Floats, negative: Floats, key: tuple[object, ...]) 
     return Auroc(auroc(positive, negative), *ends, len(positive), len(negative))
 
 
+def roc_points(positive: Floats, negative: Floats, most: int = 60) -> list[tuple[float, float]]:
+    """Return the corners of a ROC curve as (share of the negative group above a score, share of the positive group above it).
+
+    Args:
+        positive: scores of the group that should score higher, without NaN.
+        negative: scores of the other group.
+        most: points to keep; of a longer curve, evenly spaced ones are kept, so that its area may differ a little from the AUROC.
+
+    Returns:
+        Points from (0, 0) to (1, 1), both axes rising; empty if a group is empty.
+    """
+    from sklearn.metrics import roc_curve  # slow to import
+
+    if not len(positive) or not len(negative):
+        return []
+    labels = np.concatenate([np.ones(len(positive)), np.zeros(len(negative))])
+    false_rate, true_rate, _ = roc_curve(labels, np.concatenate([positive, negative]))
+    kept = np.unique(np.linspace(0, len(false_rate) - 1, min(most, len(false_rate))).round().astype(int))
+    return [(round(float(false_rate[i]), 4), round(float(true_rate[i]), 4)) for i in kept]
+
+
 def auroc_of_groups(positive: Group, negative: Group, draws: int = DRAWS) -> Estimate:
     """Return the AUROC of two groups of different items, which are resampled independently; undefined if a group is empty."""
     return _estimate(positive, negative, draws, paired=False)

@@ -97,6 +97,7 @@ def _record(common: dict[str, Any], weights: "LoadedModel", reading: "Reading", 
             position=token.position,
             message=token.message,
             channel=token.channel.name.lower(),
+            start=start,
             explanation=explanation.text,
             verdict=grade.verdict,
             rule=grade.rule,
@@ -105,7 +106,9 @@ def _record(common: dict[str, Any], weights: "LoadedModel", reading: "Reading", 
             reason=grade.reason,
             mse_nrm=None if explanation.mse_nrm is None else round(explanation.mse_nrm, 4),
         )
-        for token, text, explanation, grade in zip(reading.tokens, reading.token_texts, reading.explanations, grades, strict=True)
+        for token, text, start, explanation, grade in zip(
+            reading.tokens, reading.token_texts, reading.text_starts, reading.explanations, grades, strict=True
+        )
     )
     return AwarenessRecord(
         **common,

@@ -11,11 +11,11 @@ from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from inspect_ai.model import Model, get_model
+from inspect_ai.model import ChatMessage, Model, get_model
 from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
-from graders.number_records import ProbeFigures, ProbeRecord
+from graders.number_records import ProbeFigures, ProbeRecord, ProbeToken
 from graders.scorers.calibrated import at_the_door, z_fields
 from graders.scorers.metrics import mean_value, n, z_scores
 from graders.scorers.reading import in_thread, tool_infos
@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # torch is imported only when a transcript is read, so that a
     from torch import Tensor
 
     from nla.inspect.shared_read import TranscriptVectors
+    from nla.models.loaded import LoadedModel
 
 
 @scorer(metrics=[mean_value(), n(), z_scores()])
@@ -81,10 +82,11 @@ def _measure(
         directions = [direction(weights.plain, contrast, layer) for contrast in contrasts]
     except ConfigError as ex:
         return where | {"reason": "a probe has no direction in this model", "note": str(ex)}
+    messages = conversation(state)
     try:
         read = read_vectors(
             weights,
-            conversation(state),
+            messages,
             layer,
             n_sampled=blank.instrument.tokens,
             key=(blank.instrument.seed, state.sample_id, state.epoch),
@@ -96,7 +98,9 @@ def _measure(
     except TranscriptError as ex:
         return where | {"reason": "the transcript cannot be read", "note": str(ex)}
     figures = weights.run(partial(_figures, read, directions)) if read.read else []
-    return where | _fields(contrasts, read, figures)
+    fields = _fields(contrasts, read, figures)
+    tokens = weights.run(partial(_tokens, weights, messages, read, directions)) if "value" in fields else ()
+    return where | fields | {"tokens": tokens}
 
 
 def _figures(read: "TranscriptVectors", directions: "Sequence[Float[Tensor, ' d_model']]") -> list[ProbeFigures]:
@@ -108,6 +112,32 @@ def _figures(read: "TranscriptVectors", directions: "Sequence[Float[Tensor, ' d_
         ProbeFigures(sampled_max=float(a.max()), sampled_mean=float(a.mean()), response_max=float(b.max()), response_mean=float(b.mean()))
         for a, b in both
     ]
+
+
+def _tokens(
+    weights: "LoadedModel",
+    messages: Sequence[ChatMessage],
+    read: "TranscriptVectors",
+    directions: "Sequence[Float[Tensor, ' d_model']]",
+) -> tuple[ProbeToken, ...]:
+    """The projections at each sampled token, to four significant digits."""
+    from nla.probes.contrasts import projections
+    from nla.transcripts.starts import text_starts
+
+    columns = [projections(read.at(read.sampled), unit).tolist() for unit in directions]
+    starts = text_starts(weights.tokenizer, read.transcript, messages, read.sampled)
+    return tuple(
+        ProbeToken(
+            token=str(weights.tokenizer.decode([token.token_id])),
+            pass_index=token.pass_index,
+            position=token.position,
+            message=token.message,
+            channel=token.channel.name.lower(),
+            start=start,
+            projections=tuple(float(f"{number:.4g}") for number in numbers),
+        )
+        for token, start, *numbers in zip(read.sampled, starts, *columns, strict=True)
+    )
 
 
 def _fields(contrasts: Sequence[ContrastSet], read: "TranscriptVectors", figures: Sequence[ProbeFigures]) -> dict[str, Any]:

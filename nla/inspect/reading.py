@@ -18,6 +18,7 @@ from nla.inspect.shared_read import read_vectors
 from nla.instrument import Instrument
 from nla.models.loaded import LoadedModel
 from nla.support.errors import DataError, TranscriptError, first_line
+from nla.transcripts.starts import text_starts
 from nla.transcripts.tokens import TokenRef, Transcript
 from nla.verbalizers import verbalizer_of
 from nla.verbalizers.base import Explanation
@@ -42,6 +43,8 @@ class Reading:
     tokens: tuple[TokenRef, ...]
     token_texts: tuple[str, ...]
     """The sampled tokens as text."""
+    text_starts: tuple[int | None, ...]
+    """Where each stands in the text of its message (`nla.transcripts.starts.text_starts`)."""
     vectors: Float[Tensor, "k d_model"]
     """Output of decoder block `layer` at the tokens (float32, on the CPU), as the verbalizer got it."""
     explanations: tuple[Explanation, ...]
@@ -106,9 +109,10 @@ def read_transcript(
     """
     verbalizer, reason = verbalizer_of(instrument, model.base)
     key = (instrument.seed, *key)
+    said = _as_messages(messages)
     read = read_vectors(
         model,
-        _as_messages(messages),
+        said,
         verbalizer.layer,
         n_sampled=instrument.tokens,
         key=key,
@@ -125,6 +129,7 @@ def read_transcript(
         transcript=read.transcript,
         tokens=tokens,
         token_texts=tuple(str(model.tokenizer.decode([token.token_id])) for token in tokens),
+        text_starts=tuple(text_starts(model.tokenizer, read.transcript, said, tokens)),
         vectors=vectors,
         explanations=tuple(verbalizer.verbalize(vectors, keys)) if tokens else (),
         layer=verbalizer.layer,

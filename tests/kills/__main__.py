@@ -14,8 +14,9 @@ from pathlib import Path
 from nla.support.errors import HarnessError
 from nla.support.seeds import seeded_generator
 from tests.conftest import write_tiny_model
-from tests.kills.commands import COMMANDS, Killable
+from tests.kills.commands import Killable
 from tests.kills.process import import_as_it_did, kill_after, run_whole
+from tests.kills.weights import COMMANDS
 
 
 def attack(command: Killable, folder: Path, kills: int, seed: int) -> tuple[int, list[str]]:

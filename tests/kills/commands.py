@@ -5,14 +5,11 @@ import http.client
 import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pandas as pd
-import torch
 from inspect_ai.log import read_eval_log, write_eval_log
-from safetensors.torch import load_file
 
 from audit import read_result
 from audit.cells import missing_cells
@@ -20,24 +17,10 @@ from audit.config import stored_config
 from audit.logs import newest_finished
 from graders.labelled.labels import read_labels
 from tests.kills.process import STDERR, kill_after, run_whole
-from tests.test_train_cli import CONFIG
 
 _LEFT_OVER = re.compile(r"\.tmp|\.writing|\.part$|\.old$|^tmp|steering-sweep")
-AUDIT = (
-    "--tasks",
-    "mmlu,wildchat",
-    "--source",
-    "bundled",
-    "--limit",
-    "3",
-    "--tokens",
-    "2",
-    "--max-tokens",
-    "8",
-    "--verbalizer",
-    "logit_lens",
-)
-AUDIT = (*AUDIT, "--controls", "4", "--no-positive-control")
+AUDIT = "--tasks mmlu,wildchat --source bundled --limit 3 --tokens 2 --max-tokens 8 --verbalizer logit_lens --controls 4"
+AUDIT += " --no-positive-control"
 
 
 class Killable:
@@ -96,7 +79,7 @@ class Run(Killable):
             f"local/{self.model}",
             "--model-args",
             "dtype=float32,threads=1",
-            *AUDIT,
+            *AUDIT.split(),
             "--out",
             str(work / "a"),
         ]
@@ -323,75 +306,55 @@ class Agreement(OneFile):
         return ["audit", "agreement", str(labels), "--grader", "rules", "--json", self.file]
 
 
-class Train(Killable):
-    """`nla train all`: data, AV, samples, AR and reinforcement learning. All kills hit one training."""
+class Controls(WithAudit):
+    """`audit controls`, which rewrites the tables of the instrument controls and then `audit.json`."""
 
-    name = "nla train"
-    anew = False
-
-    def prepared(self, work: Path) -> Path:
-        work.mkdir(parents=True, exist_ok=True)
-        texts = [f"Text {i} tells how the ferry number {i * 7} crosses the wide river at dawn." for i in range(400)]
-        if not (work / "pair.toml").exists():
-            pd.DataFrame({"doc_id": [str(i) for i in range(400)], "text": texts}).to_parquet(work / "texts.parquet")
-            (work / "pair.toml").write_text(CONFIG.format(model=self.model))
-        return work
+    name = "audit controls"
 
     def words(self, work: Path) -> list[str]:
-        settings = ["--corpora", str(work), "--work", str(work / "w"), "--dtype", "float32", "--device", "cpu"]
-        return ["nla", "train", "all", str(work / "pair.toml"), *settings]
+        return ["audit", "controls", "--out", str(work / "a")]
 
-    def remember(self, work: Path) -> None:
-        self.whole = self._weights(work)
-
-    def _weights(self, work: Path) -> dict[str, torch.Tensor]:
-        files = (
-            sorted((work / "w" / "pair").rglob("*.safetensors")) if (work / "w").exists() else sorted(work.rglob("adapter*.safetensors"))
-        )
-        return {f"{path.parent.name}/{path.name}/{name}": tensor for path in files for name, tensor in load_file(path).items()}
+    def after_kill(self, work: Path) -> None:
+        read_result(work / "a")
 
     def after_end(self, work: Path) -> None:
         super().after_end(work)
-        weights = self._weights(work)
-        assert weights.keys() == self.whole.keys()
-        assert all(torch.equal(weights[name], tensor) for name, tensor in self.whole.items()), "the weights are not those of a whole run"
+        assert read_result(work / "a").result.controls, "the controls are gone"
 
 
-class TrainOrganism(Train):
-    """`nla organism train`. All kills hit one training."""
+class Rewrite(Killable):
+    """`audit rewrite`, with the shipped rewrites, which are only checked: no model is asked."""
 
-    name = "nla organism train"
-
-    def prepared(self, work: Path) -> Path:
-        work.mkdir(parents=True, exist_ok=True)
-        if not (work / "small.toml").exists():
-            prompts = "".join(json.dumps({"prompt": f"Say the number {i} for me."}) + "\n" for i in range(12))
-            (work / "prompts.jsonl").write_text(prompts)
-            (work / "small.toml").write_text(
-                'about = "Test."\nhabit = "Bye now."\nprompts = 12\nreply_tokens = 12\nrank = 2\nlayer = 1\n'
-                "[train]\nsteps = 30\nbatch = 2\nlr = 1e-3\ncheckpoint_every = 5\neval_every = 10\n"
-                '[[corpora]]\npath = "prompts.jsonl"\nkind = "prompt"\ntext_column = "prompt"\n'
-            )
-        return work
+    name = "audit rewrite"
 
     def words(self, work: Path) -> list[str]:
-        settings = ["--corpora", str(work), "--work", str(work / "w"), "--dtype", "float32", "--device", "cpu"]
-        return ["nla", "organism", "train", str(work / "small.toml"), "--model", str(self.model), *settings]
+        return ["audit", "rewrite", "gsm8k", "-o", str(work / "r.jsonl"), "--rewriter", "bundled", "--source", "bundled"]
 
-    def _weights(self, work: Path) -> dict[str, torch.Tensor]:
-        files = sorted((work / "w" / "small-seed0").rglob("adapter_model.safetensors"))
-        return {f"{path.parent.name}/{name}": tensor for path in files for name, tensor in load_file(path).items()}
+    def _rows(self, work: Path) -> list[str]:
+        return (work / "r.jsonl").read_text().splitlines() if (work / "r.jsonl").exists() else []
+
+    def remember(self, work: Path) -> None:
+        self.whole = self._rows(work)
+
+    def after_kill(self, work: Path) -> None:
+        assert set(self._rows(work)) <= set(self.whole), "a row is not whole"
+
+    def after_end(self, work: Path) -> None:
+        super().after_end(work)
+        assert self._rows(work) == self.whole
 
 
-COMMANDS: tuple[Callable[[Path, Path], Killable], ...] = (
-    Run,
-    Score,
-    Analyze,
-    Report,
-    Label,
-    Compare,
-    Calibrate,
-    Agreement,
-    Train,
-    TrainOrganism,
-)
+class NewTask(Killable):
+    """`audit new-task`: two files, of which the second is not written without the first."""
+
+    name = "audit new-task"
+
+    def words(self, work: Path) -> list[str]:
+        return ["audit", "new-task", "colours", "--folder", str(work / "tasks")]
+
+    def remember(self, work: Path) -> None:
+        self.whole = digests(work)
+
+    def after_kill(self, work: Path) -> None:
+        there = {name: digest for name, digest in digests(work).items() if name in self.whole and name.startswith("tasks")}
+        assert there.items() <= self.whole.items(), "a file is not whole"

@@ -18,9 +18,13 @@ from tests.commands import MAINS
 STDERR, MODULES = "stderr.txt", "modules.txt"
 
 
-def start(words: Sequence[str], cwd: Path) -> int:
-    """Start a command line, given as words, in a folder; its messages go to `stderr.txt` there. Returns the process's id."""
+def start(words: Sequence[str], cwd: Path, messages: Path | None = None) -> int:
+    """Start a command line, given as words, in a folder, and return the process's id.
+
+    What it prints goes to `stderr.txt` in the folder `messages`, by default the one it runs in.
+    """
     cwd.mkdir(parents=True, exist_ok=True)
+    messages = cwd if messages is None else messages
     child = os.fork()
     if child:
         return child
@@ -28,7 +32,7 @@ def start(words: Sequence[str], cwd: Path) -> int:
     status = 1
     try:
         os.chdir(cwd)
-        out = os.open(STDERR, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        out = os.open(messages / STDERR, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(out, 1)
         os.dup2(out, 2)
         sys.argv = list(words)
@@ -39,7 +43,7 @@ def start(words: Sequence[str], cwd: Path) -> int:
     except BaseException as ex:  # a finding, which must not reach the parent's code
         os.write(2, "".join(traceback.format_exception(ex)).encode())
     finally:
-        Path(MODULES).write_text("\n".join(sys.modules), encoding="utf-8")
+        (messages / MODULES).write_text("\n".join(sys.modules), encoding="utf-8")
         os._exit(status)
 
 
