@@ -81,7 +81,9 @@ def report(
     console = Console()
     if compare is not None:
         comparison = compare_audits(audit, compare)
-        console.print(plain(build_comparison(comparison, str(audit), str(compare), out)), soft_wrap=True)
+        results = tuple(read_stored(path).result for path in (audit, compare) if is_analyzed(path))
+        both = (results[0], results[1]) if len(results) > 1 else None
+        console.print(plain(build_comparison(comparison, str(audit), str(compare), out, both)), soft_wrap=True)
     console.print(plain(f"{page} ({page.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - start:.1f} s)"), soft_wrap=True)
 
 

@@ -1,31 +1,39 @@
 """`audit report --compare`: a page that shows two audits side by side, with the numbers of `audit compare`."""
 
-import base64
 from pathlib import Path
 
+import pandas as pd
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from audit.analysis.compare import AuditComparison, ComparedCell
-from nla.support.figures import BLUE, GREY, drawable
-from reports.figures import Drawn
+from audit.analysis.measure_words import interval
+from audit.analysis.result import AuditResult
+from nla.support.figures import BLUE, drawable
+from reports.drawing import INK, Drawn
+from reports.measure_figures import MEASURE_WORDS
 from reports.output import COMPARISON, write_files
-from reports.pages import TEMPLATES
+from reports.pages import TEMPLATES, hashed_script
 from reports.words import detectable_text, p_text, rate_text
 
 
-def build_comparison(comparison: AuditComparison, a: str, b: str, out: Path) -> Path:
+def build_comparison(
+    comparison: AuditComparison, a: str, b: str, out: Path, results: tuple[AuditResult, AuditResult] | None = None
+) -> Path:
     """Write `compare.html` into the folder of a report, or into a new folder, and return the path of the page.
 
     Args:
         comparison: the result of `audit.analysis.compare.compare`.
         a, b: names of the two audits.
         out: the folder; other files of a report in it are kept.
+        results: the two audits' results, for a table of their measures.
 
     Raises:
         ConfigError: another process is writing a report into the folder.
         DataError: the folder holds files that no report wrote, or it cannot be written.
     """
     drawn = changes(comparison)
+    script, digest = hashed_script("compare.js")
     page = TEMPLATES.get_template("compare.html.j2").render(
         a=a,
         b=b,
@@ -34,10 +42,24 @@ def build_comparison(comparison: AuditComparison, a: str, b: str, out: Path) -> 
             (cell, rate_text(cell.a), rate_text(cell.b), change_text(cell), p_text(cell.p_holm), detectable_text(cell.detectable))
             for cell in comparison.cells
         ],
-        figure=base64.b64encode(drawn.encoded("svg")).decode(),
+        areas=_areas(*results) if results else [],
+        figure=Markup(drawn.inline_svg()),
         caption=drawn.caption,
+        script=Markup(script),
+        script_hash=digest,
     )
     return write_files({COMPARISON: page.encode("utf-8", "backslashreplace")}, out, keep_others=True) / COMPARISON
+
+
+def _areas(a: AuditResult, b: AuditResult) -> list[tuple[str, ...]]:
+    """Task, measure, and the AUROC of both audits, for what both have measured."""
+    rows = []
+    for task in a.measures.keys() & b.measures.keys():
+        for name, words in MEASURE_WORDS.items():
+            both = [result.measures[task].get(name) for result in (a, b)]
+            if any(one is not None for one in both):
+                rows.append((task, words, *("—" if one is None else interval(one.auroc) for one in both)))
+    return sorted(rows)
 
 
 def change_text(cell: ComparedCell) -> str:
@@ -54,18 +76,20 @@ def change_text(cell: ComparedCell) -> str:
 def changes(comparison: AuditComparison) -> Drawn:
     """The figure of every cell's paired change with its interval."""
     cells = [cell for cell in comparison.cells if cell.pairs.difference.estimate is not None]
-    figure = Figure(figsize=(7.5, 0.35 * max(len(cells), 1) + 1.2))
+    figure = Figure(figsize=(7.5, 0.35 * max(len(cells), 1) + 1.2), layout="constrained")
     axes = figure.subplots()
     for row, cell in enumerate(cells):
         change = cell.pairs.difference
         if change.low is not None and change.high is not None:
             axes.plot([100 * change.low, 100 * change.high], [row, row], color=BLUE, lw=2)
         axes.plot([100 * (change.estimate or 0)], [row], "o", color=BLUE)
-    axes.axvline(0, color=GREY, lw=0.8)
+    axes.axvline(0, color=INK, lw=0.8)
     axes.set_yticks(range(len(cells)), [f"{drawable(cell.task)}, {drawable(cell.condition)} (n = {cell.pairs.n})" for cell in cells])
     axes.invert_yaxis()
     axes.set_xlabel("B minus A: transcripts flagged (points), 95 % interval over items")
     differences = (
         "; ".join(f"{name}: A {a}, B {b}" for name, (a, b) in comparison.differs.items()) or "A and B were measured in the same way"
     )
-    return Drawn("changes", "B against A", f"Paired by task, condition, sample and epoch. {differences}.", figure)
+    rows = [{"task": cell.task, "condition": cell.condition, "change": cell.pairs.difference.estimate, "n": cell.pairs.n} for cell in cells]
+    note = f"Paired by task, condition, sample and epoch. {differences}."
+    return Drawn("changes", "B against A", note, figure, pd.DataFrame(rows), "Right of 0: more transcripts are flagged in B.")

@@ -14,6 +14,14 @@ CAVEAT = (
 )
 
 
+def model_name(result: AuditResult) -> str:
+    """The model's short name: what the user typed, without the provider and the folders before it; with the adapter where there is one."""
+    typed = str(result.config.get("model") or result.identity.get("model", "no model"))
+    name = typed.rstrip("/").rpartition("/")[2] or typed
+    adapter = result.identity.get("adapter", "none").partition("@")[0]
+    return name if adapter in ("none", "", name) else f"{name} + {adapter}"
+
+
 def rate_text(estimate: Estimate) -> str:
     """`12.0% (95 % interval 4.2% to 29.1%, n = 40)`, or the reason why there is no rate."""
     if estimate.estimate is None:

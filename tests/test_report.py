@@ -22,10 +22,11 @@ from audit.controls.record import Auroc, InstrumentControls, TaskControls
 from audit.stats.correction import GraderError
 from audit.stats.rates import wilson
 from nla.organisms.stored_check import StoredCheck
-from reports.build import build_report, data_block, explorer_data
+from reports.build import build_report
 from reports.compare_page import build_comparison, change_text
 from reports.figures import all_figures
 from reports.output import STAMP_FILE
+from reports.transcript_data import CHUNK, data_block, transcript_data
 from reports.words import CAVEAT, rate_text, summary
 from tests.test_audit_run import transcripts as base_table
 
@@ -68,6 +69,7 @@ def table(n: int = 30) -> pd.DataFrame:
 def explanations(transcripts: pd.DataFrame, text: str = "It reads like a test question.", k: int = 3) -> pd.DataFrame:
     rows = [
         {"transcript": number, "token": " the", "position": 10 + i, "channel": "answer", "explanation": text, "rule": "r", "reason": ""}
+        | {"message": 2, "start": 4 + 4 * i}
         | {"verdict": "YES" if i == 1 else "NO", "evidence": "test" if i == 1 else "", "format_only": False, "place": i, "n_places": 9}
         | {"mse_nrm": 0.2 + 0.1 * i}
         for number in transcripts.transcript
@@ -76,11 +78,19 @@ def explanations(transcripts: pd.DataFrame, text: str = "It reads like a test qu
     return pd.DataFrame(rows)
 
 
-def written(folder: Path, transcripts: pd.DataFrame, told: pd.DataFrame) -> StoredAudit:
+def conversations(transcripts: pd.DataFrame, said: str = "Here the the the end.") -> pd.DataFrame:
+    """Conversations in which the three tokens of `explanations` stand at 4, 8 and 12; the probes read the first two of them."""
+    turns = [{"role": "system", "text": "You help."}, {"role": "user", "text": "What is it?"}, {"role": "assistant", "text": said}]
+    probed = [[" the", 2, "answer", 4 + 4 * i, 10 + i, 1.5 - 3 * i, {"testing": 0.25}] for i in range(2)]
+    rows = {"transcript": transcripts.transcript, "turns": json.dumps(turns), "probed": json.dumps(probed)}
+    return pd.DataFrame(rows)
+
+
+def written(folder: Path, transcripts: pd.DataFrame, told: pd.DataFrame, said: str = "Here the the the end.") -> StoredAudit:
     folder.mkdir(parents=True, exist_ok=True)
     config = make_audit({"model": "local/tiny", "tasks": ["mmlu"], "steer": [0.1]}, "test")
     result = replace(analyze_tables(transcripts, config, GraderError(70, 80, 2, 200), CONTROLS, told), training=TRAINING)
-    write_stored(StoredAudit(result, transcripts, told), folder)
+    write_stored(StoredAudit(result, transcripts, told, conversations(transcripts, said)), folder)
     return read_stored(folder)
 
 
@@ -92,17 +102,19 @@ class Text(HTMLParser):
         self.rows: list[list[str]] = []
         self.texts: list[str] = []
         self.scripts = 0
-        self._skip = False
+        self._skip = self._drawing = False
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._skip = tag in ("script", "style")
+        self._drawing |= tag == "svg"
+        self._skip = self._drawing or tag in ("script", "style")
         self.scripts += tag == "script"
         if tag == "tr":
             self.rows.append([])
 
     def handle_endtag(self, tag: str) -> None:
-        self._skip = False
+        self._drawing &= tag != "svg"
+        self._skip = self._drawing
 
     def handle_data(self, data: str) -> None:
         if not self._skip and data.strip():
@@ -115,7 +127,7 @@ def test_every_number_in_page_and_markdown_is_that_of_the_result(tmp_path: Path)
     transcripts = table()
     result = written(tmp_path / "run", transcripts, explanations(transcripts)).result
     page = build_report(read_stored(tmp_path / "run"), tmp_path / "report").read_text()
-    rows = [row for row in Text(page).rows if len(row) >= 6][1:]
+    rows = Text(page[page.index('<table class="sortable cells">') :]).rows[1:]
     assert len(rows) == len(result.cells)
     for row, cell in zip(rows, result.cells, strict=True):
         assert row[:5] == [cell.task, cell.condition, *map(rate_text, (cell.internal.scored, cell.token_rate, cell.verbalized.scored))]
@@ -130,8 +142,8 @@ def test_every_number_in_page_and_markdown_is_that_of_the_result(tmp_path: Path)
         assert sentence in shown
 
 
-FIXED = {"95", "5", "0.001", "1", "0", "4"}
-"""Numbers of the page's own words: 95 % intervals, the 5 % line, p < 0.001, and what axes and captions explain."""
+FIXED = {"95", "5", "0.001", "1", "0", "4", ".5", "0.7", "10", "2", "0.8", "0.6", "0.9", ".16", ".35"}
+"""Numbers of the page's own words: 95 % intervals, the 5 % line, p < 0.001, what axes and captions explain, and what a check must reach."""
 
 
 def numbers(text: str) -> set[str]:
@@ -155,7 +167,7 @@ def test_every_number_that_is_told_stands_in_the_result(tmp_path: Path) -> None:
     build_report(read_stored(tmp_path / "run"), tmp_path / "report")
     content = json.loads((tmp_path / "run" / "audit.json").read_text())
     sums = {str(len(transcripts)), str(sum(cell["internal"]["scored"]["n_unscored"] for cell in content["cells"]))}
-    page = Text((tmp_path / "report" / "index.html").read_text())
+    page = Text((tmp_path / "report" / "index.html").read_text())  # drawings are left out: their ticks are no numbers of the audit
     body = " \n ".join(page.texts).replace(content["created"], "")
     for text in (body, (tmp_path / "report" / "report.md").read_text()):
         told = numbers(text)
@@ -187,7 +199,7 @@ def test_the_figures_captions_name_everything(tmp_path: Path) -> None:
     result = written(tmp_path / "run", transcripts, explanations(transcripts)).result
     drawn = all_figures(result)
     assert [one.name for one in drawn] == [
-        "rates", "rewrites", "steering", "coherence", "curves", "places", "quality", "instrument", "grader", "training",
+        "rates", "measures", "roc", "rewrites", "steering", "score_change", "coherence", "curves", "places", "quality", "instrument", "grader", "training",
     ]  # fmt: skip
     for one in drawn:
         for part in ("Model m", "layer 1", "verbalizer v", "grader g", "50 tokens", f"{len(transcripts)} transcripts"):
@@ -219,8 +231,8 @@ def test_a_hostile_log_renders_inert(tmp_path: Path) -> None:
     written(tmp_path / "run", transcripts, told)
     page = build_report(read_stored(tmp_path / "run"), tmp_path / "report").read_text()
     read = Text(page)
-    n_blocks = -(-len(transcripts) // 100)
-    assert read.scripts == 2 + n_blocks  # the index, its blocks, and the page's own script
+    n_blocks, n_figures = -(-len(transcripts) // CHUNK), page.count("<figure ")
+    assert read.scripts == 2 + n_blocks + n_figures  # the index, its blocks, the figures' numbers, and the page's own script
     assert "<img src=x" not in page
     for name in ("cells", "transcripts", "explanations"):
         cells = list(csv.reader(io.StringIO((tmp_path / "report" / "tables" / f"{name}.csv").read_text())))
@@ -236,7 +248,8 @@ def test_a_data_block_cannot_end_its_element() -> None:
 
 def test_long_explanations_are_cut_and_say_so() -> None:
     transcripts = table(1)
-    index, blocks = explorer_data(transcripts, explanations(transcripts, "x" * 50_000))
+    result = analyze_tables(transcripts, make_audit({"model": "local/tiny", "tasks": ["mmlu"]}, "test"))
+    index, blocks = transcript_data(StoredAudit(result, transcripts, explanations(transcripts, "x" * 50_000)))
     assert len(index) == len(transcripts)
     assert len(blocks[0]) < 20_000
 
@@ -250,67 +263,10 @@ def test_a_comparison_shows_the_numbers_of_compare_and_stays_inert(tmp_path: Pat
     comparison = compare(tmp_path / "a", tmp_path / "b")
     page = build_comparison(comparison, HOSTILE, "b", tmp_path / "out").read_text()
     read = Text(page)
-    assert read.scripts == 0
+    assert read.scripts == 1
     assert "<img src=x" not in page
     shown = " ".join(read.texts)
     for cell in comparison.cells:
         assert change_text(cell) in shown
         assert f"{cell.only_a} | {cell.only_b}" in shown
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [STAMP_FILE, "compare.html"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_page_has_a_violation_of_accessibility_rules(browser: Any, tmp_path: Path, scheme: str) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
-    transcripts = table(12)
-    for name in ("run", "other"):
-        written(tmp_path / name, transcripts, explanations(transcripts))
-    comparison = compare(tmp_path / "run", tmp_path / "other")
-    pages = [build_report(read_stored(tmp_path / "run"), tmp_path / "report"), build_comparison(comparison, "A", "B", tmp_path / "b")]
-    context = browser.new_context(bypass_csp=True, color_scheme=scheme)  # the page's policy would keep axe-core out, too
-    for width in (400, 1400):
-        for path in pages:
-            page = context.new_page()
-            page.set_viewport_size({"width": width, "height": 900})
-            page.goto(f"file://{path}")
-            found = Axe().run(page).response
-            assert len(found["passes"]) > 10
-            assert [(one["id"], one["impact"], one["nodes"][0]["html"]) for one in found["violations"]] == []
-            page.close()
-    context.close()
-
-
-@pytest.mark.slow
-def test_the_explorer_works_by_clicks_and_keys_without_a_network(browser: Any, tmp_path: Path) -> None:
-    transcripts = table(70)
-    told = explanations(transcripts, HOSTILE)
-    told.loc[told.transcript == 200, "explanation"] = "a needle in the haystack"
-    written(tmp_path / "run", transcripts, told)
-    page_file = build_report(read_stored(tmp_path / "run"), tmp_path / "report")
-    page = browser.new_page()
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: said.append(request.url) if not request.url.startswith(("file:", "data:", "blob:")) else None)
-    page.goto(f"file://{page_file}")
-    page.wait_for_selector("#tokens button")
-    assert page.inner_text("#told") == HOSTILE
-    page.focus("#tokens button")
-    page.keyboard.press("ArrowRight")
-    assert page.get_attribute("#tokens button:nth-child(2)", "aria-pressed") == "true"
-    assert "reconstruction cosine 0.85" in page.inner_text("#about")  # mse_nrm 0.3
-    assert page.locator("#pairs button").count() == 6
-    page.click("#pairs button:nth-child(2)")
-    assert page.get_attribute("#pairs button:nth-child(2)", "aria-current") == "true"
-    page.select_option("#f-condition", "positive_control")
-    assert "210 of 1120" in page.inner_text("#found")
-    page.select_option("#f-condition", "")
-    page.fill("#f-search", "needle")
-    page.get_by_text(re.compile("^1 of 1120")).wait_for()  # the page allows no eval, so no wait_for_function
-    page.click("#list button")
-    page.locator("#told", has_text="needle").wait_for()
-    assert page.evaluate("window.hacked") is None
-    assert said == []
-    page.close()

@@ -1,0 +1,5 @@
+"use strict";
+(() => {
+{% include "figures.js" %}
+{% include "transcripts.js" %}
+})();
