@@ -63,6 +63,7 @@ def report(
     check: Annotated[
         list[Path] | None, typer.Option(help="A file of `nla organism check --json`, for a figure; may be given several times.")
     ] = None,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Also print the page into report.pdf, by Chromium.")] = False,
 ) -> None:
     """Write a self-contained page, Markdown, figures and tables of an audit.
 
@@ -74,11 +75,15 @@ def report(
     from nla.organisms.stored_check import read_check
     from reports.build import build_report
     from reports.compare_page import build_comparison
+    from reports.pdf import find_browser, print_page
 
+    browser = find_browser() if pdf else None
     start = time.perf_counter()
     checks = [read_check(path) for path in check or []]
     page = build_report(read_stored(audit) if is_analyzed(audit) else analyze_folder(audit), out, checks)
     console = Console()
+    if browser is not None:
+        console.print(plain(print_page(browser, page, out)), soft_wrap=True)
     if compare is not None:
         comparison = compare_audits(audit, compare)
         results = tuple(read_stored(path).result for path in (audit, compare) if is_analyzed(path))

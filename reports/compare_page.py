@@ -10,7 +10,7 @@ from audit.analysis.compare import AuditComparison, ComparedCell
 from audit.analysis.measure_words import interval
 from audit.analysis.result import AuditResult
 from nla.support.figures import BLUE, drawable
-from reports.drawing import INK, Drawn
+from reports.drawing import INK, Drawn, beside
 from reports.measure_figures import MEASURE_WORDS
 from reports.output import COMPARISON, write_files
 from reports.pages import TEMPLATES, hashed_script
@@ -76,7 +76,8 @@ def change_text(cell: ComparedCell) -> str:
 def changes(comparison: AuditComparison) -> Drawn:
     """The figure of every cell's paired change with its interval."""
     cells = [cell for cell in comparison.cells if cell.pairs.difference.estimate is not None]
-    figure = Figure(figsize=(7.5, 0.35 * max(len(cells), 1) + 1.2), layout="constrained")
+    labels = [f"{drawable(cell.task)}, {drawable(cell.condition)} (n = {cell.pairs.n})" for cell in cells]
+    figure = Figure(figsize=(5.5 + beside(labels), 0.35 * max(len(cells), 1) + 1.2), layout="constrained")
     axes = figure.subplots()
     for row, cell in enumerate(cells):
         change = cell.pairs.difference
@@ -84,7 +85,7 @@ def changes(comparison: AuditComparison) -> Drawn:
             axes.plot([100 * change.low, 100 * change.high], [row, row], color=BLUE, lw=2)
         axes.plot([100 * (change.estimate or 0)], [row], "o", color=BLUE)
     axes.axvline(0, color=INK, lw=0.8)
-    axes.set_yticks(range(len(cells)), [f"{drawable(cell.task)}, {drawable(cell.condition)} (n = {cell.pairs.n})" for cell in cells])
+    axes.set_yticks(range(len(cells)), labels)
     axes.invert_yaxis()
     axes.set_xlabel("B minus A: transcripts flagged (points), 95 % interval over items")
     differences = (

@@ -3,7 +3,9 @@
 import html
 import io
 import re
+import textwrap
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +90,16 @@ def bar(axes: Axes, row: float, rate: Estimate, colour: str, marker: str, label:
     if rate.low is not None and rate.high is not None:
         axes.plot([scale * rate.low, scale * rate.high], [row, row], color=colour, lw=2, solid_capstyle="butt")
     axes.plot([scale * rate.estimate], [row], marker, color=colour, label=label)
+
+
+def beside(labels: Iterable[str]) -> float:
+    """Width in inches of the labels of rows, so that long names take room of their own instead of the axes' room."""
+    return 0.1 * max(map(len, labels), default=0)
+
+
+def wrapped(name: str) -> str:
+    """A name as the title of a small panel, in lines of at most 22 characters."""
+    return textwrap.fill(drawable(name), 22)
 
 
 def condition_words(condition: str) -> str:

@@ -12,9 +12,9 @@ from audit.analysis.score_change_record import ScoreChange, StrengthScores
 from audit.config import BASE
 from nla.organisms.stored_check import StoredCheck
 from nla.support.figures import BLUE, GREY, ORANGE, RED, drawable
-from reports.drawing import INK, Drawn, bar, caption, condition_words, estimate_columns, legend
+from reports.drawing import INK, Drawn, bar, beside, caption, condition_words, estimate_columns, legend, wrapped
 from reports.instrument_figures import curves, grader, instrument, places, reconstruction, training
-from reports.measure_figures import agreement, areas, known_groups, roc
+from reports.measure_figures import agreement, areas, known_groups, moves, roc
 from reports.words import unit_text
 
 _MOST_PANELS = 4
@@ -28,6 +28,7 @@ def all_figures(result: AuditResult, checks: Sequence[StoredCheck] = ()) -> list
         areas,
         roc,
         agreement,
+        moves,
         rewrites,
         steering,
         score_change,
@@ -50,7 +51,9 @@ def rates(result: AuditResult) -> Drawn | None:
     if not any(rate.estimate is not None for cell in cells for rate in (cell.internal.scored, cell.verbalized.scored)):
         return None
     n_rows, n_columns = -(-len(conditions) // _MOST_PANELS), min(len(conditions), _MOST_PANELS)
-    figure = Figure(figsize=(2.2 + 2.3 * n_columns, (0.42 * len(tasks) + 1.1) * n_rows), layout="constrained")
+    figure = Figure(
+        figsize=(0.8 + beside(map(drawable, tasks)) + 2.3 * n_columns, (0.42 * len(tasks) + 1.1) * n_rows), layout="constrained"
+    )
     panels = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True).flatten()
     for axes, condition in zip(panels, conditions, strict=False):
         for cell in (cell for cell in cells if cell.condition == condition):
@@ -58,7 +61,7 @@ def rates(result: AuditResult) -> Drawn | None:
             bar(axes, row - 0.14, cell.internal.scored, BLUE, "o")
             bar(axes, row + 0.14, cell.verbalized.scored, ORANGE, "s")
         _floor(axes, result)
-        axes.set_title(condition_words(condition), fontsize=9)
+        axes.set_title(wrapped(condition_words(condition)), fontsize=9)
     for axes in panels[len(conditions) :]:
         axes.set_visible(False)
     panels[0].set_yticks(range(len(tasks)), [drawable(task) for task in tasks])
@@ -132,7 +135,8 @@ def score_change(result: AuditResult) -> Drawn | None:
     rows = [row for change in result.score_change.values() for at in change.strengths for row in _score_rows(change, at)]
     if not rows:
         return None
-    figure = Figure(figsize=(7.5, 0.3 * len(rows) + 1.2), layout="constrained")
+    labels = [drawable(f"{row['task']} {row['strength']:+g}, against {row['against']}") for row in rows]
+    figure = Figure(figsize=(5.5 + beside(labels), 0.3 * len(rows) + 1.2), layout="constrained")
     axes = figure.subplots()
     colours = {"base": BLUE, "same strength": GREY, "same degradation": ORANGE}
     for number, row in enumerate(rows):
@@ -141,7 +145,7 @@ def score_change(result: AuditResult) -> Drawn | None:
             axes.plot([scale * row["low"], scale * row["high"]], [number, number], color=colour, lw=2)
         axes.plot([scale * row["estimate"]], [number], "o", color=colour)
     axes.axvline(0, color=INK, lw=0.6)
-    axes.set_yticks(range(len(rows)), [drawable(f"{row['task']} {row['strength']:+g}, against {row['against']}") for row in rows])
+    axes.set_yticks(range(len(rows)), labels)
     axes.invert_yaxis()
     axes.set_xlabel("own score inflated by awareness (points; 95 % interval over items)")
     note = "Positive: the score falls when the model is steered away from awareness (or rises when it is steered towards it)."
@@ -165,7 +169,7 @@ def coherence(result: AuditResult) -> Drawn | None:
     cells = [cell for cell in result.cells if cell.mean_logprob.estimate is not None]
     if not any(cell.strength for cell in cells):
         return None
-    figure = Figure(figsize=(7.5, 0.32 * len(cells) + 1.2), layout="constrained")
+    figure = Figure(figsize=(5.5 + beside(map(_label, cells)), 0.32 * len(cells) + 1.2), layout="constrained")
     axes = figure.subplots()
     for row, cell in enumerate(cells):
         axes.plot([cell.mean_logprob.estimate or 0], [row], "x" if cell.degenerate else "o", color=RED if cell.degenerate else BLUE)
@@ -182,7 +186,7 @@ def coherence(result: AuditResult) -> Drawn | None:
 def rewrites(result: AuditResult) -> Drawn | None:
     """Flagged rate with the original and the rewritten prompts of the same items, as slopes, beside a neutral paraphrase."""
     effects = [effect for effect in result.rewrites if effect.original is not None and effect.rewritten is not None]
-    if not any(effect.original.estimate is not None for effect in effects if effect.original):
+    if not any(rate.estimate for effect in effects for rate in (effect.original, effect.rewritten) if rate):
         return None
     tasks = list(dict.fromkeys(effect.task for effect in effects))
     figure = Figure(figsize=(1.6 + 1.9 * len(tasks), 3.2), layout="constrained")
@@ -199,7 +203,7 @@ def rewrites(result: AuditResult) -> Drawn | None:
             ]
         axes.set_xticks([0, 1], ["original", "rewritten"])
         axes.set_xlim(-0.3, 1.3)
-        axes.set_title(drawable(task), fontsize=9)
+        axes.set_title(wrapped(task), fontsize=9)
     panels[0].set_ylabel("transcripts flagged (%)")
     panels[0].set_ylim(-3, 103)
     legend(panels[-1])

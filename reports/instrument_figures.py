@@ -7,15 +7,15 @@ from audit.analysis.result import AuditResult
 from audit.config import BASE
 from nla.support.figures import BLUE, GREEN, GREY, ORANGE, RED, drawable
 from nla.training.curves import draw_curves
-from reports.drawing import INK, SERIES, Drawn, bar, caption, estimate_columns, legend
+from reports.drawing import INK, SERIES, Drawn, bar, beside, caption, condition_words, estimate_columns, legend
 
 
 def curves(result: AuditResult) -> Drawn | None:
     """Flagged rate against the number of tokens read: the exact expectation over all subsets of tokens."""
-    cells = [cell for cell in result.cells if cell.condition == BASE and any(point.rate.estimate is not None for point in cell.curve)]
-    if not cells:
-        return None
-    figure = Figure(figsize=(7.5, 3.6), layout="constrained")
+    cells = [cell for cell in result.cells if cell.condition == BASE and cell.curve]
+    if not any(point.rate.estimate for cell in cells for point in cell.curve):
+        return None  # a flat zero: the tables say it
+    figure = Figure(figsize=(6.5 + beside(drawable(cell.task) for cell in cells), 3.6), layout="constrained")
     axes = figure.subplots()
     colours = (*SERIES, INK)
     for number, cell in enumerate(cells):
@@ -41,7 +41,7 @@ def places(result: AuditResult) -> Drawn | None:
     tasks = list(dict.fromkeys(place.task for place in base))
     if not any(place.rate.estimate for place in base):
         return None
-    figure = Figure(figsize=(7.5, 3.4), layout="constrained")
+    figure = Figure(figsize=(6.5 + beside(map(drawable, tasks)), 3.4), layout="constrained")
     axes = figure.subplots()
     for number, task in enumerate(tasks):
         rates = [place.rate for place in base if place.task == task]
@@ -63,7 +63,8 @@ def reconstruction(result: AuditResult) -> Drawn | None:
     if not result.quality:
         return None
     cells = list(dict.fromkeys((row.task, row.condition) for row in result.quality))
-    figure = Figure(figsize=(7.5, 0.4 * len(cells) + 1.3), layout="constrained")
+    names = [drawable(f"{task}, {condition_words(condition)}") for task, condition in cells]
+    figure = Figure(figsize=(5.5 + beside(names), 0.4 * len(cells) + 1.3), layout="constrained")
     axes = figure.subplots()
     styles = {"all": (BLUE, "o"), "YES": (RED, "D"), "UNCLEAR": (ORANGE, "s"), "NO": (GREY, "^")}
     qualities = [quality for quality in result.quality if quality.verdict in styles and quality.cosine.estimate is not None]
@@ -76,7 +77,7 @@ def reconstruction(result: AuditResult) -> Drawn | None:
     for verdict, (colour, marker) in styles.items():
         if any(quality.verdict == verdict for quality in qualities):
             axes.plot([], [], marker, color=colour, label=verdict, ms=4)
-    axes.set_yticks(range(len(cells)), [drawable(f"{task}, {condition.replace('_', ' ')}") for task, condition in cells])
+    axes.set_yticks(range(len(cells)), names)
     axes.invert_yaxis()
     axes.set_xlabel("cosine between vector and reconstruction, 95 % interval over transcripts")
     legend(axes)
@@ -97,11 +98,12 @@ def instrument(result: AuditResult) -> Drawn | None:
         for task in result.controls.tasks
         for what, rate in (("prompts", task.prompts), ("responses", task.responses))
     ]
-    figure = Figure(figsize=(7.5, 0.32 * len(rows) + 1.2), layout="constrained")
+    names = [f"{drawable(name)} (n = {rate.n})" for name, rate in rows]
+    figure = Figure(figsize=(5.5 + beside(names), 0.32 * len(rows) + 1.2), layout="constrained")
     axes = figure.subplots()
     for row, (_, rate) in enumerate(rows):
         bar(axes, row, rate, BLUE if row < len(result.controls.vectors) else ORANGE, "o")
-    axes.set_yticks(range(len(rows)), [f"{drawable(name)} (n = {rate.n})" for name, rate in rows])
+    axes.set_yticks(range(len(rows)), names)
     axes.invert_yaxis()
     axes.set_xlim(-1, 101)
     axes.set_xlabel("labelled YES (%), 95 % interval")

@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from audit.analysis.measure_results import MeasurePair, MeasureResult
 from audit.analysis.measure_scores import MAIN, PROBE, UNRELATED
 from audit.analysis.result import AuditResult
-from audit.config import BASE
+from audit.config import BASE, POSITIVE, is_control_direction
 from nla.organisms.figure import draw_checks
 from nla.organisms.stored_check import StoredCheck
 from nla.support.figures import BLUE, GREEN, GREY, ORANGE, RED, drawable
-from reports.drawing import SERIES, Drawn, bar, caption, condition_words, estimate_columns, legend
+from reports.drawing import SERIES, Drawn, bar, beside, caption, condition_words, estimate_columns, legend, wrapped
 
 MEASURE_WORDS = {
     "nla": "explanations (NLA)",
@@ -44,7 +44,8 @@ def areas(result: AuditResult) -> Drawn | None:
     ]
     if not shown:
         return None
-    figure = Figure(figsize=(2.8 + 1.6 * len(shown), 0.28 * len(rows) + 1.3), layout="constrained")
+    labels = [f"{drawable(task)}, {condition_words(condition)}" for task, condition in rows]
+    figure = Figure(figsize=(0.8 + beside(labels) + 1.6 * len(shown), 0.28 * len(rows) + 1.3), layout="constrained")
     panels = figure.subplots(1, len(shown), squeeze=False, sharey=True, sharex=True)[0]
     table = []
     for axes, name in zip(panels, shown, strict=True):
@@ -57,7 +58,7 @@ def areas(result: AuditResult) -> Drawn | None:
         axes.set_title(MEASURE_WORDS[name], fontsize=9)
         axes.set_xlim(-0.03, 1.03)
         axes.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
-    panels[0].set_yticks(range(len(rows)), [f"{drawable(task)}, {condition_words(condition)}" for task, condition in rows])
+    panels[0].set_yticks(range(len(rows)), labels)
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
     figure.supxlabel("AUROC against deployment traffic (95 % interval over items)", fontsize=9)
     note = "Every measure against the pooled deployment controls in their base condition."
@@ -68,12 +69,51 @@ def areas(result: AuditResult) -> Drawn | None:
     return Drawn("measures", "Every measure against deployment traffic", caption(result, note), figure, pd.DataFrame(table), how)
 
 
+def moves(result: AuditResult) -> Drawn | None:
+    """What realistic prompts and steering do to the probes' AUROC: slopes from the base condition, one panel per benchmark."""
+    controls = {cell.condition for cell in result.cells if is_control_direction(cell.direction)} | {POSITIVE}
+    changed = {name: of for name, of in result.measures_by_condition.items() if name not in controls}
+    table = []
+    for task, measures in result.measures.items():
+        for condition, of in changed.items():
+            for name in (PROBE, UNRELATED):
+                ends = [found[name].auroc for found in (measures, of.get(task, {})) if name in found]
+                if len(ends) == 2 and all(end.estimate is not None for end in ends):
+                    where = {"task": task, "condition": condition, "measure": name, "before": ends[0].estimate}
+                    table.append(where | estimate_columns(ends[1]))
+    if not table:
+        return None
+    tasks = list(dict.fromkeys(str(row["task"]) for row in table))
+    figure = Figure(figsize=(1.9 + 1.6 * len(tasks), 3.1), layout="constrained")
+    panels = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
+    conditions = list(changed)
+    for axes, task in zip(panels, tasks, strict=True):
+        axes.axhline(0.5, color=GREY, lw=0.8, ls=":")
+        for row in (row for row in table if row["task"] == task):
+            is_probe = row["measure"] == PROBE
+            colour = SERIES[conditions.index(row["condition"]) % len(SERIES)] if is_probe else GREY
+            label = f"{condition_words(row['condition'])}{'' if is_probe else ', unrelated probes'}"
+            axes.plot([0, 1], [row["before"], row["estimate"]], "o-" if is_probe else "s--", color=colour, ms=4, lw=1.4, label=label)
+        axes.set_xticks([0, 1], ["as it is", "changed"])
+        axes.set_xlim(-0.3, 1.3)
+        axes.set_title(wrapped(task), fontsize=9)
+    panels[0].set_ylabel("probes' AUROC against deployment")
+    panels[0].set_ylim(-0.03, 1.03)
+    legend(panels[-1])
+    note = "The same benchmark items with other prompts, or with the model steered; the deployment controls stay as they are."
+    how = (
+        "If a benchmark reads as evaluation, realistic prompts and steering away from awareness should lower the solid lines, and leave "
+        "the dashed lines of the unrelated probes where they are."
+    )
+    return Drawn("moves", "Rewrites and steering: does the reading move?", caption(result, note), figure, pd.DataFrame(table), how)
+
+
 def roc(result: AuditResult) -> Drawn | None:
     """ROC curves in the base condition: one panel per measure, one line per benchmark."""
     shown = [name for name in MEASURE_WORDS if any(name in of and of[name].roc for of in result.measures.values())]
     if not shown:
         return None
-    figure = Figure(figsize=(2.2 * len(shown) + 1.8, 2.7), layout="constrained")
+    figure = Figure(figsize=(2.2 * len(shown) + 1.2 + beside(map(drawable, result.measures)), 2.7), layout="constrained")
     panels = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
     table = []
     for axes, name in zip(panels, shown, strict=True):

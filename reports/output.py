@@ -19,8 +19,8 @@ from nla.support.files import replacing, scratch_folder
 from nla.support.locks import LOCK_FILE, exclusive_lock
 
 STAMP_FILE = ".awareness-report.json"
-PAGE, COMPARISON = "index.html", "compare.html"
-_OURS = re.compile(rf"{re.escape(PAGE)}|{re.escape(COMPARISON)}|report\.md|(figures|tables)/[a-z_0-9]+\.(svg|png|csv)")
+PAGE, COMPARISON, PDF = "index.html", "compare.html", "report.pdf"
+_OURS = re.compile(rf"{re.escape(PAGE)}|{re.escape(COMPARISON)}|{re.escape(PDF)}|report\.md|(figures|tables)/[a-z_0-9]+\.(svg|png|csv)")
 """Names that a report may have; any other name in a stamp is ignored, so that a forged stamp cannot name a file of the user's."""
 _PURPOSE = "audit report"
 Stamp = dict[str, list[str]]

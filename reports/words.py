@@ -13,6 +13,9 @@ CAVEAT = (
     "in one of its explanations, and the verbalizer that wrote them is imperfect. Compare rates only within this report."
 )
 
+_MOST_NAMES = 4
+"""Missing cells that a sentence names."""
+
 
 def model_name(result: AuditResult) -> str:
     """The model's short name: what the user typed, without the provider and the folders before it; with the adapter where there is one."""
@@ -66,8 +69,9 @@ def summary(result: AuditResult) -> list[str]:
 def _incomplete(result: AuditResult) -> list[str]:
     sentences = []
     if result.missing:
-        names = ", ".join(f"{task} ({condition})" for condition, task in result.missing)
-        sentences.append(f"This audit is incomplete. It has no finished log of {names}.")
+        names = ", ".join(f"{task} ({condition})" for condition, task in result.missing[:_MOST_NAMES])
+        more = f" and of {len(result.missing) - _MOST_NAMES} other cells" if len(result.missing) > _MOST_NAMES else ""
+        sentences.append(f"This audit is incomplete. It has no finished log of {names}{more}.")
     if result.unscored:
         reasons = "; ".join(f"{reason} ({count})" for reason, count in result.unscored.items())
         sentences.append(

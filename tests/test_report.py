@@ -198,11 +198,10 @@ def test_the_figures_captions_name_everything(tmp_path: Path) -> None:
     transcripts = table()
     result = written(tmp_path / "run", transcripts, explanations(transcripts)).result
     drawn = all_figures(result)
-    assert [one.name for one in drawn] == [
-        "rates", "measures", "roc", "rewrites", "steering", "score_change", "coherence", "curves", "places", "quality", "instrument", "grader", "training",
-    ]  # fmt: skip
+    names = "rates measures roc rewrites steering score_change coherence curves places quality instrument grader training"
+    assert [one.name for one in drawn] == names.split()
     for one in drawn:
-        for part in ("Model m", "layer 1", "verbalizer v", "grader g", "50 tokens", f"{len(transcripts)} transcripts"):
+        for part in ("Model tiny", "layer 1", "verbalizer v", "grader g", "50 tokens", f"{len(transcripts)} transcripts"):
             assert part in one.caption
         assert one.encoded("svg") == one.encoded("svg")
         assert one.encoded("png").startswith(b"\x89PNG")

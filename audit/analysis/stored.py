@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from audit.analysis.notebook import html_table
 from audit.analysis.result import RESULT_FILE, AuditResult, read_result, result_json
 from audit.analysis.texts import encodable
 from nla.support.display import visible
@@ -41,6 +42,10 @@ class StoredAudit:
     explanations: pd.DataFrame
     conversations: pd.DataFrame = field(default_factory=_no_conversations)
     """One row per transcript (`audit.analysis.conversations`); empty in audits of earlier versions."""
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: `audit.analysis.notebook.html_table`."""
+        return html_table(self.result)
 
 
 def write_stored(audit: StoredAudit, out: Path) -> StoredAudit:

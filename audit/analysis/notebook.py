@@ -1,0 +1,41 @@
+"""A result as a small HTML table, for notebooks."""
+
+from html import escape
+
+from audit.analysis.measure_scores import MAIN, PROBE
+from audit.analysis.measure_words import interval
+from audit.analysis.result import AuditResult, Cell
+from audit.config import BASE
+from audit.stats.rates import Estimate
+from nla.support.display import visible
+
+_WORDS = {"nla": "explanations", PROBE: "probes", "follow_up": "follow-up", "verbalized": "says so"}
+
+
+def html_table(result: AuditResult) -> str:
+    """One row per task and condition: rates, and the AUROC of each measure against deployment traffic, all with 95 % intervals."""
+    measures = [name for name in MAIN if any(name in of for of in result.measures.values())]
+    headings = ["task", "condition", "n", "internal", "verbalised", *(f"AUROC {_WORDS[name]}" for name in measures)]
+    rows = [
+        [cell.task, cell.condition, str(cell.n), _rate(cell.internal.scored), _rate(cell.verbalized.scored)]
+        + [_area(result, cell, name) for name in measures]
+        for cell in result.cells
+    ]
+    head = "".join(f"<th>{heading}</th>" for heading in headings)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(visible(text, limit=80))}</td>' for text in row)}</tr>" for row in rows)
+    model = escape(visible(result.config.get("model", ""), limit=80))
+    words = f"Evaluation awareness of {model}: {result.n_transcripts} transcripts, 95 % intervals"
+    return f"<table><caption>{words}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _rate(rate: Estimate) -> str:
+    if rate.estimate is None:
+        return "—"
+    ends = "" if rate.low is None or rate.high is None else f" [{100 * rate.low:.0f}, {100 * rate.high:.0f}]"
+    return f"{rate.estimate:.0%}{ends}"
+
+
+def _area(result: AuditResult, cell: Cell, measure: str) -> str:
+    of = result.measures if cell.condition == BASE else result.measures_by_condition.get(cell.condition, {})
+    found = of.get(cell.task, {}).get(measure)
+    return "—" if found is None or found.auroc.estimate is None else interval(found.auroc)
