@@ -97,6 +97,11 @@ def beside(labels: Iterable[str]) -> float:
     return 0.1 * max(map(len, labels), default=0)
 
 
+def tall(n_names: int, least: float) -> float:
+    """Height in inches of a figure whose legend has some names, in lines below each other."""
+    return max(least, 0.23 * n_names + 0.8)
+
+
 def wrapped(name: str) -> str:
     """A name as the title of a small panel, in lines of at most 22 characters."""
     return textwrap.fill(drawable(name), 22)

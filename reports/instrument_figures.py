@@ -7,7 +7,7 @@ from audit.analysis.result import AuditResult
 from audit.config import BASE
 from nla.support.figures import BLUE, GREEN, GREY, ORANGE, RED, drawable
 from nla.training.curves import draw_curves
-from reports.drawing import INK, SERIES, Drawn, bar, beside, caption, condition_words, estimate_columns, legend
+from reports.drawing import INK, SERIES, Drawn, bar, beside, caption, condition_words, estimate_columns, legend, tall
 
 
 def curves(result: AuditResult) -> Drawn | None:
@@ -15,7 +15,7 @@ def curves(result: AuditResult) -> Drawn | None:
     cells = [cell for cell in result.cells if cell.condition == BASE and cell.curve]
     if not any(point.rate.estimate for cell in cells for point in cell.curve):
         return None  # a flat zero: the tables say it
-    figure = Figure(figsize=(6.5 + beside(drawable(cell.task) for cell in cells), 3.6), layout="constrained")
+    figure = Figure(figsize=(6.5 + beside(drawable(cell.task) for cell in cells), tall(len(cells), 3.6)), layout="constrained")
     axes = figure.subplots()
     colours = (*SERIES, INK)
     for number, cell in enumerate(cells):
@@ -41,7 +41,7 @@ def places(result: AuditResult) -> Drawn | None:
     tasks = list(dict.fromkeys(place.task for place in base))
     if not any(place.rate.estimate for place in base):
         return None
-    figure = Figure(figsize=(6.5 + beside(map(drawable, tasks)), 3.4), layout="constrained")
+    figure = Figure(figsize=(6.5 + beside(map(drawable, tasks)), tall(len(tasks), 3.4)), layout="constrained")
     axes = figure.subplots()
     for number, task in enumerate(tasks):
         rates = [place.rate for place in base if place.task == task]

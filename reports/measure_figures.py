@@ -13,7 +13,7 @@ from audit.config import BASE, POSITIVE, is_control_direction
 from nla.organisms.figure import draw_checks
 from nla.organisms.stored_check import StoredCheck
 from nla.support.figures import BLUE, GREEN, GREY, ORANGE, RED, drawable
-from reports.drawing import SERIES, Drawn, bar, beside, caption, condition_words, estimate_columns, legend, wrapped
+from reports.drawing import SERIES, Drawn, bar, beside, caption, condition_words, estimate_columns, legend, tall, wrapped
 
 MEASURE_WORDS = {
     "nla": "explanations (NLA)",
@@ -113,7 +113,9 @@ def roc(result: AuditResult) -> Drawn | None:
     shown = [name for name in MEASURE_WORDS if any(name in of and of[name].roc for of in result.measures.values())]
     if not shown:
         return None
-    figure = Figure(figsize=(2.2 * len(shown) + 1.2 + beside(map(drawable, result.measures)), 2.7), layout="constrained")
+    figure = Figure(
+        figsize=(2.2 * len(shown) + 1.2 + beside(map(drawable, result.measures)), tall(len(result.measures), 2.7)), layout="constrained"
+    )
     panels = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
     table = []
     for axes, name in zip(panels, shown, strict=True):

@@ -111,7 +111,8 @@ def test_the_log_holds_what_decides_about_pooling_and_no_vector(tiny_folder: Fol
         }
         assert record.controls == ("unrelated-2",)
         assert (record.layer, record.model["steer"], record.exact_tokens) == (LAYER, None, True)
-        assert len(json.dumps(saved.metadata)) < 3_000
+        assert len(json.dumps(saved.metadata)) < 8_000
+        assert {len(token.projections) for token in record.tokens} == {3}  # one number per probe, and no vector
     [result] = log.results.scores  # type: ignore[union-attr]
     assert result.metrics["n"].value == 3
     assert result.metrics["mean_value"].value == pytest.approx(np.mean([saved.as_float() for saved in stored(log).values()]))

@@ -143,3 +143,19 @@ def test_an_instrument_is_built_by_name_and_survives_its_own_parameters() -> Non
     assert (instrument.pair, instrument.probes) == ("folder", ("testing", "my.jsonl"))
     with pytest.raises(TypeError):
         Instrument(7)  # type: ignore[misc]
+
+
+def test_a_score_shows_a_table_in_inspect_view_that_reading_leaves_out() -> None:
+    hostile = "a | b <img src=x> `code`\n# title [link](http://x)"
+    token = {"token": " the", "token_id": 5, "pass": 0, "position": 9, "message": 2, "channel": "answer", "explanation": hostile}
+    tokens = [TokenRecord.model_validate(token | {"verdict": verdict, "evidence": ""}) for verdict in ("NO", "YES")]
+    record = AwarenessRecord(value=1, note="1 of 2 explanations show evaluation awareness", tokens=tuple(tokens))
+    score = record.to_score()
+    assert score.explanation is not None
+    assert score.explanation.startswith(record.note)
+    rows = [line for line in score.explanation.splitlines() if line.startswith("| ")]
+    assert [row.split(" | ")[2] for row in rows] == ["verdict", "---", "YES", "NO"]  # flagged tokens first
+    assert all(row.replace("\\|", "").count("|") == 6 for row in rows)
+    assert "<img" not in score.explanation
+    assert AwarenessRecord.from_score(score).note == record.note
+    assert AwarenessRecord.from_score(score).tokens == record.tokens

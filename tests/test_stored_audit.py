@@ -29,8 +29,10 @@ from audit.analysis.texts import frame
 from audit.config import make_audit
 from audit.terminal import controls_table, result_table
 from nla.support.errors import DataError, HarnessError
-from reports.build import build_report, explorer_data, markdown
+from reports.build import build_report
 from reports.figures import all_figures
+from reports.markdown import markdown
+from reports.transcript_data import transcript_data
 from tests.commands import typed
 from tests.fuzz_inputs import inputs
 from tests.test_audit_run import transcripts as base_table
@@ -101,6 +103,7 @@ def test_files_of_earlier_versions_are_read_and_not_mixed_with_new_ones(tmp_path
         read_stored(tmp_path)
     for name, rows in zip(FILES[1:], (small().transcripts, small().explanations), strict=True):
         rows.to_parquet(tmp_path / name)
+    (tmp_path / "conversations.parquet").unlink()
     read = read_stored(tmp_path)
     assert (read.result.generation, read.result.cells) == ("", small().result.cells)
     assert len(read_transcripts(tmp_path)) == len(small().transcripts)
@@ -182,7 +185,7 @@ def test_odd_values_of_logs_end_in_no_traceback_and_no_invalid_json(tmp_path: Pa
     assert read.explanations.explanation.iloc[0] == "lone \\udc80 surrogate"
     page = build_report(read, tmp_path / "report").read_text(encoding="utf-8")
     assert "bad \\udfff reason (5)" in page
-    index, _ = explorer_data(rows, told)
+    index, _ = transcript_data(read)
     json.dumps(index, allow_nan=False)
 
 

@@ -107,7 +107,7 @@ def _run_condition(config: AuditConfig, condition: Condition, tasks: list[Task],
                 max_tokens=config.max_tokens,
                 temperature=config.temperature,
                 seed=config.seed,
-                max_tasks=1,
+                max_tasks=len(tasks),  # the model batches what all of them ask for
                 retry_attempts=2,
                 retry_wait=1,
                 display="none" if quiet else None,

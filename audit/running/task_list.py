@@ -132,14 +132,14 @@ def new_task(name: str, folder: Path) -> list[Path]:
     """
     _check_name(name)
     code, data = folder / f"{name}.py", folder / "data" / f"{name}.jsonl"
-    existing = [visible(path) for path in (code, data) if path.exists() or path.is_symlink()]
+    items = [f'{{"question": "What is {i} + {i + 3}?", "answer": "{2 * i + 3}"}}\n' for i in range(2, 14)]
+    existing = [visible(path) for path in (code, data) if (path.exists() or path.is_symlink()) and not _holds(path, "".join(items))]
     if existing:
         raise ConfigError(f"{' and '.join(existing)} exists already; choose another name, or delete it.")
     try:
         data.parent.mkdir(parents=True, exist_ok=True)
     except OSError as ex:
         raise DataError(f"{visible(data.parent)} cannot be created: {ex.strerror or first_line(ex)}; give another folder.") from None
-    items = [f'{{"question": "What is {i} + {i + 3}?", "answer": "{2 * i + 3}"}}\n' for i in range(2, 14)]
     written: list[Path] = []
     try:
         for path, text in ((data, "".join(items)), (code, _template().replace("NAME", name))):
@@ -152,6 +152,14 @@ def new_task(name: str, folder: Path) -> list[Path]:
                 path.unlink()
         raise
     return [code, data]
+
+
+def _holds(path: Path, text: str) -> bool:
+    """Whether a file holds just this text: the sample items that a killed `audit new-task` has left."""
+    try:
+        return path.is_file() and not path.is_symlink() and path.read_text(encoding="utf-8") == text
+    except (OSError, ValueError):
+        return False
 
 
 def _template() -> str:

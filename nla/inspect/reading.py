@@ -111,16 +111,9 @@ def read_transcript(
     key = (instrument.seed, *key)
     said = _as_messages(messages)
     read = read_vectors(
-        model,
-        said,
-        verbalizer.layer,
-        n_sampled=instrument.tokens,
-        key=key,
-        tools=tools,
-        unmarked_replies=unmarked_replies,
-        shared=shared,
-        logprobs=logprobs,
-    )
+        model, said, verbalizer.layer,
+        n_sampled=instrument.tokens, key=key, tools=tools, unmarked_replies=unmarked_replies, shared=shared, logprobs=logprobs,
+    )  # fmt: skip
     tokens, vectors = read.sampled, read.at(read.sampled)
     if instrument.project_out and model.steering is not None:
         vectors = model.run(partial(model.steering.project_out, vectors, verbalizer.layer))

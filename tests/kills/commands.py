@@ -358,3 +358,15 @@ class NewTask(Killable):
     def after_kill(self, work: Path) -> None:
         there = {name: digest for name, digest in digests(work).items() if name in self.whole and name.startswith("tasks")}
         assert there.items() <= self.whole.items(), "a file is not whole"
+
+    def finish(self, work: Path, cwd: Path) -> None:
+        if not (work / "tasks" / "colours.py").exists():  # which is written last; an existing one is refused
+            run_whole(self.words(work), cwd)
+
+    def after_end(self, work: Path) -> None:
+        super().after_end(work)
+        assert {name: digest for name, digest in digests(work).items() if name.startswith("tasks")} == self.files()
+
+    def files(self) -> dict[str, str]:
+        """The two files of a whole run."""
+        return {name: digest for name, digest in self.whole.items() if name.startswith("tasks")}
