@@ -6,6 +6,7 @@
 import contextlib
 import shlex
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,13 +38,14 @@ def demo(
     Example: audit demo --quick
     """
     from nla.models.sources import fetch_with_progress
-    from reports.demo import Demo, conclusions, demo_table, run_demo
+    from reports.demo import FULL, QUICK, conclusions, demo_table, run_demo
 
     if limit is not None and not 1 <= limit <= 12:
         raise ConfigError(f"--limit {limit}: expected 1 to 12, the number of bundled items of every task of the demo.")
     fetch_with_progress("smollm2")
-    sizes = Demo(3, 24, "probe,verbalized") if quick else Demo(8, 48, "probe,follow_up,verbalized")
-    results = run_demo(Demo(limit or sizes.limit, sizes.max_tokens, measures or sizes.measures, threads), out, Console(stderr=True))
+    sizes = QUICK if quick else FULL
+    sizes = replace(sizes, limit=limit or sizes.limit, measures=measures or sizes.measures, threads=threads)
+    results = run_demo(sizes, out, Console(stderr=True))
     console = Console()
     console.print(demo_table(results))
     for sentence in conclusions(results):

@@ -26,7 +26,6 @@ from reports.build import build_report
 
 AWARE = "smollm2-aware"
 MODELS = (AWARE, "smollm2", "smollm2-sham")
-BENCHMARKS = ("mmlu", "gsm8k")
 CONTROL = "wildchat"
 AWAY = -0.02
 """Strength of the steering away from awareness, which costs the organism 0.25 nats per token (`audit run --steer auto`)."""
@@ -46,6 +45,16 @@ class Demo:
     """Names of the measures, separated by commas."""
     threads: int | None = None
     """Torch threads; None leaves the choice to torch."""
+    benchmarks: tuple[str, ...] = ("mmlu", "gsm8k")
+    probes: str = ""
+    """Names of the contrast sets, separated by commas; all of them if it is empty."""
+    every_report: bool = True
+    """Whether each model gets a report, or only the one that carries the state."""
+
+
+QUICK = Demo(3, 16, "probe,verbalized", benchmarks=("mmlu",), probes="testing,monitoring,unrelated-1,unrelated-2", every_report=False)
+"""A first look: one benchmark, short replies, and contrast sets whose directions take seconds to compute."""
+FULL = Demo(8, 48, "probe,follow_up,verbalized")
 
 
 def run_demo(demo: Demo, out: Path, console: Console) -> dict[str, AuditResult]:
@@ -63,7 +72,8 @@ def run_demo(demo: Demo, out: Path, console: Console) -> dict[str, AuditResult]:
     for number, model in enumerate(MODELS, 1):
         progress = RunProgress(console, f"{number}/{len(MODELS)} {model}")
         results[model] = run_audit(_config(model, demo), out / model, progress=progress)
-        build_report(read_result(out / model), out / model / "report")
+        if demo.every_report or model == AWARE:
+            build_report(read_result(out / model), out / model / "report")
     return results
 
 
@@ -72,7 +82,7 @@ def _config(model: str, demo: Demo) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "model": f"local/{model}",
         "model_args": {} if demo.threads is None else {"threads": demo.threads},
-        "tasks": [*BENCHMARKS, CONTROL],
+        "tasks": [*demo.benchmarks, CONTROL],
         "source": "bundled",
         "limit": demo.limit,
         "max_tokens": demo.max_tokens,
@@ -80,6 +90,7 @@ def _config(model: str, demo: Demo) -> dict[str, Any]:
         "tokens": 2,
         "controls": 0,
     }
+    fields |= {"probes": demo.probes} if demo.probes else {}
     if model == AWARE:
         steering = {"steer": [AWAY], "random_directions": 0, "unrelated_contrasts": 0, "projected": False}
         fields |= {"rewrite": ["realistic"], **steering}
@@ -91,7 +102,7 @@ def demo_table(results: Mapping[str, AuditResult]) -> RenderableType:
     headings = ("model", "task", *_COLUMNS.values(), "unrelated", "says so")
     table = empty_table(f"Contrast probe: AUROC against {CONTROL}", *headings, left=("model", "task"))
     for model, result in results.items():
-        for task in BENCHMARKS:
+        for task in _benchmarks_of(result):
             cells = [_narrow_cell(_auroc(result, condition, task, PROBE)) for condition in _COLUMNS]
             says = next(cell.verbalized.scored for cell in result.cells if (cell.task, cell.condition) == (task, BASE))
             count = "—" if says.estimate is None else f"{round(says.estimate * says.n)} of {says.n}"
@@ -101,6 +112,10 @@ def demo_table(results: Mapping[str, AuditResult]) -> RenderableType:
         "awareness. unrelated: probes without evaluation content, under stated. says so: the model's own words, as it is."
     )
     return Group(table, Text(note))
+
+
+def _benchmarks_of(result: AuditResult) -> list[str]:
+    return [cell.task for cell in result.cells if cell.condition == BASE and cell.task != CONTROL]
 
 
 def _auroc(result: AuditResult, condition: str, task: str, measure: str) -> Estimate | None:
@@ -140,7 +155,7 @@ def _benchmarks(results: Mapping[str, AuditResult]) -> str:
     above = [
         f"{model} on {task}"
         for model, result in results.items()
-        for task in BENCHMARKS
+        for task in _benchmarks_of(result)
         if (area := _auroc(result, BASE, task, PROBE)) is not None and separates(area)
     ]
     says = [cell.verbalized.scored for result in results.values() for cell in result.cells if cell.condition == BASE]
@@ -153,7 +168,7 @@ def _changes(result: AuditResult) -> str:
     parts = []
     for condition, words in (("realistic", "realistic wording"), (STEERED, "steering away")):
         moves = []
-        for task in BENCHMARKS:
+        for task in _benchmarks_of(result):
             before, after = _auroc(result, BASE, task, PROBE), _auroc(result, condition, task, PROBE)
             if before is not None and after is not None:
                 moves.append(f"{task} from {before.estimate:.2f} to {after.estimate:.2f}")

@@ -280,3 +280,12 @@ def test_broken_results_are_refused_in_one_line(tmp_path: Path, text: str) -> No
         read_result(tmp_path / "audit.json")
     assert "\n" not in str(caught.value)
     assert "audit analyze" in str(caught.value)
+
+
+def test_what_a_killed_process_left_is_removed_at_the_next_analysis(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    process.wait()
+    left = tmp_path / f".awareness-{process.pid}-0123456789abcdef.tmp"
+    left.write_bytes(b"torn")
+    write_stored(small(), tmp_path)
+    assert not left.exists()

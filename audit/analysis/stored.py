@@ -19,7 +19,7 @@ from audit.analysis.result import RESULT_FILE, AuditResult, read_result, result_
 from audit.analysis.texts import encodable
 from nla.support.display import visible
 from nla.support.errors import DataError, first_line
-from nla.support.files import replacing
+from nla.support.files import remove_leftovers, replacing
 from nla.support.locks import exclusive_lock
 
 TRANSCRIPTS_FILE, EXPLANATIONS_FILE, CONVERSATIONS_FILE = "transcripts.parquet", "explanations.parquet", "conversations.parquet"
@@ -65,8 +65,14 @@ def write_stored(audit: StoredAudit, out: Path) -> StoredAudit:
         )
     ]
     audit = replace(audit, result=replace(audit.result, generation=_digest(audit.result, tables)))
+    with exclusive_lock(out / RESULT_FILE, "audit analyze", blocking=True, folder=False):
+        remove_leftovers(out)  # of a process that was killed at this place
+        _write(audit, tables, out)
+    return audit
+
+
+def _write(audit: StoredAudit, tables: list[pa.Table], out: Path) -> None:
     with (
-        exclusive_lock(out / RESULT_FILE, "audit analyze", blocking=True, folder=False),
         replacing(out / RESULT_FILE) as result,
         replacing(out / CONVERSATIONS_FILE) as conversations,
         replacing(out / EXPLANATIONS_FILE) as explanations,
@@ -76,7 +82,6 @@ def write_stored(audit: StoredAudit, out: Path) -> StoredAudit:
             stamped = table.replace_schema_metadata((table.schema.metadata or {}) | {_KEY: audit.result.generation.encode()})
             pq.write_table(stamped, path, compression="zstd")
         result.write_bytes(result_json(audit.result))
-    return audit
 
 
 def _arrow(table: pd.DataFrame, name: str) -> pa.Table:

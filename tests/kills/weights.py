@@ -96,12 +96,16 @@ class Export(Train):
     name = "nla export"
     anew = True
 
+    @property
+    def trained_in(self) -> Path:
+        """Where the pair is."""
+        return self.scratch / "trained"
+
     def prepared(self, work: Path) -> Path:
         """A pair is trained once; each kill writes it out anew."""
-        self.trained = Train(self.model, self.scratch)
-        self.trained_in = self.scratch / "trained"
+        trained = Train(self.model, self.scratch)
         if not (self.trained_in / "w" / "pair" / "ar").exists():
-            run_whole(self.trained.words(self.trained.prepared(self.trained_in)), self.trained_in)
+            run_whole(trained.words(trained.prepared(self.trained_in)), self.trained_in)
         work.mkdir(parents=True, exist_ok=True)
         return work
 
