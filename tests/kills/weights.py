@@ -106,6 +106,9 @@ class Export(Train):
         trained = Train(self.model, self.scratch)
         if not (self.trained_in / "w" / "pair" / "ar").exists():
             run_whole(trained.words(trained.prepared(self.trained_in)), self.trained_in)
+            for sidecar in (self.trained_in / "w" / "pair").rglob("nla_meta.yaml"):  # a model of the suite has no name on the hub
+                kept = [line for line in sidecar.read_text().splitlines() if not line.startswith("base_checkpoint")]
+                sidecar.write_text("\n".join([*kept, f"base_checkpoint: {self.model}"]) + "\n")
         work.mkdir(parents=True, exist_ok=True)
         return work
 
