@@ -142,7 +142,7 @@ class OrganismCheck(Killable):
             "check",
             str(self.model),
             "--n",
-            "3",
+            "10",
             "--tokens",
             "1",
             "--dtype",
