@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, computed_field
 
 from graders.markdown import markdown_table
 from graders.score_record import ScoreRecord
@@ -31,7 +31,7 @@ class ProbeToken(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     token: str
-    pass_index: int = Field(alias="pass")
+    pass_index: int = Field(validation_alias=AliasChoices("pass_index", "pass"), serialization_alias="pass")
     position: int
     message: int
     channel: str

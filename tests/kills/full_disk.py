@@ -71,7 +71,7 @@ def attempt(command: Killable, disk: Path, kilobytes: int) -> bool:
         assert status == 2, f"exit status {status}: {errors}"
         assert errors.startswith("error: "), errors
         assert len(errors.strip().splitlines()) <= _MAX_LINES, errors
-        assert "No space left" in errors, errors
+        assert "No space left" in errors or "the disk is full" in errors, errors
     command.after_kill(work)
     command.finish(work, cwd)
     command.after_end(work)

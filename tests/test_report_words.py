@@ -1,0 +1,110 @@
+"""Verdicts, the instrument panel and small outputs of a report, each against rules written here a second time."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import auc, roc_auc_score
+
+from audit.analysis.notebook import html_table
+from audit.analysis.stored import read_stored
+from audit.config import BASE
+from audit.stats.auroc import roc_points
+from audit.stats.rates import Estimate, wilson
+from nla.support.errors import ConfigError
+from reports.drawing import SERIES
+from reports.figures import all_figures
+from reports.pdf import find_browser
+from reports.verdicts import instrument_panel, verdicts
+from reports.words import model_name
+from tests.test_report import HOSTILE, explanations, table, written
+
+
+def test_verdicts_are_never_stronger_than_the_readings(tmp_path: Path) -> None:
+    transcripts = table()
+    result = written(tmp_path, transcripts, explanations(transcripts)).result
+    shown = {verdict.task: verdict for verdict in verdicts(result)}
+    assert list(shown) == [cell.task for cell in result.cells if cell.condition == BASE and cell.role == "benchmark"]
+    for task, verdict in shown.items():
+        readings = {name: one.reading for name, one in result.measures[task].items() if name in ("nla", "probe", "follow_up", "verbalized")}
+        assert (verdict.kind == "seen") == ("above" in readings.values())
+        assert dict(verdict.facts)["above the floor?"].startswith("yes" if result.excess[task].exceeds else "no")
+    for reading, kind in (("above", "seen"), ("format", "format"), ("at the floor", "floor"), ("uninformative", "unknown")):
+        measures = {task: {"nla": replace(of["nla"], reading=reading)} for task, of in result.measures.items()}
+        assert {verdict.kind for verdict in verdicts(replace(result, measures=measures))} == {kind}
+
+
+def test_the_panel_passes_only_what_its_rules_let_pass(tmp_path: Path) -> None:
+    transcripts = table()
+    result = written(tmp_path, transcripts, explanations(transcripts)).result
+    checks = {check.name: check for check in instrument_panel(result)}
+    assert list(checks) == ["positive control", "known groups", "floor", "grader's specificity", "reconstruction", "unscored"]
+    assert checks["known groups"].state == "not measured"
+    assert (checks["grader's specificity"].state, checks["grader's specificity"].number) == ("pass", "99% [96, 100]")  # 198 of 200
+    assert checks["unscored"].state == "pass"
+    high = replace(result, floor=replace(result.floor, pooled=wilson(30, 60)))  # type: ignore[type-var]
+    assert next(check for check in instrument_panel(high) if check.name == "floor").state == "fail"
+    for area, state in ((0.9, "pass"), (0.6, "weak"), (0.5, "fail")):
+        estimate = Estimate(area, area - 0.05, area + 0.05, 40, "bootstrap over items")
+        assays = {"probe": replace(result.assay_sensitivity["nla"], auroc=estimate, separates=area > 0.55)}
+        [check] = [check for check in instrument_panel(replace(result, assay_sensitivity=assays)) if check.name == "positive control"]
+        assert check.state == state
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_roc_points_have_the_area_of_the_auroc(ties: bool) -> None:
+    draws = np.random.default_rng(0)
+    first, second = draws.normal(0.7, 1, 40), draws.normal(0, 1, 55)
+    if ties:
+        first, second = first.round(), second.round()
+    points = roc_points(first, second, most=1_000)
+    labels = np.r_[np.ones(40), np.zeros(55)]
+    assert auc(*zip(*points, strict=True)) == pytest.approx(roc_auc_score(labels, np.r_[first, second]), abs=1e-4)
+    assert (points[0], points[-1]) == ((0, 0), (1, 1))
+    assert len(roc_points(first, second, most=9)) <= 9
+    assert roc_points(first, second[:0]) == []
+
+
+def test_a_notebook_shows_an_escaped_table(tmp_path: Path) -> None:
+    transcripts = table(12)
+    audit = written(tmp_path, transcripts.assign(task=transcripts.task + HOSTILE), explanations(transcripts))
+    shown = read_stored(tmp_path)._repr_html_()
+    assert shown == html_table(audit.result)
+    assert shown.count("<tr>") == 1 + len(audit.result.cells)
+    assert "<script" not in shown
+    assert "<img" not in shown
+
+
+def test_inline_figures_follow_the_page_and_keep_labels_as_they_are(tmp_path: Path) -> None:
+    transcripts = table(12)
+    result = written(tmp_path, transcripts.assign(task=transcripts.task + " #0072B2 id='x'"), explanations(transcripts)).result
+    drawn = all_figures(result)
+    for figure in drawn:
+        text = figure.inline_svg()
+        assert text.startswith("<svg")
+        assert "<style" not in text
+        assert not any(f"stroke: {colour.lower()}" in text.lower() for colour in SERIES)
+        ids = [part.split('"')[0] for part in text.split(' id="')[1:]]
+        assert ids
+        assert all(one.startswith(f"{figure.name}-") for one in ids)
+    assert "#0072B2 id='x'" in drawn[0].inline_svg()
+
+
+def test_a_model_has_a_short_name(tmp_path: Path) -> None:
+    transcripts = table(5)
+    result = written(tmp_path, transcripts, explanations(transcripts)).result
+    for typed, adapter, name in (
+        ("local/meta-llama/Llama-3.2-1B", "none", "Llama-3.2-1B"),
+        ("local//root/.cache/models/smollm2/", "none", "smollm2"),
+        ("local/smollm2-aware", "smollm2-aware@fac80a38a642", "smollm2-aware"),
+        ("local/smollm2", "mine@00", "smollm2 + mine"),
+    ):
+        named = replace(result, config={"model": typed}, identity=result.identity | {"adapter": adapter})
+        assert model_name(named) == name
+
+
+def test_a_pdf_without_a_browser_is_refused_at_the_door(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="needs Chromium"):
+        find_browser()
