@@ -120,12 +120,13 @@ def _in_report(browser: Browser, folder: Path, texts: list[str], said: list[str]
     rows = rows.assign(task=rows.task.map(names), model="".join(texts), sample_id=[f"{texts[i % len(texts)]}{i}" for i in range(len(rows))])
     told = pd.concat([explanations(rows[i : i + 1], texts[i % len(texts)], k=2) for i in range(len(rows))])
     told = told.assign(evidence=told.explanation, token=told.explanation, rule=told.explanation, reason=told.explanation)
-    page = watched(browser, f"file://{build_report(written(folder / 'audit', rows, told), folder / 'report')}", said)
-    page.wait_for_selector("#tokens button")
+    audit = written(folder / "audit", rows, told, "".join(texts))
+    page = watched(browser, f"file://{build_report(audit, folder / 'report')}", said)
+    page.wait_for_selector(".token")
     buttons = page.locator("#list button")
     for i in range(min(buttons.count(), len(texts))):
         buttons.nth(i).click()
-        page.locator("#tokens button").first.click()
+        page.locator(".token").first.click()
     ran = page.evaluate("window.hacked")
     page.close()
     return ran
