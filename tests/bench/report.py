@@ -72,7 +72,7 @@ def _open(page_file: Path) -> None:
         page = browser.new_page()
         start = time.perf_counter()
         page.goto(f"file://{page_file}", wait_until="commit")
-        page.wait_for_selector("#tokens button[aria-pressed=true]")
+        page.wait_for_selector(".token[aria-pressed=true]")
         opened = time.perf_counter()
         page.click("#list li:nth-child(250) button")
         page.wait_for_selector("#list li:nth-child(250) button[aria-current=true]")
