@@ -30,9 +30,12 @@ def test_verdicts_are_never_stronger_than_the_readings(tmp_path: Path) -> None:
         readings = {name: one.reading for name, one in result.measures[task].items() if name in ("nla", "probe", "follow_up", "verbalized")}
         assert (verdict.kind == "seen") == ("above" in readings.values())
         assert dict(verdict.facts)["above the floor?"].startswith("yes" if result.excess[task].exceeds else "no")
-    for reading, kind in (("above", "seen"), ("format", "format"), ("at the floor", "floor"), ("uninformative", "unknown")):
+    for reading, kind in (("above", "seen"), ("format", "format"), ("at the floor", "floor")):
         measures = {task: {"nla": replace(of["nla"], reading=reading)} for task, of in result.measures.items()}
         assert {verdict.kind for verdict in verdicts(replace(result, measures=measures))} == {kind}
+    unread = {task: {"nla": replace(of["nla"], reading="uninformative", auroc=wilson(0, 0))} for task, of in result.measures.items()}
+    for verdict in verdicts(replace(result, measures=unread)):
+        assert verdict.kind == ("unproven" if result.excess[verdict.task].exceeds else "unknown")
 
 
 def test_the_panel_passes_only_what_its_rules_let_pass(tmp_path: Path) -> None:
