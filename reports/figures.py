@@ -189,7 +189,7 @@ def rewrites(result: AuditResult) -> Drawn | None:
     if not any(rate.estimate for effect in effects for rate in (effect.original, effect.rewritten) if rate):
         return None
     tasks = list(dict.fromkeys(effect.task for effect in effects))
-    figure = Figure(figsize=(1.6 + 1.9 * len(tasks), 3.2), layout="constrained")
+    figure = Figure(figsize=(2.8 + 1.9 * len(tasks), 3.2), layout="constrained")
     panels = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
     rows = []
     for axes, task in zip(panels, tasks, strict=True):

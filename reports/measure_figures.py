@@ -84,9 +84,10 @@ def moves(result: AuditResult) -> Drawn | None:
     if not table:
         return None
     tasks = list(dict.fromkeys(str(row["task"]) for row in table))
-    figure = Figure(figsize=(1.9 + 1.6 * len(tasks), 3.1), layout="constrained")
-    panels = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
     conditions = list(changed)
+    names = [f"{condition_words(condition)}, unrelated probes" for condition in conditions]
+    figure = Figure(figsize=(1.2 + beside(names) + 1.8 * len(tasks), tall(2 * len(names), 3.1)), layout="constrained")
+    panels = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
     for axes, task in zip(panels, tasks, strict=True):
         axes.axhline(0.5, color=GREY, lw=0.8, ls=":")
         for row in (row for row in table if row["task"] == task):

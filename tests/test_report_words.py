@@ -111,3 +111,14 @@ def test_a_pdf_without_a_browser_is_refused_at_the_door(monkeypatch: pytest.Monk
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="needs Chromium"):
         find_browser()
+
+
+def test_one_benchmark_under_one_other_condition_has_room_for_its_names(tmp_path: Path) -> None:
+    transcripts = table(12)
+    result = written(tmp_path, transcripts, explanations(transcripts)).result
+    one = replace(result.measures["exam"]["nla"], auroc=Estimate(0.7, 0.5, 0.9, 12, "bootstrap over items"))
+    changed = {"awareness-0.02": {"exam": {"probe": one, "probe_unrelated": one}}}
+    small = replace(result, measures={"exam": {"probe": one, "probe_unrelated": one}}, measures_by_condition=changed)
+    moves = next(figure for figure in all_figures(small) if figure.name == "moves")
+    assert len(moves.table) == 2
+    assert moves.encoded("png").startswith(b"\x89PNG")  # a warning about too little room would be an error
