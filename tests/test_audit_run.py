@@ -158,7 +158,7 @@ def test_a_killed_run_goes_on_and_repeats_no_sample(tiny_folder: Callable[[str],
     env = os.environ | {"INSPECT_DISPLAY": "none"}
     running = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 400
-    while len(list((tmp_path / "out" / "logs").glob("*/*.eval"))) < 2 and time.monotonic() < deadline:
+    while len(list((tmp_path / "out" / "logs").glob("*/*.eval"))) < 3 and time.monotonic() < deadline:  # both tasks of the first condition
         time.sleep(0.05)
     running.send_signal(signal.SIGKILL)
     running.wait()

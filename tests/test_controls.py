@@ -123,7 +123,7 @@ def test_a_sample_that_ended_in_an_error_is_unscored_even_if_it_has_scores(tiny_
     assert log.samples is not None
     log.samples[0].error = EvalError(message="RuntimeError('solver broke')", traceback="", traceback_ansi="")
     write_eval_log(log, str(path))
-    table, explanations = read_tables(tmp_path, small.conditions())
+    table, explanations, _ = read_tables(tmp_path, small.conditions())
     broken, whole = (table[table.errored == errored].iloc[0] for errored in (True, False))
     assert broken[["internal", "verbalized", "own_score", "mean_logprob"]].isna().all()
     assert broken.unscored_reason == "the sample ended in an error"

@@ -236,9 +236,9 @@ def test_names_cannot_break_the_markdown_report() -> None:
     rows = rows.assign(task=rows.task.map(lambda name: f"{name}{hostile}"), condition=rows.condition.map(lambda name: name))
     text = markdown(analysed(rows, explanations(rows)).result, [])
     lines = text.split("\n")
-    assert [line for line in text.splitlines() if line.startswith("#")] == ["# Evaluation awareness"]
+    assert [line for line in text.splitlines() if line.startswith("#")] == ["# Evaluation awareness of tiny"]
     cells = [line for line in lines if line.startswith("|")]
-    assert {len(line.replace("\\|", "").split("|")) for line in cells} == {9}
+    assert {len(line.replace("\\|", "").split("|")) for line in cells} == {6, 9}  # the instrument's table has four columns
     assert all(line == "" or line.startswith(("|", "- ", "# ")) for line in lines)
     assert "<script" not in text
     assert "\u202e" not in text
