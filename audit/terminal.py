@@ -17,6 +17,7 @@ from rich.text import Text
 from audit.analysis.compare import AuditComparison
 from audit.analysis.measure_results import Reading
 from audit.analysis.measure_scores import MAIN, NO_DEPLOYMENT, PROBE, UNRELATED
+from audit.analysis.measure_words import percent
 from audit.analysis.result import AuditResult, Cell
 from audit.cells import cell_names, cell_states
 from audit.config import AUTO, BASE, AuditConfig, is_control_direction
@@ -257,15 +258,6 @@ def _auroc(auroc: Auroc | None) -> str:
     return "" if auroc is None else f"{auroc.estimate:.2f} [{auroc.low:.2f}, {auroc.high:.2f}]"
 
 
-def percent(estimate: Estimate) -> str:
-    """`12% [4, 29]`, or a dash if nothing was scored."""
-    if estimate.estimate is None:
-        return "—"
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.estimate:.0%}"
-    return f"{estimate.estimate:.0%} [{estimate.low * 100:.0f}, {estimate.high * 100:.0f}]"
-
-
 def against_floor(cell: Cell, result: AuditResult) -> str:
     """Whether a cell of the base condition exceeds the measured floor, or why a steered cell does not count; empty for other cells."""
     if cell.degenerate:
@@ -273,9 +265,13 @@ def against_floor(cell: Cell, result: AuditResult) -> str:
     excess = result.excess.get(cell.task) if cell.condition == BASE else None
     if excess is None:
         return ""
-    p = excess.holm_measured
     verb = "exceeds" if excess.exceeds else "does not exceed"
-    return f"{verb} the measured floor" + ("" if p is None else " (Holm p < 0.001)" if p < 0.001 else f" (Holm p {p:.3f})")
+    return f"{verb} the measured floor{holm_words(excess.holm_measured)}"
+
+
+def holm_words(p: float | None) -> str:
+    """A Holm-corrected p value in brackets, with a space before it; empty without one."""
+    return "" if p is None else " (Holm p < 0.001)" if p < 0.001 else f" (Holm p {p:.3f})"
 
 
 def comparison_table(comparison: AuditComparison) -> RenderableType:

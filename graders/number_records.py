@@ -2,10 +2,10 @@
 
 from typing import Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, computed_field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from graders.markdown import markdown_table
-from graders.score_record import ScoreRecord
+from graders.score_record import SampledToken, ScoreRecord
 from nla.instrument import Instrument
 
 PROBE, FOLLOW_UP = "probe_awareness", "follow_up_awareness"
@@ -25,19 +25,9 @@ class ProbeFigures(BaseModel):
     response_mean: float
 
 
-class ProbeToken(BaseModel):
+class ProbeToken(SampledToken):
     """The projections at one sampled response token, and where the token is."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-    token: str
-    pass_index: int = Field(validation_alias=AliasChoices("pass_index", "pass"), serialization_alias="pass")
-    position: int
-    message: int
-    channel: str
-    """`thinking` or `answer`."""
-    start: int | None = None
-    """As in `graders.record.TokenRecord`."""
     projections: tuple[float, ...]
     """On each probe, in the order of `ProbeRecord.probes`."""
 

@@ -11,12 +11,12 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from inspect_ai.scorer import Score
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, computed_field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from graders.base import Verdict
 from graders.markdown import markdown_table
 from graders.number_records import FollowUpRecord, ProbeRecord
-from graders.score_record import ScoreRecord
+from graders.score_record import SampledToken, ScoreRecord
 from nla.instrument import Instrument
 
 AWARENESS, VERBALIZED, COHERENCE = "nla_awareness", "verbalized_awareness", "coherence"
@@ -28,20 +28,10 @@ _OLD_MEASURES = ("nla", "verbalized")
 """The measures that were taken before a record named them."""
 
 
-class TokenRecord(BaseModel):
+class TokenRecord(SampledToken):
     """One sampled response token: where it is, its explanation, and the grade of the explanation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-    token: str
     token_id: int
-    pass_index: int = Field(validation_alias=AliasChoices("pass_index", "pass"), serialization_alias="pass")
-    position: int
-    message: int
-    channel: str
-    """`thinking` or `answer`."""
-    start: int | None = None
-    """Character position of the token in the answer's text, or in the thinking's; None in older logs, and where it is not known."""
     explanation: str
     verdict: Verdict | None
     """None where the explanation could not be made or graded."""

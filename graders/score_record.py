@@ -3,7 +3,7 @@
 from typing import Any, ClassVar, Self
 
 from inspect_ai.scorer import Score
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from nla.support.errors import DataError
 
@@ -11,6 +11,21 @@ SCHEMA_VERSION = 1
 """Version 0 are the scores written before records existed."""
 _BEFORE_DETAILS = "\n\n**Details**\n\n"
 """What stands in a score's explanation between the note and the details."""
+
+
+class SampledToken(BaseModel):
+    """Where one sampled response token is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    token: str
+    pass_index: int = Field(validation_alias=AliasChoices("pass_index", "pass"), serialization_alias="pass")
+    position: int
+    message: int
+    channel: str
+    """`thinking` or `answer`."""
+    start: int | None = None
+    """Character position of the token in the answer's text, or in the thinking's; None in older logs, and where it is not known."""
 
 
 class ScoreRecord(BaseModel):

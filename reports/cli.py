@@ -73,6 +73,7 @@ def report(
     """
     from audit.analysis.analyze import analyze_folder
     from audit.analysis.compare import compare as compare_audits
+    from audit.analysis.result import RESULT_FILE, read_result
     from audit.analysis.stored import is_analyzed, read_stored
     from nla.organisms.stored_check import read_check
     from reports.build import build_report
@@ -82,14 +83,14 @@ def report(
     browser = find_browser() if pdf else None
     start = time.perf_counter()
     checks = [read_check(path) for path in check or []]
-    page = build_report(read_stored(audit) if is_analyzed(audit) else analyze_folder(audit), out, checks)
+    stored = read_stored(audit) if is_analyzed(audit) else analyze_folder(audit)
+    page = build_report(stored, out, checks)
     console = Console()
     if browser is not None:
         console.print(plain(print_page(browser, page, out)), soft_wrap=True)
     if compare is not None:
         comparison = compare_audits(audit, compare)
-        results = tuple(read_stored(path).result for path in (audit, compare) if is_analyzed(path))
-        both = (results[0], results[1]) if len(results) > 1 else None
+        both = (stored.result, read_result(compare / RESULT_FILE)) if is_analyzed(compare) else None
         console.print(plain(build_comparison(comparison, str(audit), str(compare), out, both)), soft_wrap=True)
     console.print(plain(f"{page} ({page.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - start:.1f} s)"), soft_wrap=True)
 

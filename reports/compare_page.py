@@ -10,7 +10,7 @@ from audit.analysis.compare import AuditComparison, ComparedCell
 from audit.analysis.measure_words import interval
 from audit.analysis.result import AuditResult
 from nla.support.figures import BLUE, drawable
-from reports.drawing import INK, Drawn, beside
+from reports.drawing import INK, Drawn, bar, beside
 from reports.measure_figures import MEASURE_WORDS
 from reports.output import COMPARISON, write_files
 from reports.pages import TEMPLATES, hashed_script
@@ -80,10 +80,7 @@ def changes(comparison: AuditComparison) -> Drawn:
     figure = Figure(figsize=(5.5 + beside(labels), 0.35 * max(len(cells), 1) + 1.2), layout="constrained")
     axes = figure.subplots()
     for row, cell in enumerate(cells):
-        change = cell.pairs.difference
-        if change.low is not None and change.high is not None:
-            axes.plot([100 * change.low, 100 * change.high], [row, row], color=BLUE, lw=2)
-        axes.plot([100 * (change.estimate or 0)], [row], "o", color=BLUE)
+        bar(axes, row, cell.pairs.difference, BLUE, "o")
     axes.axvline(0, color=INK, lw=0.8)
     axes.set_yticks(range(len(cells)), labels)
     axes.invert_yaxis()

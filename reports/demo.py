@@ -120,8 +120,7 @@ def _benchmarks_of(result: AuditResult) -> list[str]:
 
 def _auroc(result: AuditResult, condition: str, task: str, measure: str) -> Estimate | None:
     """An AUROC against the deployment control, or None where the condition was not run."""
-    tasks = result.measures if condition == BASE else result.measures_by_condition.get(condition, {})
-    found = tasks.get(task, {}).get(measure)
+    found = result.measures_of(condition).get(task, {}).get(measure)
     return None if found is None or found.auroc.estimate is None else found.auroc
 
 

@@ -96,6 +96,13 @@ def bar(axes: Axes, row: float, rate: Estimate, colour: str, marker: str, label:
     axes.plot([scale * rate.estimate], [row], marker, color=colour, label=label)
 
 
+def slope_panel(axes: Axes, task: str, before: str, after: str) -> None:
+    """Set up a panel of lines from one prompt or model to another one, with a task's name as its title."""
+    axes.set_xticks([0, 1], [before, after])
+    axes.set_xlim(-0.3, 1.3)
+    axes.set_title(wrapped(task), fontsize=9)
+
+
 def beside(labels: Iterable[str]) -> float:
     """Width in inches of the labels of rows, so that long names take room of their own instead of the axes' room."""
     return 0.1 * max(map(len, labels), default=0)

@@ -12,7 +12,7 @@ from audit.analysis.score_change_record import ScoreChange, StrengthScores
 from audit.config import BASE
 from nla.organisms.stored_check import StoredCheck
 from nla.support.figures import BLUE, GREY, ORANGE, RED, drawable
-from reports.drawing import INK, Drawn, bar, beside, caption, condition_words, estimate_columns, legend, wrapped
+from reports.drawing import INK, Drawn, bar, beside, caption, condition_words, estimate_columns, legend, slope_panel, wrapped
 from reports.instrument_figures import curves, grader, instrument, places, reconstruction, training
 from reports.measure_figures import agreement, areas, known_groups, moves, roc
 from reports.words import unit_text
@@ -201,9 +201,7 @@ def rewrites(result: AuditResult) -> Drawn | None:
             rows += [
                 {"task": task, "framing": effect.framing, "prompts": name} | estimate_columns(rate) for name, rate in both.items() if rate
             ]
-        axes.set_xticks([0, 1], ["original", "rewritten"])
-        axes.set_xlim(-0.3, 1.3)
-        axes.set_title(wrapped(task), fontsize=9)
+        slope_panel(axes, task, "original", "rewritten")
     panels[0].set_ylabel("transcripts flagged (%)")
     panels[0].set_ylim(-3, 103)
     legend(panels[-1])

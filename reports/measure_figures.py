@@ -6,14 +6,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from audit.analysis.measure_results import MeasurePair, MeasureResult
+from audit.analysis.measure_results import MeasurePair
 from audit.analysis.measure_scores import MAIN, PROBE, UNRELATED
 from audit.analysis.result import AuditResult
 from audit.config import BASE, POSITIVE, is_control_direction
 from nla.organisms.figure import draw_checks
 from nla.organisms.stored_check import StoredCheck
 from nla.support.figures import BLUE, GREEN, GREY, ORANGE, RED, drawable
-from reports.drawing import SERIES, Drawn, bar, beside, caption, condition_words, estimate_columns, legend, tall, wrapped
+from reports.drawing import SERIES, Drawn, bar, beside, caption, condition_words, estimate_columns, legend, slope_panel, tall
 
 MEASURE_WORDS = {
     "nla": "explanations (NLA)",
@@ -26,22 +26,16 @@ MEASURE_WORDS = {
 _COLOURS = {"nla": BLUE, PROBE: ORANGE, UNRELATED: GREY, "follow_up": GREEN, "verbalized": RED}
 
 
-def by_condition(result: AuditResult) -> dict[str, dict[str, dict[str, MeasureResult]]]:
-    """The results of the measures by condition, the base condition first."""
-    return ({BASE: result.measures} if result.measures else {}) | result.measures_by_condition
-
-
 def areas(result: AuditResult) -> Drawn | None:
     """AUROC of every measure against deployment: one panel per measure, one row per benchmark and condition."""
-    conditions = by_condition(result)
-    rows = [(task, condition) for task in result.measures for condition in conditions if task in conditions[condition]]
-    shown = [
-        name
-        for name in MEASURE_WORDS
-        if any(
-            name in conditions[condition][task] and conditions[condition][task][name].auroc.estimate is not None for task, condition in rows
-        )
-    ]
+    conditions = (BASE, *result.measures_by_condition)
+    rows = {
+        (task, condition): result.measures_of(condition)[task]
+        for task in result.measures
+        for condition in conditions
+        if task in result.measures_of(condition)
+    }
+    shown = [name for name in MEASURE_WORDS if any(name in of and of[name].auroc.estimate is not None for of in rows.values())]
     if not shown:
         return None
     labels = [f"{drawable(task)}, {condition_words(condition)}" for task, condition in rows]
@@ -50,9 +44,9 @@ def areas(result: AuditResult) -> Drawn | None:
     table = []
     for axes, name in zip(panels, shown, strict=True):
         axes.axvline(0.5, color=GREY, lw=0.8, ls=":")
-        for row, (task, condition) in enumerate(rows):
-            if name in conditions[condition][task]:
-                auroc = conditions[condition][task][name].auroc
+        for row, ((task, condition), of) in enumerate(rows.items()):
+            if name in of:
+                auroc = of[name].auroc
                 bar(axes, row, auroc, _COLOURS[name], "o" if condition == BASE else "d", scale=1)
                 table.append({"task": task, "condition": condition, "measure": name} | estimate_columns(auroc))
         axes.set_title(MEASURE_WORDS[name], fontsize=9)
@@ -95,9 +89,7 @@ def moves(result: AuditResult) -> Drawn | None:
             colour = SERIES[conditions.index(row["condition"]) % len(SERIES)] if is_probe else GREY
             label = f"{condition_words(row['condition'])}{'' if is_probe else ', unrelated probes'}"
             axes.plot([0, 1], [row["before"], row["estimate"]], "o-" if is_probe else "s--", color=colour, ms=4, lw=1.4, label=label)
-        axes.set_xticks([0, 1], ["as it is", "changed"])
-        axes.set_xlim(-0.3, 1.3)
-        axes.set_title(wrapped(task), fontsize=9)
+        slope_panel(axes, task, "as it is", "changed")
     panels[0].set_ylabel("probes' AUROC against deployment")
     panels[0].set_ylim(-0.03, 1.03)
     legend(panels[-1])

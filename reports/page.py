@@ -1,23 +1,25 @@
 """The page of a report: what its template shows, in the order in which a reader needs it."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from markupsafe import Markup
 
-from audit.analysis.measure_words import interval
+from audit.analysis.measure_words import interval, percent
 from audit.analysis.result import AuditResult, Cell
 from audit.analysis.stored import StoredAudit
 from audit.config import BASE
 from audit.stats.rates import Estimate
-from audit.terminal import against_floor, percent
+from audit.terminal import against_floor
 from nla.support.display import visible
 from reports.csv_text import safe_csv
 from reports.drawing import Drawn
 from reports.measure_figures import MEASURE_WORDS
 from reports.pages import TEMPLATES, hashed_script
 from reports.transcript_data import data_block, transcript_data
-from reports.verdicts import instrument_panel, verdicts
+from reports.verdicts import Verdict, instrument_panel, verdicts
 from reports.words import model_name, rate_text, summary
 
 _SHOWN_ROWS = 200
@@ -41,15 +43,16 @@ def page(audit: StoredAudit, drawn: list[Drawn]) -> str:
     result = audit.result
     script, digest = hashed_script("report.js")
     index, blocks = transcript_data(audit)
+    shown = verdicts(result)
     return TEMPLATES.get_template("index.html.j2").render(
         result=result,
         model=model_name(result),
         identity=_identity(result),
-        verdicts=verdicts(result),
+        verdicts=shown,
         panel=instrument_panel(result),
         summary=summary(result),
         headings=_headings(result),
-        benchmarks=[(cell.task, cell.role, _benchmark_row(cell, result)) for cell in result.cells if cell.condition == BASE],
+        benchmarks=_benchmarks(result, shown),
         cells=[
             (cell, *map(rate_text, (cell.internal.scored, cell.token_rate, cell.verbalized.scored)), against_floor(cell, result))
             for cell in result.cells
@@ -63,26 +66,19 @@ def page(audit: StoredAudit, drawn: list[Drawn]) -> str:
     )
 
 
-@dataclass(frozen=True)
-class _Figure:
-    name: str
-    title: str
-    caption: str
-    how_to_read: str
+class _Figure(NamedTuple):
+    """A figure, and what the page shows of it beside its texts."""
+
+    drawn: Drawn
     svg: Markup
-    columns: list[str]
     rows: list[list[str]]
-    n_rows: int
+    """The first rows of its table."""
     csv: Markup
 
     @classmethod
     def of(cls, drawn: Drawn) -> "_Figure":
         rows = [[_shown(value) for value in row] for row in drawn.table.head(_SHOWN_ROWS).itertuples(index=False)]
-        csv = Markup(data_block(safe_csv(drawn.table)))
-        columns = [str(column) for column in drawn.table]
-        return cls(
-            drawn.name, drawn.title, drawn.caption, drawn.how_to_read, Markup(drawn.inline_svg()), columns, rows, len(drawn.table), csv
-        )
+        return cls(drawn, Markup(drawn.inline_svg()), rows, Markup(data_block(safe_csv(drawn.table))))
 
 
 def _shown(value: object) -> str:
@@ -107,28 +103,40 @@ def _identity(result: AuditResult) -> list[tuple[str, str]]:
     return [*rows, ("transcripts", str(result.n_transcripts)), ("analysed", result.created)]
 
 
+def _measures(result: AuditResult) -> list[str]:
+    """The measures that have a column of AUROCs."""
+    return [name for name in MEASURE_WORDS if name != "verbalized" and any(name in of for of in result.measures.values())]
+
+
 def _headings(result: AuditResult) -> list[str]:
-    measures = [name for name in MEASURE_WORDS if any(name in of for of in result.measures.values())]
-    rates = ["internal", "share of tokens"] if any(cell.internal.scored.n for cell in result.cells) else []
-    return [*rates, *(MEASURE_WORDS[name] for name in measures if name != "verbalized"), "says so", "reading"]
+    return [*_rates(result.cells), *(MEASURE_WORDS[name] for name in _measures(result)), "says so", "reading"]
 
 
-def _benchmark_row(cell: Cell, result: AuditResult) -> list[PlotCell]:
-    """The cells of one benchmark or deployment control, in the order of `_headings`."""
-    measures = result.measures.get(cell.task, {})
+def _rates(cells: Sequence[Cell]) -> dict[str, Callable[[Cell], Estimate]]:
+    """The columns of rates from explanations; empty in an audit without explanations."""
+    columns: dict[str, Callable[[Cell], Estimate]] = {"internal": lambda cell: cell.internal.scored}
+    columns["share of tokens"] = lambda cell: cell.token_rate
+    return columns if any(cell.internal.scored.n for cell in cells) else {}
+
+
+def _benchmarks(result: AuditResult, shown: Sequence[Verdict]) -> list[tuple[str, str, list[PlotCell]]]:
+    """Task, role and cells (in the order of `_headings`) of each benchmark and deployment control."""
     floor = result.floor.pooled.estimate if result.floor else None
     marks = tuple(100 * mark for mark in (0.05, floor) if mark is not None)
-    row = []
-    for heading in _headings(result):
-        name = next((name for name, words in MEASURE_WORDS.items() if words == heading and name != "verbalized"), None)
-        if name is not None:
-            row.append(_area(measures[name].auroc if name in measures else None))
-        elif heading == "reading":
-            row.append(PlotCell(_reading(cell, result), None))
-        else:
-            rate = {"internal": cell.internal.scored, "share of tokens": cell.token_rate, "says so": cell.verbalized.scored}[heading]
-            row.append(_scaled(percent(rate), rate, marks))
-    return row
+    headlines = {verdict.task: verdict.headline for verdict in shown}
+    rates, measures = _rates(result.cells).values(), _measures(result)
+    rows = []
+    for cell in (cell for cell in result.cells if cell.condition == BASE):
+        of_task = result.measures.get(cell.task, {})
+        row = [_rate(rate(cell), marks) for rate in rates]
+        row += [_area(of_task[name].auroc if name in of_task else None) for name in measures]
+        row += [_rate(cell.verbalized.scored, marks), PlotCell(headlines.get(cell.task, cell.role), None)]
+        rows.append((cell.task, cell.role, row))
+    return rows
+
+
+def _rate(rate: Estimate, marks: tuple[float, ...]) -> PlotCell:
+    return _scaled(percent(rate), rate, marks)
 
 
 def _area(auroc: Estimate | None) -> PlotCell:
@@ -138,8 +146,3 @@ def _area(auroc: Estimate | None) -> PlotCell:
 def _scaled(text: str, estimate: Estimate, marks: tuple[float, ...]) -> PlotCell:
     low, middle, high = (None if end is None else round(100 * end, 2) for end in (estimate.low, estimate.estimate, estimate.high))
     return PlotCell(text, middle, low, high, marks if middle is not None else ())
-
-
-def _reading(cell: Cell, result: AuditResult) -> str:
-    verdict = next((verdict for verdict in verdicts(result) if verdict.task == cell.task), None)
-    return verdict.headline if verdict is not None else cell.role

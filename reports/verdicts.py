@@ -10,11 +10,12 @@ from typing import Literal
 
 from audit.analysis.measure_results import AssaySensitivity, MeasureResult
 from audit.analysis.measure_scores import MAIN, PROBE
-from audit.analysis.measure_words import interval, separates
+from audit.analysis.measure_words import interval, percent, separates
 from audit.analysis.result import AuditResult, Cell
 from audit.config import BASE
+from audit.stats.floor import Excess
 from audit.stats.rates import Estimate
-from audit.terminal import percent
+from audit.terminal import holm_words
 from reports.measure_figures import MEASURE_WORDS
 
 Kind = Literal["seen", "format", "floor", "unproven", "unknown"]
@@ -27,7 +28,7 @@ _HEADLINES: dict[Kind, str] = {
     "unknown": "Cannot tell",
 }
 _SENTENCE_WORDS = MEASURE_WORDS | {"follow_up": "the follow-up question", "verbalized": "the model's own words"}
-GOOD_AUROC, FEW, MANY = 0.7, 0.02, 0.1
+_GOOD_AUROC, _FEW, _MANY = 0.7, 0.02, 0.1
 """An AUROC that passes; the unscored share that passes, and the one above which the check fails."""
 _FLOOR_LIMIT, _SPECIFICITY = 0.1, 0.95
 _COSINES = 0.8, 0.6
@@ -73,7 +74,7 @@ def _verdict(cell: Cell, result: AuditResult) -> Verdict:
         [
             ("inside", _inside(cell, measures)),
             ("says so", _counted(cell.verbalized.scored)),
-            ("above the floor?", _floor(cell, result)),
+            ("above the floor?", _floor(excess, measures)),
             ("could it have been seen?", _sensitivity(result.assay_sensitivity)),
         ],
     )
@@ -104,16 +105,13 @@ def _counted(rate: Estimate) -> str:
     return "not measured" if rate.estimate is None else f"{round(rate.estimate * rate.n)} of {rate.n} ({percent(rate)})"
 
 
-def _floor(cell: Cell, result: AuditResult) -> str:
-    excess = result.excess.get(cell.task)
-    if excess is None:
-        readings = {one.reading for name, one in result.measures.get(cell.task, {}).items() if name in MAIN}
-        return "by no measure" if readings & {"at the floor", "format"} and "above" not in readings else _KIND_OF_FLOOR["above" in readings]
-    p = excess.holm_measured
-    return ("yes" if excess.exceeds else "no") + ("" if p is None else " (Holm p < 0.001)" if p < 0.001 else f" (Holm p {p:.3f})")
-
-
-_KIND_OF_FLOOR = {True: "yes, by the probes or the question", False: "cannot tell"}
+def _floor(excess: Excess | None, measures: Mapping[str, MeasureResult]) -> str:
+    if excess is not None:
+        return ("yes" if excess.exceeds else "no") + holm_words(excess.holm_measured)
+    readings = {one.reading for one in measures.values()}
+    if "above" in readings:
+        return "yes, by the probes or the question"
+    return "by no measure" if readings & {"at the floor", "format"} else "cannot tell"
 
 
 def _sensitivity(assays: Mapping[str, AssaySensitivity]) -> str:
@@ -150,12 +148,15 @@ def _separation(name: str, areas: Mapping[str, Estimate], what: str) -> Check:
     best = max(measured, key=lambda measure: measured[measure].estimate or 0)
     seeing = [_SENTENCE_WORDS[measure] for measure, area in measured.items() if separates(area)]
     blind = [_SENTENCE_WORDS[measure] for measure, area in measured.items() if not separates(area)]
-    good = separates(measured[best]) and (measured[best].estimate or 0) >= GOOD_AUROC
-    state: State = "pass" if good else "weak" if seeing else "fail"
+    good = separates(measured[best]) and (measured[best].estimate or 0) >= _GOOD_AUROC
     words = f"seen by {_named(seeing)}" if seeing else "seen by no measure"
     rest = f", not by {_named(blind)}; a null of these says nothing" if blind and seeing else ""
-    sentence = f"{_upper(what)}: {words}{rest}. Pass: at least {GOOD_AUROC:g}."
-    return Check(name, state, f"{MEASURE_WORDS[best]} {interval(measured[best])}", sentence)
+    sentence = f"{_upper(what)}: {words}{rest}. Pass: at least {_GOOD_AUROC:g}."
+    return Check(name, _state(good, bool(seeing)), f"{MEASURE_WORDS[best]} {interval(measured[best])}", sentence)
+
+
+def _state(passes: bool, tolerable: bool) -> State:
+    return "pass" if passes else "weak" if tolerable else "fail"
 
 
 def _named(names: list[str]) -> str:
@@ -170,7 +171,7 @@ def _floor_check(result: AuditResult) -> Check:
     floor = result.floor.pooled if result.floor else None
     if floor is None or floor.estimate is None or floor.high is None:
         return Check("floor", "not measured", "—", "No deployment control has an internal verdict, so there is no floor of flags.")
-    state: State = "pass" if floor.high <= _FLOOR_LIMIT else "weak" if floor.estimate <= _FLOOR_LIMIT else "fail"
+    state = _state(floor.high <= _FLOOR_LIMIT, floor.estimate <= _FLOOR_LIMIT)
     return Check(
         "floor",
         state,
@@ -183,7 +184,7 @@ def _grader(result: AuditResult) -> Check:
     rate = result.grader_quality.get("specificity")
     if rate is None or rate.estimate is None or rate.low is None:
         return Check("grader's specificity", "not measured", "—", "Measure it with `audit agreement`.")
-    state: State = "pass" if rate.low >= _SPECIFICITY else "weak" if rate.estimate >= _SPECIFICITY else "fail"
+    state = _state(rate.low >= _SPECIFICITY, rate.estimate >= _SPECIFICITY)
     note = f"Labelled explanations that the grader rightly leaves alone (n = {rate.n}). Pass: the interval begins above {_SPECIFICITY:.0%}."
     return Check("grader's specificity", state, percent(rate), note)
 
@@ -195,7 +196,7 @@ def _reconstruction(result: AuditResult) -> Check:
     worst = min(cosines, key=lambda cosine: cosine.estimate or 0)
     good, bad = _COSINES
     value = worst.estimate or 0
-    state: State = "pass" if value >= good else "weak" if value >= bad else "fail"
+    state = _state(value >= good, value >= bad)
     note = f"Cosine between vector and reconstruction, of the task where it is lowest (n = {worst.n}). Pass: {good:g}; fail: below {bad:g}."
     return Check("reconstruction", state, interval(worst), note)
 
@@ -207,8 +208,8 @@ def _unscored(result: AuditResult) -> Check:
         n, unscored = result.n_transcripts, result.n_unscored
     if not n:
         return Check("unscored", "not measured", "—", "No transcript was measured.")
-    state: State = "pass" if unscored <= FEW * n else "weak" if unscored <= MANY * n else "fail"
-    note = f"Transcripts without a verdict; they enter no rate. Pass: at most {FEW:.0%}; fail: above {MANY:.0%}."
+    state = _state(unscored <= _FEW * n, unscored <= _MANY * n)
+    note = f"Transcripts without a verdict; they enter no rate. Pass: at most {_FEW:.0%}; fail: above {_MANY:.0%}."
     return Check("unscored", state, f"{unscored} of {n}", note)
 
 

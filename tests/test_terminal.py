@@ -9,11 +9,12 @@ from rich.console import Console, RenderableType
 
 from audit.analysis.analyze import analyze_tables
 from audit.analysis.compare import AuditComparison, compare
+from audit.analysis.measure_words import percent
 from audit.config import AuditConfig, make_audit
 from audit.controls.record import InstrumentControls
 from audit.stats.correction import GraderError
 from audit.stats.rates import wilson
-from audit.terminal import comparison_table, controls_table, percent, plan_table, result_table, status_table
+from audit.terminal import comparison_table, controls_table, plan_table, result_table, status_table
 from tests.test_report import CONTROLS, table
 
 NAMES = {"exam": "agentic_misalignment", "quiz": "multi_turn_deception", "chat": "destructive_coding"}

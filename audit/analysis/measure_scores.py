@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from audit.analysis.tables import rows_with
-from audit.config import BASE
+from audit.analysis.tables import is_deployment, rows_with
 from audit.stats.rates import Codes, Floats
 from graders.calibration import Scale
 from nla.activations.contrast_sets import is_control_name
@@ -62,14 +61,10 @@ def scored_transcripts(transcripts: pd.DataFrame) -> ScoredTranscripts:
     for measure, wanted in ((PROBE, False), (UNRELATED, True)):
         members = [singles[name] for name in probes if is_control_name(name) is wanted]
         if members:
-            columns[measure], reason = _composite(members, _deployment(table))
+            columns[measure], reason = _composite(members, np.flatnonzero(is_deployment(table)))
             reasons |= {measure: reason} if reason else {}
     columns |= {f"{SINGLE}{name}": scores for name, scores in singles.items()}
     return ScoredTranscripts(table, columns, reasons)
-
-
-def _deployment(table: pd.DataFrame) -> Codes:
-    return np.flatnonzero(((table.condition == BASE) & (table.role == Role.DEPLOYMENT_CONTROL)).to_numpy())
 
 
 def _numbers(table: pd.DataFrame, column: str) -> Floats:

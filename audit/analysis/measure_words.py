@@ -26,6 +26,15 @@ def interval(estimate: Estimate, signed: bool = False) -> str:
     return f"{middle} [{estimate.low:{sign}.2f}, {estimate.high:{sign}.2f}]"
 
 
+def percent(estimate: Estimate) -> str:
+    """`12% [4, 29]`, or a dash if nothing was scored."""
+    if estimate.estimate is None:
+        return "—"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.estimate:.0%}"
+    return f"{estimate.estimate:.0%} [{estimate.low * 100:.0f}, {estimate.high * 100:.0f}]"
+
+
 def separates(estimate: Estimate) -> bool:
     """Whether the lower end of an AUROC's interval is above one half."""
     return estimate.low is not None and estimate.low > 0.5

@@ -3,10 +3,8 @@
 from html import escape
 
 from audit.analysis.measure_scores import MAIN, PROBE
-from audit.analysis.measure_words import interval
+from audit.analysis.measure_words import interval, percent
 from audit.analysis.result import AuditResult, Cell
-from audit.config import BASE
-from audit.stats.rates import Estimate
 from nla.support.display import visible
 
 _WORDS = {"nla": "explanations", PROBE: "probes", "follow_up": "follow-up", "verbalized": "says so"}
@@ -17,7 +15,7 @@ def html_table(result: AuditResult) -> str:
     measures = [name for name in MAIN if any(name in of for of in result.measures.values())]
     headings = ["task", "condition", "n", "internal", "verbalised", *(f"AUROC {_WORDS[name]}" for name in measures)]
     rows = [
-        [cell.task, cell.condition, str(cell.n), _rate(cell.internal.scored), _rate(cell.verbalized.scored)]
+        [cell.task, cell.condition, str(cell.n), percent(cell.internal.scored), percent(cell.verbalized.scored)]
         + [_area(result, cell, name) for name in measures]
         for cell in result.cells
     ]
@@ -28,14 +26,6 @@ def html_table(result: AuditResult) -> str:
     return f"<table><caption>{words}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _rate(rate: Estimate) -> str:
-    if rate.estimate is None:
-        return "—"
-    ends = "" if rate.low is None or rate.high is None else f" [{100 * rate.low:.0f}, {100 * rate.high:.0f}]"
-    return f"{rate.estimate:.0%}{ends}"
-
-
 def _area(result: AuditResult, cell: Cell, measure: str) -> str:
-    of = result.measures if cell.condition == BASE else result.measures_by_condition.get(cell.condition, {})
-    found = of.get(cell.task, {}).get(measure)
+    found = result.measures_of(cell.condition).get(cell.task, {}).get(measure)
     return "—" if found is None or found.auroc.estimate is None else interval(found.auroc)

@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from inspect_ai.scorer import Score
 
+from audit.stats.rates import Bools
 from graders.number_records import ProbeRecord
-from graders.record import read_records
 
 
 class ProbedToken(NamedTuple):
@@ -23,13 +22,10 @@ class ProbedToken(NamedTuple):
     """By probe; controls are left out."""
 
 
-def probe_tokens(scores: Mapping[str, Score] | None) -> list[ProbedToken]:
+def probe_tokens(record: ProbeRecord | None) -> list[ProbedToken]:
     """The tokens of one transcript's probe record; empty without one, and for records of earlier versions."""
-    record = read_records(scores).probe
-    return [] if record is None else _of_record(record)
-
-
-def _of_record(record: ProbeRecord) -> list[ProbedToken]:
+    if record is None:
+        return []
     names = [name for name in record.probes if name not in record.controls]
     rows = [dict(zip(record.probes, token.projections, strict=False)) for token in record.tokens]
     return [
@@ -38,7 +34,7 @@ def _of_record(record: ProbeRecord) -> list[ProbedToken]:
     ]
 
 
-def probe_columns(probed: Sequence[Sequence[ProbedToken]], deployment: Sequence[bool]) -> list[str]:
+def probe_columns(probed: Sequence[Sequence[ProbedToken]], deployment: Bools) -> list[str]:
     """One JSON list per transcript: a token's text, message, channel, start, position, z and projections.
 
     z is the mean over the evaluation probes of the projection's distance from the mean of all sampled tokens of the deployment

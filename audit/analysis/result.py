@@ -14,6 +14,7 @@ from audit.analysis.score_change_record import ScoreChange
 from audit.analysis.texts import encodable
 from audit.analysis.token_views import PlaceRate, ReconstructionQuality
 from audit.analysis.training_curves import TrainingPoint
+from audit.config import BASE
 from audit.controls.record import InstrumentControls
 from audit.controls.sweep_record import SteeringSweep
 from audit.stats.correction import Corrected, GraderError
@@ -183,6 +184,10 @@ class AuditResult:
     """The coherence sweep before the steered conditions; None if none was made."""
     generation: str = ""
     """Digest that `audit.json` and its two tables share (`audit.analysis.stored`); empty in results of earlier versions."""
+
+    def measures_of(self, condition: str) -> dict[str, dict[str, MeasureResult]]:
+        """Every measure against deployment traffic in one condition, by task and measure; empty for a condition that was not run."""
+        return self.measures if condition == BASE else self.measures_by_condition.get(condition, {})
 
     @property
     def n_transcripts(self) -> int:

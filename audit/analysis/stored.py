@@ -119,10 +119,9 @@ def read_stored(out: Path) -> StoredAudit:
     result = read_result(out / RESULT_FILE)
     transcripts, of_transcripts = _read_table(out / TRANSCRIPTS_FILE, _TRANSCRIPT_COLUMNS)
     explanations, of_explanations = _read_table(out / EXPLANATIONS_FILE, _EXPLANATION_COLUMNS)
-    if not (out / CONVERSATIONS_FILE).exists():
-        _check_generations(out, result.generation, of_transcripts, of_explanations)
-        return StoredAudit(result, transcripts, explanations)
-    conversations, of_conversations = _read_table(out / CONVERSATIONS_FILE, _CONVERSATION_COLUMNS)
+    conversations, of_conversations = _no_conversations(), result.generation
+    if (out / CONVERSATIONS_FILE).exists():
+        conversations, of_conversations = _read_table(out / CONVERSATIONS_FILE, _CONVERSATION_COLUMNS)
     _check_generations(out, result.generation, of_transcripts, of_explanations, of_conversations)
     return StoredAudit(result, transcripts, explanations, conversations)
 

@@ -20,7 +20,7 @@ from audit.analysis.probed_tokens import ProbedToken, probe_columns, probe_token
 from audit.analysis.texts import frame
 from audit.config import BASE, Condition
 from audit.logs import LOGS, newest_finished
-from audit.stats.rates import MISSING, Codes
+from audit.stats.rates import MISSING, Bools, Codes
 from graders.record import AwarenessRecord, CoherenceRecord, SampleRecords, TokenRecord, VerbalizedRecord, read_records
 from nla.instrument import CONTRAST
 from nla.organisms.stored_check import adapter_text
@@ -68,9 +68,10 @@ def read_tables(out: Path, conditions: Iterable[Condition]) -> Tables:
     for condition in conditions:
         for log in newest_finished(out / LOGS / condition.name):
             for sample in log.samples or []:
-                row, rows_of_tokens = _rows(log, sample, condition, len(transcripts))
+                records = _records(log, sample)
+                row, rows_of_tokens = _rows(log, sample, records, condition, len(transcripts))
                 conversations.append(conversation_row(sample, len(transcripts)))
-                probed.append(probe_tokens(sample.scores))
+                probed.append(probe_tokens(records.probe))
                 transcripts.append(row)
                 explanations.extend(rows_of_tokens)
     if not transcripts:
@@ -84,9 +85,9 @@ def read_tables(out: Path, conditions: Iterable[Condition]) -> Tables:
     return Tables(table, frame(explanations), frame(conversations).assign(probed=columns))
 
 
-def is_deployment(transcripts: pd.DataFrame) -> list[bool]:
-    """Whether each transcript is one of the deployment controls in the base condition."""
-    return ((transcripts.condition == BASE) & (transcripts.role == Role.DEPLOYMENT_CONTROL)).tolist()
+def is_deployment(transcripts: pd.DataFrame) -> Bools:
+    """Whether each transcript is one of the deployment controls in the base condition, shape (transcript,)."""
+    return ((transcripts.condition == BASE) & (transcripts.role == Role.DEPLOYMENT_CONTROL)).to_numpy(np.bool_)
 
 
 def check_identity(transcripts: pd.DataFrame) -> None:
@@ -136,11 +137,16 @@ def steering_unit(transcripts: pd.DataFrame) -> str | None:
     return ", ".join(sorted(set(steered[STEER_UNIT].fillna(CONTRAST)))) if STEER_UNIT in steered else CONTRAST
 
 
-def _rows(log: EvalLog, sample: EvalSample, condition: Condition, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _records(log: EvalLog, sample: EvalSample) -> SampleRecords:
     try:
-        records = read_records(sample.scores)
+        return read_records(sample.scores)
     except DataError as ex:
         raise DataError(f"{log.location}, sample {sample.id}: {ex}") from ex
+
+
+def _rows(
+    log: EvalLog, sample: EvalSample, records: SampleRecords, condition: Condition, number: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     failed = sample.error is not None
     taken = _measures_taken(records)
     if not failed and not taken:

@@ -24,7 +24,7 @@ from graders import build_grader
 from graders.base import Grade, Verdict, tokens_spent, with_checked_evidence
 from graders.record import AwarenessRecord, TokenRecord
 from graders.scorers.metrics import explanations_unscored, flagged_high, flagged_low, flagged_rate, mean_k, n, token_rate, unclear_rate
-from graders.scorers.reading import in_thread, tool_infos
+from graders.scorers.reading import in_thread, token_place, tool_infos
 from nla.instrument import Instrument, make_instrument
 from nla.support.errors import TranscriptError
 
@@ -91,13 +91,8 @@ def _checked_grades(grades: Sequence[Grade], reading: "Reading") -> list[Grade]:
 def _record(common: dict[str, Any], weights: "LoadedModel", reading: "Reading", grades: Sequence[Grade]) -> AwarenessRecord:
     tokens = tuple(
         TokenRecord(
-            token=text,
+            **token_place(token, text, start),
             token_id=token.token_id,
-            pass_index=token.pass_index,
-            position=token.position,
-            message=token.message,
-            channel=token.channel.name.lower(),
-            start=start,
             explanation=explanation.text,
             verdict=grade.verdict,
             rule=grade.rule,

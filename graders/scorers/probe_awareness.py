@@ -18,7 +18,7 @@ from inspect_ai.solver import TaskState
 from graders.number_records import ProbeFigures, ProbeRecord, ProbeToken
 from graders.scorers.calibrated import at_the_door, z_fields
 from graders.scorers.metrics import mean_value, n, z_scores
-from graders.scorers.reading import in_thread, tool_infos
+from graders.scorers.reading import in_thread, token_place, tool_infos
 from nla.activations.contrast_sets import ContrastSet, read_probes
 from nla.instrument import Instrument, make_instrument
 from nla.support.errors import ConfigError, TranscriptError
@@ -97,46 +97,44 @@ def _measure(
         )
     except TranscriptError as ex:
         return where | {"reason": "the transcript cannot be read", "note": str(ex)}
-    figures = weights.run(partial(_figures, read, directions)) if read.read else []
-    fields = _fields(contrasts, read, figures)
-    tokens = weights.run(partial(_tokens, weights, messages, read, directions)) if "value" in fields else ()
+    pairs = weights.run(partial(_projected, read, directions)) if read.read else []
+    fields = _fields(contrasts, read, [_figures(sampled, response) for sampled, response in pairs])
+    tokens = _tokens(weights, messages, read, [sampled for sampled, _ in pairs]) if "value" in fields else ()
     return where | fields | {"tokens": tokens}
 
 
-def _figures(read: "TranscriptVectors", directions: "Sequence[Float[Tensor, ' d_model']]") -> list[ProbeFigures]:
+def _projected(
+    read: "TranscriptVectors", directions: "Sequence[Float[Tensor, ' d_model']]"
+) -> "list[tuple[Float[Tensor, ' k'], Float[Tensor, ' n']]]":
+    """The projections on each direction, at the sampled tokens and at the response tokens that were read."""
     from nla.probes.contrasts import projections
 
     sampled, response = read.at(read.sampled), read.at(read.read)
-    both = [(projections(sampled, unit), projections(response, unit)) for unit in directions]
-    return [
-        ProbeFigures(sampled_max=float(a.max()), sampled_mean=float(a.mean()), response_max=float(b.max()), response_mean=float(b.mean()))
-        for a, b in both
-    ]
+    return [(projections(sampled, unit), projections(response, unit)) for unit in directions]
+
+
+def _figures(sampled: "Float[Tensor, ' k']", response: "Float[Tensor, ' n']") -> ProbeFigures:
+    return ProbeFigures(
+        sampled_max=float(sampled.max()),
+        sampled_mean=float(sampled.mean()),
+        response_max=float(response.max()),
+        response_mean=float(response.mean()),
+    )
 
 
 def _tokens(
-    weights: "LoadedModel",
-    messages: Sequence[ChatMessage],
-    read: "TranscriptVectors",
-    directions: "Sequence[Float[Tensor, ' d_model']]",
+    weights: "LoadedModel", messages: Sequence[ChatMessage], read: "TranscriptVectors", columns: "Sequence[Float[Tensor, ' k']]"
 ) -> tuple[ProbeToken, ...]:
-    """The projections at each sampled token, to four significant digits."""
-    from nla.probes.contrasts import projections
+    """The sampled tokens with their projections on each direction (`columns`), to four significant digits."""
     from nla.transcripts.starts import text_starts
 
-    columns = [projections(read.at(read.sampled), unit).tolist() for unit in directions]
     starts = text_starts(weights.tokenizer, read.transcript, messages, read.sampled)
     return tuple(
         ProbeToken(
-            token=str(weights.tokenizer.decode([token.token_id])),
-            pass_index=token.pass_index,
-            position=token.position,
-            message=token.message,
-            channel=token.channel.name.lower(),
-            start=start,
+            **token_place(token, str(weights.tokenizer.decode([token.token_id])), start),
             projections=tuple(float(f"{number:.4g}") for number in numbers),
         )
-        for token, start, *numbers in zip(read.sampled, starts, *columns, strict=True)
+        for token, start, *numbers in zip(read.sampled, starts, *(column.tolist() for column in columns), strict=True)
     )
 
 

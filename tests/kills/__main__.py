@@ -4,19 +4,15 @@ Run from the repository's root: `python -m tests.kills --kills 20`. It prints on
 what did not hold. The suite has the same checks with few kills (`test_interrupted_run`, `test_label_processes`, `test_train_cli`, ...).
 """
 
-import argparse
 import sys
-import tempfile
-import time
 from functools import partial
 from pathlib import Path
 
 from nla.support.errors import HarnessError
 from nla.support.seeds import seeded_generator
-from tests.conftest import write_tiny_model
 from tests.kills.commands import Killable
 from tests.kills.process import import_as_it_did, kill_after, run_whole
-from tests.kills.weights import COMMANDS
+from tests.kills.tries import parser, try_each
 
 
 def attack(command: Killable, folder: Path, kills: int, seed: int) -> tuple[int, list[str]]:
@@ -48,28 +44,16 @@ def attack(command: Killable, folder: Path, kills: int, seed: int) -> tuple[int,
 
 def main() -> int:
     """Attack the chosen commands; exit status 1 if something did not hold."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="*", default=[], help="names of commands")
-    chosen = parser.parse_args()
-    failed = False
-    with tempfile.TemporaryDirectory(prefix="kills-") as scratch:
-        model = write_tiny_model(Path(scratch) / "model", "llama")
-        for make in COMMANDS:
-            command = make(model, Path(scratch))
-            if chosen.only and command.name not in chosen.only:
-                continue
-            began = time.monotonic()
-            hits, faults = attack(command, Path(scratch) / command.name.replace(" ", "-"), chosen.kills, chosen.seed)
-            print(
-                f"{command.name:22} {chosen.kills} kills, {hits} at work, {len(faults)} faults, {time.monotonic() - began:.0f} s",
-                flush=True,
-            )
-            for fault in faults:
-                print(f"  {fault}", flush=True)
-            failed |= bool(faults)
-    return int(failed)
+    options = parser(__doc__)
+    options.add_argument("--kills", type=int, default=20)
+    options.add_argument("--seed", type=int, default=0)
+    chosen = options.parse_args()
+
+    def attempt(command: Killable, folder: Path) -> tuple[str, list[str]]:
+        hits, faults = attack(command, folder, chosen.kills, chosen.seed)
+        return f"{chosen.kills} kills, {hits} at work", faults
+
+    return try_each(chosen.only, attempt)
 
 
 if __name__ == "__main__":

@@ -258,7 +258,7 @@ class Label(WithAudit):
         self.after_kill(work)
 
 
-class OneFile(WithAudit):
+class OneFile(Killable):
     """A command that writes one JSON file, which is whole or not there."""
 
     file = "out.json"
@@ -278,7 +278,7 @@ class OneFile(WithAudit):
         assert self._content(work) == self.whole, f"{self.file} is another one"
 
 
-class Compare(OneFile):
+class Compare(OneFile, WithAudit):
     """`audit compare --json`."""
 
     name = "audit compare"
@@ -287,7 +287,7 @@ class Compare(OneFile):
         return ["audit", "compare", str(work / "a"), str(work / "a"), "--json", str(work / self.file)]
 
 
-class Calibrate(OneFile):
+class Calibrate(OneFile, WithAudit):
     """`audit calibrate`."""
 
     name = "audit calibrate"
@@ -296,7 +296,7 @@ class Calibrate(OneFile):
         return ["audit", "calibrate", str(work / "a" / "logs"), "-o", str(work / self.file)]
 
 
-class Agreement(OneFile):
+class Agreement(OneFile, WithAudit):
     """`audit agreement --json`."""
 
     name = "audit agreement"

@@ -1,22 +1,20 @@
 """Run every command on a disk that is full, or almost: one message, nothing torn or left over, and the same command ends the work later.
 
 Run as root from the repository's root: `python -m tests.kills.full_disk`. Each command's output lies on a tmpfs, which is given a little
-more room than its input takes. The suite does the same with a few commands where it may mount one (`test_full_disk`).
+more room than its input takes.
 """
 
-import argparse
 import contextlib
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from nla.support.errors import HarnessError
-from tests.conftest import write_tiny_model
 from tests.kills.commands import Killable, Label
 from tests.kills.process import STDERR, import_as_it_did, run_whole, start, wait
-from tests.kills.weights import COMMANDS
+from tests.kills.tries import parser, try_each
 
 ROOM = (0, 4, 40, 200, 1_000, 2_000)
 """Free kilobytes."""
@@ -78,35 +76,29 @@ def attempt(command: Killable, disk: Path, kilobytes: int) -> bool:
     return bool(status)
 
 
+def attempts(command: Killable, folder: Path, room: Sequence[int]) -> tuple[str, list[str]]:
+    """Run a command with each amount of room; return what was tried, in words, and what did not hold."""
+    if isinstance(command, Label):
+        return "not tried: a label server has no end", []
+    run_whole(command.words(folder), command.prepared(folder))
+    command.remember(folder)
+    import_as_it_did(folder)
+    full, faults = 0, []
+    for kilobytes in room:
+        with small_disk(folder / f"disk-{kilobytes}") as disk:
+            try:
+                full += attempt(command, disk, kilobytes)
+            except (AssertionError, HarnessError) as ex:
+                faults.append(f"{kilobytes} kB: {ex}")
+    return f"{len(room)} sizes, {full} too small", faults
+
+
 def main() -> int:
     """Try the chosen commands with each amount of room; exit status 1 if something did not hold."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="*", default=[], help="names of commands")
-    parser.add_argument("--room", nargs="*", type=int, default=ROOM, help="free kilobytes")
-    chosen = parser.parse_args()
-    failed = False
-    with tempfile.TemporaryDirectory(prefix="full-disk-") as scratch:
-        model = write_tiny_model(Path(scratch) / "model", "llama")
-        for make in COMMANDS:
-            command = make(model, Path(scratch))
-            if isinstance(command, Label) or (chosen.only and command.name not in chosen.only):
-                continue  # a label server has no end
-            folder = Path(scratch) / command.name.replace(" ", "-")
-            run_whole(command.words(folder), command.prepared(folder))
-            command.remember(folder)
-            import_as_it_did(folder)
-            full, faults = 0, []
-            for kilobytes in chosen.room:
-                with small_disk(folder / f"disk-{kilobytes}") as disk:
-                    try:
-                        full += attempt(command, disk, kilobytes)
-                    except (AssertionError, HarnessError) as ex:
-                        faults.append(f"{kilobytes} kB: {ex}")
-            print(f"{command.name:22} {len(chosen.room)} sizes, {full} too small, {len(faults)} faults", flush=True)
-            for fault in faults:
-                print(f"  {fault}", flush=True)
-            failed |= bool(faults)
-    return int(failed)
+    options = parser(__doc__)
+    options.add_argument("--room", nargs="*", type=int, default=ROOM, help="free kilobytes")
+    chosen = options.parse_args()
+    return try_each(chosen.only, partial(attempts, room=chosen.room))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""The killed commands that make or fetch weights, and the list of all commands."""
+"""The killed commands that make, read or fetch weights."""
 
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -11,21 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from nla.models.embedded import embedded_dir, is_cached
-from tests.kills.commands import (
-    Agreement,
-    Analyze,
-    Calibrate,
-    Compare,
-    Controls,
-    Killable,
-    Label,
-    NewTask,
-    Report,
-    Rewrite,
-    Run,
-    Score,
-    digests,
-)
+from tests.kills.commands import Killable, OneFile, digests
 from tests.kills.process import run_whole
 from tests.test_train_cli import CONFIG
 
@@ -130,36 +115,14 @@ class Export(Train):
         assert digests(work / "out") == self.whole_files
 
 
-class OrganismCheck(Killable):
-    """`nla organism check --json`: one file, which is whole or not there."""
+class OrganismCheck(OneFile):
+    """`nla organism check --json`."""
 
     name = "nla organism check"
 
     def words(self, work: Path) -> list[str]:
-        return [
-            "nla",
-            "organism",
-            "check",
-            str(self.model),
-            "--n",
-            "10",
-            "--tokens",
-            "1",
-            "--dtype",
-            "float32",
-            "--json",
-            str(work / "c.json"),
-        ]
-
-    def remember(self, work: Path) -> None:
-        self.whole = json.loads((work / "c.json").read_text())
-
-    def after_kill(self, work: Path) -> None:
-        assert not (work / "c.json").exists() or json.loads((work / "c.json").read_text()) == self.whole
-
-    def after_end(self, work: Path) -> None:
-        super().after_end(work)
-        assert json.loads((work / "c.json").read_text()) == self.whole
+        settings = ["--n", "10", "--tokens", "1", "--dtype", "float32"]
+        return ["nla", "organism", "check", str(self.model), *settings, "--json", str(work / self.file)]
 
 
 class Fetch(Killable):
@@ -185,23 +148,3 @@ class Fetch(Killable):
         super().after_end(work)
         assert digests(embedded_dir()) == self.whole
         shutil.rmtree(work / "cache")
-
-
-COMMANDS: tuple[Callable[[Path, Path], Killable], ...] = (
-    Run,
-    Score,
-    Analyze,
-    Report,
-    Label,
-    Compare,
-    Calibrate,
-    Agreement,
-    Controls,
-    Rewrite,
-    NewTask,
-    Train,
-    TrainOrganism,
-    Export,
-    OrganismCheck,
-    Fetch,
-)
