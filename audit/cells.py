@@ -1,5 +1,7 @@
 """The cells of an audit: which there are to run, which are done, and how long they took. A cell is one task under one condition."""
 
+import importlib
+import importlib.util
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -9,6 +11,7 @@ from inspect_ai.log import EvalLog
 from audit.config import AuditConfig, Condition
 from audit.logs import LOGS, log_headers
 from tasks._framing import SHIPPED
+from tasks._info import Role
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,31 @@ class CellState:
     """How long the cell took; None for one that did not finish."""
 
 
-def has_rewrites(name: str, config: AuditConfig) -> bool:
+def is_run(name: str, config: AuditConfig, condition: Condition) -> bool:
+    """Whether a condition includes a task.
+
+    One with a framing includes only tasks that have rewrites, which deployment controls have not. One without measures shows only what
+    it does to the task's own score, and deployment controls have none.
+
+    Args:
+        name: name of a file in `tasks/`, or path of a task file.
+        config: the audit.
+        condition: one of its conditions.
+    """
+    if condition.framing is not None:
+        return _has_rewrites(name, config)
+    return condition.measured or not _is_deployment_control(name)
+
+
+def _is_deployment_control(name: str) -> bool:
+    """Whether a task of `tasks/` is real-use traffic. A user's own file is not opened, since it may be gone when the audit is analyzed."""
+    if not name.isidentifier() or importlib.util.find_spec(f"tasks.{name}") is None:
+        return False
+    info = getattr(getattr(importlib.import_module(f"tasks.{name}"), name, None), "info", None)
+    return getattr(info, "role", None) is Role.DEPLOYMENT_CONTROL
+
+
+def _has_rewrites(name: str, config: AuditConfig) -> bool:
     """Whether a task has rewrites: named in the audit, or shipped for its bundled items."""
     bundled = config.sources.get(name, config.source) == "bundled"
     return name in config.rewrites or (bundled and (SHIPPED / f"{Path(name).stem}.jsonl").is_file())
@@ -31,7 +58,7 @@ def has_rewrites(name: str, config: AuditConfig) -> bool:
 
 def cell_names(config: AuditConfig, condition: Condition) -> list[str]:
     """Names of the tasks that a condition runs, as Inspect's logs name them."""
-    return [Path(name).stem for name in config.tasks if condition.framing is None or has_rewrites(name, config)]
+    return [Path(name).stem for name in config.tasks if is_run(name, config, condition)]
 
 
 def cell_states(out: Path) -> dict[tuple[str, str], CellState]:

@@ -24,13 +24,13 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 @app.command("demo")
 def demo(
-    limit: Annotated[int | None, typer.Option(help="Items per task (at most 12); default 8, with --quick 3.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Items per task (at most 12); default 6, with --quick 3.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the audits and their reports.")] = Path("demo"),
     measures: Annotated[
-        str | None, typer.Option(help="Measures to take; default probe,follow_up,verbalized, with --quick probe,verbalized. nla: slow.")
+        str | None, typer.Option(help="Measures to take; default probe,verbalized. follow_up takes twice as long, nla much longer.")
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Torch threads; by default torch's choice.", min=1)] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A first look: few items, short replies, wide intervals.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A first look: two models, few items, wide intervals.")] = False,
 ) -> None:
     """Audit three small models of which the answer is known: one that carries an implanted state, one with the same habit under a cue
     that has nothing to do with evaluation, and their base. Ends with a table, three sentences and a report.

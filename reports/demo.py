@@ -48,13 +48,26 @@ class Demo:
     benchmarks: tuple[str, ...] = ("mmlu", "gsm8k")
     probes: str = ""
     """Names of the contrast sets, separated by commas; all of them if it is empty."""
+    models: tuple[str, ...] = MODELS
+    """The models, that with the state first."""
+    rewrites: tuple[str, ...] = ("realistic",)
+    """Rewritten prompts that are given to the model with the state."""
     every_report: bool = True
     """Whether each model gets a report, or only the one that carries the state."""
 
 
-QUICK = Demo(3, 16, "probe,verbalized", benchmarks=("mmlu",), probes="testing,monitoring,unrelated-1,unrelated-2", every_report=False)
-"""A first look: one benchmark, short replies, and contrast sets whose directions take seconds to compute."""
-FULL = Demo(8, 48, "probe,follow_up,verbalized")
+QUICK = Demo(
+    3,
+    10,
+    "probe,verbalized",
+    benchmarks=("mmlu",),
+    probes="testing,monitoring,unrelated-1",
+    models=MODELS[:2],
+    rewrites=(),
+    every_report=False,
+)
+"""A first look: one benchmark, no sham and no rewrites, short replies, and few contrast sets, whose directions take seconds each."""
+FULL = Demo(6, 40, "probe,verbalized", probes="testing,monitoring,unrelated-1,unrelated-2")
 
 
 def run_demo(demo: Demo, out: Path, console: Console) -> dict[str, AuditResult]:
@@ -69,8 +82,8 @@ def run_demo(demo: Demo, out: Path, console: Console) -> dict[str, AuditResult]:
         The result of each model's audit.
     """
     results = {}
-    for number, model in enumerate(MODELS, 1):
-        progress = RunProgress(console, f"{number}/{len(MODELS)} {model}")
+    for number, model in enumerate(demo.models, 1):
+        progress = RunProgress(console, f"{number}/{len(demo.models)} {model}")
         results[model] = run_audit(_config(model, demo), out / model, progress=progress)
         if demo.every_report or model == AWARE:
             build_report(read_result(out / model), out / model / "report")
@@ -93,7 +106,7 @@ def _config(model: str, demo: Demo) -> dict[str, Any]:
     fields |= {"probes": demo.probes} if demo.probes else {}
     if model == AWARE:
         steering = {"steer": [AWAY], "random_directions": 0, "unrelated_contrasts": 0, "projected": False}
-        fields |= {"rewrite": ["realistic"], **steering}
+        fields |= {"rewrite": demo.rewrites, **steering}
     return fields
 
 
@@ -171,5 +184,6 @@ def _changes(result: AuditResult) -> str:
             before, after = _auroc(result, BASE, task, PROBE), _auroc(result, condition, task, PROBE)
             if before is not None and after is not None:
                 moves.append(f"{task} from {before.estimate:.2f} to {after.estimate:.2f}")
-        parts.append(f"{words} moves the probe on {', '.join(moves)}" if moves else f"{words} was not measured")
+        if any(cell.condition == condition for cell in result.cells):
+            parts.append(f"{words} moves the probe on {', '.join(moves)}" if moves else f"{words} was not measured")
     return f"On {AWARE}, {'; '.join(parts)}; with {result.cells[0].n} items per task such changes are uncertain."

@@ -14,7 +14,7 @@ from inspect_ai import Task, eval_set
 from inspect_ai.log import EvalLog
 from inspect_ai.model import get_model
 
-from audit.cells import cell_names, has_rewrites, task_states
+from audit.cells import cell_names, is_run, task_states
 from audit.config import BASE, CONFIG_FILE, AuditConfig, Condition, check_kept, is_control_direction, keep_config, stored_config
 from audit.logs import LOGS, Warn, set_unreadable_aside, warn_on_stderr, why_failed
 from audit.running.progress import RunProgress
@@ -200,13 +200,12 @@ def _with_dtype(config: AuditConfig, out: Path) -> AuditConfig:
 def condition_tasks(makers: dict[str, Callable[..., Task]], config: AuditConfig, condition: Condition) -> list[Task]:
     """Build the tasks of a condition; one whose strength a sweep is yet to choose has the same tasks under every strength.
 
-    A condition with a framing includes only tasks that have rewrites (deployment controls have none), and only items that are also in the
-    base condition.
+    `audit.cells.is_run` says which tasks a condition includes. One with a framing includes only items that are also in the base condition.
 
     Raises:
         ConfigError: the condition has a framing for which no task has rewrites.
     """
-    names = [name for name in makers if condition.framing is None or has_rewrites(name, config)]
+    names = [name for name in makers if is_run(name, config, condition)]
     tasks = [_task(makers[name], name, config, condition) for name in names]
     if condition.framing is not None and not tasks:
         raise ConfigError(

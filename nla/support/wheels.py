@@ -5,6 +5,7 @@ members named here are read from it, each with a sha256 of its own. A finished f
 its files. It is put in place by one rename, so a killed fetch leaves nothing that looks whole.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -67,8 +68,22 @@ def is_cached(folder: Path) -> bool:
 
 
 def is_intact(folder: Path) -> bool:
-    """Return whether, beyond `is_cached`, every file still has its recorded sha256 (about 0.3 s for the embedded model)."""
-    return is_cached(folder) and all(sha256(folder / name) == digest for name, (_, digest) in _recorded_files(folder).items())
+    """Return whether, beyond `is_cached`, every file still has its recorded sha256 (about 0.3 s for the embedded model).
+
+    A file that this process has read is only read again if its size or one of its times has changed.
+    """
+    return is_cached(folder) and all(_digest_on_disk(folder / name) == digest for name, (_, digest) in _recorded_files(folder).items())
+
+
+def _digest_on_disk(path: Path) -> str:
+    status = path.stat()
+    return _digest_while(path, (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+
+
+@functools.lru_cache(maxsize=64)
+def _digest_while(path: Path, _status: tuple[int, ...]) -> str:
+    """Return the sha256 of a file while its status stays the same."""
+    return sha256(path)
 
 
 def ensure(folder: Path, wheels: Sequence[Wheel], finish: Callable[[list[Path], Path], None], report: Report) -> Path:
