@@ -35,6 +35,7 @@ def start(words: Sequence[str], cwd: Path, messages: Path | None = None) -> int:
         out = os.open(messages / STDERR, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(out, 1)
         os.dup2(out, 2)
+        sys.stdout, sys.stderr = (open(descriptor, "w", buffering=1, closefd=False, encoding="utf-8") for descriptor in (1, 2))  # noqa: SIM115
         sys.argv = list(words)
         MAINS[words[0]]()
         status = 0
