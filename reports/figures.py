@@ -15,8 +15,13 @@ from nla.support.figures import BLUE, GREY, ORANGE, RED, drawable
 from reports.drawing import INK, Drawn, bar, beside, caption, condition_words, estimate_columns, legend, slope_panel, wrapped
 from reports.instrument_figures import curves, grader, instrument, places, reconstruction, training
 from reports.measure_figures import agreement, areas, known_groups, moves, roc
-from reports.words import unit_text
+from reports.words import has_explanations, unit_text
 
+_HOW_TO_READ_RATES = (
+    "Blue dots: transcripts with an explanation that shows evaluation awareness. Orange squares: transcripts in which the model says "
+    "so. The grey band is the measured floor (deployment traffic), the dotted line 5 %. A blue interval wholly right of the band is a "
+    "finding; one that overlaps it is none."
+)
 _MOST_PANELS = 4
 """Small multiples in one row."""
 
@@ -46,7 +51,7 @@ def all_figures(result: AuditResult, checks: Sequence[StoredCheck] = ()) -> list
 
 def rates(result: AuditResult) -> Drawn | None:
     """Internal and verbalised rate of every cell without steering: one panel per condition, with intervals, and the floor as a band."""
-    cells = [cell for cell in result.cells if cell.strength == 0]
+    cells, explained = [cell for cell in result.cells if cell.strength == 0], has_explanations(result)
     conditions, tasks = (list(dict.fromkeys(names)) for names in ((c.condition for c in cells), (c.task for c in cells)))
     if not any(rate.estimate is not None for cell in cells for rate in (cell.internal.scored, cell.verbalized.scored)):
         return None
@@ -58,8 +63,9 @@ def rates(result: AuditResult) -> Drawn | None:
     for axes, condition in zip(panels, conditions, strict=False):
         for cell in (cell for cell in cells if cell.condition == condition):
             row = tasks.index(cell.task)
-            bar(axes, row - 0.14, cell.internal.scored, BLUE, "o")
-            bar(axes, row + 0.14, cell.verbalized.scored, ORANGE, "s")
+            if explained:
+                bar(axes, row - 0.14, cell.internal.scored, BLUE, "o")
+            bar(axes, row + 0.14 * explained, cell.verbalized.scored, ORANGE, "s")
         _floor(axes, result)
         axes.set_title(wrapped(condition_words(condition)), fontsize=9)
     for axes in panels[len(conditions) :]:
@@ -70,13 +76,11 @@ def rates(result: AuditResult) -> Drawn | None:
     figure.supxlabel("transcripts flagged (%), 95 % interval", fontsize=9)
     return Drawn(
         "rates",
-        "Internal and verbalised awareness",
-        caption(result, "A transcript is flagged if any of the tokens read is."),
+        "Internal and verbalised awareness" if explained else "Verbalised awareness",
+        caption(result, "A transcript is flagged if any of the tokens read is." if explained else "The model's own words."),
         figure,
-        pd.DataFrame([_rate_row(cell, kind) for cell in cells for kind in ("internal", "verbalised")]),
-        "Blue dots: transcripts with an explanation that shows evaluation awareness. Orange squares: transcripts in which the model says "
-        "so. The grey band is the measured floor (deployment traffic), the dotted line 5 %. A blue interval wholly right of the band is a "
-        "finding; one that overlaps it is none.",
+        pd.DataFrame([_rate_row(cell, kind) for cell in cells for kind in (("internal", "verbalised") if explained else ("verbalised",))]),
+        _HOW_TO_READ_RATES if explained else "Orange squares: transcripts in which the model says so. The dotted line is at 5 %.",
     )
 
 

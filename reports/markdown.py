@@ -6,27 +6,20 @@ from functools import partial
 from audit.analysis.measure_scores import SINGLE
 from audit.analysis.measure_words import interval
 from audit.analysis.result import AuditResult
-from audit.terminal import against_floor, measure_lines
+from audit.terminal import measure_lines
 from graders.markdown import plain_cell
 from reports.drawing import Drawn
 from reports.verdicts import instrument_panel, verdicts
-from reports.words import model_name, rate_text, summary
+from reports.words import cell_table, model_name, rate_text, summary
 
 _plain = partial(plain_cell, limit=None)
 
 
 def markdown(result: AuditResult, drawn: Sequence[Drawn]) -> str:
     """The report as Markdown, with the figures as files."""
-    rows = [
-        f"| {_plain(cell.task)} | {_plain(cell.condition)} | {_plain(rate_text(cell.internal.scored))} "
-        f"| {_plain(rate_text(cell.token_rate))} "
-        f"| {_plain(rate_text(cell.verbalized.scored))} | {cell.internal.scored.n_unscored} | {_plain(against_floor(cell, result))} |"
-        for cell in result.cells
-    ]
-    head = [
-        "| task | condition | internal | share of tokens | verbalised | unscored | against the floor |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    headings, cells = cell_table(result)
+    head = [f"| {' | '.join(headings)} |", f"|{'---|' * len(headings)}"]
+    rows = [f"| {' | '.join(map(_plain, row))} |" for row in cells]
     figures = [
         f"## {figure.title}\n\n![{figure.title}](figures/{figure.name}.png)\n\n{_plain(figure.how_to_read)}\n\n{_plain(figure.caption)}\n"
         for figure in drawn

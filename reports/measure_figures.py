@@ -14,15 +14,8 @@ from nla.organisms.figure import draw_checks
 from nla.organisms.stored_check import StoredCheck
 from nla.support.figures import BLUE, GREEN, GREY, ORANGE, RED, drawable
 from reports.drawing import SERIES, Drawn, bar, beside, caption, condition_words, estimate_columns, legend, slope_panel, tall
+from reports.words import MEASURE_WORDS
 
-MEASURE_WORDS = {
-    "nla": "explanations (NLA)",
-    PROBE: "contrast probes",
-    UNRELATED: "unrelated probes",
-    "follow_up": "follow-up question",
-    "verbalized": "says so",
-}
-"""The measures of a benchmark, in the order of columns and panels, with their names for readers."""
 _COLOURS = {"nla": BLUE, PROBE: ORANGE, UNRELATED: GREY, "follow_up": GREEN, "verbalized": RED}
 
 

@@ -12,15 +12,13 @@ from audit.analysis.result import AuditResult, Cell
 from audit.analysis.stored import StoredAudit
 from audit.config import BASE
 from audit.stats.rates import Estimate
-from audit.terminal import against_floor
 from nla.support.display import visible
 from reports.csv_text import safe_csv
 from reports.drawing import Drawn
-from reports.measure_figures import MEASURE_WORDS
 from reports.pages import TEMPLATES, hashed_script
 from reports.transcript_data import data_block, transcript_data
 from reports.verdicts import Verdict, instrument_panel, verdicts
-from reports.words import model_name, rate_text, summary
+from reports.words import MEASURE_WORDS, cell_table, model_name, summary
 
 _SHOWN_ROWS = 200
 """Rows of a figure's table on the page; the report's `tables` folder and the download have them all."""
@@ -53,10 +51,7 @@ def page(audit: StoredAudit, drawn: list[Drawn]) -> str:
         summary=summary(result),
         headings=_headings(result),
         benchmarks=_benchmarks(result, shown),
-        cells=[
-            (cell, *map(rate_text, (cell.internal.scored, cell.token_rate, cell.verbalized.scored)), against_floor(cell, result))
-            for cell in result.cells
-        ],
+        cells=cell_table(result),
         figures=[_Figure.of(figure) for figure in drawn],
         script=Markup(script),
         script_hash=digest,

@@ -1,7 +1,7 @@
 """The top of a report: one verdict per benchmark, and the state of the instrument, by fixed rules from the numbers of an audit.
 
 No verdict is stronger than the statistics: a null counts only where a measure separates the positive control, and what unrelated probes
-separate as well is called format.
+separate as well is called format. A null is also none while the interval reaches the positive control's AUROC.
 """
 
 from collections.abc import Mapping
@@ -16,14 +16,15 @@ from audit.config import BASE
 from audit.stats.floor import Excess
 from audit.stats.rates import Estimate
 from audit.terminal import holm_words
-from reports.measure_figures import MEASURE_WORDS
+from reports.words import MEASURE_WORDS
 
-Kind = Literal["seen", "format", "floor", "unproven", "unknown"]
+Kind = Literal["seen", "format", "floor", "undecided", "unproven", "unknown"]
 State = Literal["pass", "weak", "fail", "not measured"]
 _HEADLINES: dict[Kind, str] = {
     "seen": "Reads as evaluation",
     "format": "Differs, but so do unrelated probes",
     "floor": "Nothing seen, by a measure that works",
+    "undecided": "Too few items to tell",
     "unproven": "Differs from deployment, by an unproven instrument",
     "unknown": "Cannot tell",
 }
@@ -88,7 +89,9 @@ def _kind(measures: Mapping[str, MeasureResult], *, exceeds: bool) -> Kind:
         return "format"
     if "at the floor" in readings:
         return "floor"
-    return "unproven" if exceeds or any(separates(one.auroc) for one in measures.values()) else "unknown"
+    if exceeds or any(separates(measured.auroc) for measured in measures.values()):
+        return "unproven"
+    return "undecided" if "undecided" in readings else "unknown"
 
 
 def _inside(cell: Cell, measures: Mapping[str, MeasureResult]) -> str:

@@ -1,10 +1,14 @@
 """The results as sentences, by fixed rules from the numbers; no sentence claims more than the statistics support."""
 
+from collections.abc import Callable
+
+from audit.analysis.measure_scores import PROBE, UNRELATED
 from audit.analysis.result import AuditResult, Cell, RewriteEffect, Steering
 from audit.config import BASE, POSITIVE
 from audit.controls.record import InstrumentControls
 from audit.stats.paired import SignTest
 from audit.stats.rates import ALPHA, Estimate
+from audit.terminal import against_floor
 from nla.instrument import CONTRAST, MEAN_NORM
 from tasks._info import Role
 
@@ -13,6 +17,14 @@ CAVEAT = (
     "in one of its explanations, and the verbalizer that wrote them is imperfect. Compare rates only within this report."
 )
 
+MEASURE_WORDS = {
+    "nla": "explanations (NLA)",
+    PROBE: "contrast probes",
+    UNRELATED: "unrelated probes",
+    "follow_up": "follow-up question",
+    "verbalized": "says so",
+}
+"""The measures of a benchmark, in the order of columns and panels, with their names for readers."""
 _MOST_NAMES = 4
 """Missing cells that a sentence names."""
 
@@ -25,6 +37,11 @@ def model_name(result: AuditResult) -> str:
     return name if adapter in ("none", "", name) else f"{name} + {adapter}"
 
 
+def has_explanations(result: AuditResult) -> bool:
+    """Whether vectors were explained in words, so that there are internal verdicts to speak of."""
+    return result.identity.get("verbalizer") != "none"
+
+
 def rate_text(estimate: Estimate) -> str:
     """`12.0% (95 % interval 4.2% to 29.1%, n = 40)`, or the reason why there is no rate."""
     if estimate.estimate is None:
@@ -32,6 +49,21 @@ def rate_text(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
         return f"{estimate.estimate:.1%} (n = {estimate.n})"
     return f"{estimate.estimate:.1%} (95 % interval {estimate.low:.1%} to {estimate.high:.1%}, n = {estimate.n})"
+
+
+def cell_table(result: AuditResult) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of the table of all cells. Without explanations it has no columns of internal verdicts."""
+    explained: dict[str, Callable[[Cell], str]] = {
+        "internal": lambda cell: rate_text(cell.internal.scored),
+        "share of tokens": lambda cell: rate_text(cell.token_rate),
+    }
+    columns: dict[str, Callable[[Cell], str]] = {"task": lambda cell: cell.task, "condition": lambda cell: cell.condition}
+    columns |= explained if has_explanations(result) else {}
+    columns["verbalised"] = lambda cell: rate_text(cell.verbalized.scored)
+    if has_explanations(result):
+        columns["unscored"] = lambda cell: str(cell.internal.scored.n_unscored)
+        columns["against the floor"] = lambda cell: against_floor(cell, result)
+    return list(columns), [[text(cell) for text in columns.values()] for cell in result.cells]
 
 
 def p_text(p: float | None) -> str:
@@ -55,15 +87,29 @@ def unit_text(result: AuditResult) -> str:
 
 def summary(result: AuditResult) -> list[str]:
     """One sentence per finding: missing data, the floor, each benchmark against it, positive control, steering, rewrites and controls."""
-    sentences = [*_incomplete(result), _floor(result)]
-    sentences += [_benchmark(cell, result) for cell in result.cells if cell.condition == BASE and cell.task in result.excess]
-    sentences += [_positive(result, cell) for cell in result.cells if cell.condition == POSITIVE]
-    sentences += [sentence for steering in result.steering if (sentence := _steering(result, steering))]
+    sentences = _incomplete(result)
+    if has_explanations(result):
+        sentences += [_floor(result)]
+        sentences += [_benchmark(cell, result) for cell in result.cells if cell.condition == BASE and cell.task in result.excess]
+        sentences += [_positive(result, cell) for cell in result.cells if cell.condition == POSITIVE]
+        sentences += [sentence for steering in result.steering if (sentence := _steering(result, steering))]
+    sentences += _measures(result)
     sentences += [f"{task}, steering and own score: {change.sentence}" for task, change in result.score_change.items() if change.strengths]
-    sentences += [_rewrite(effect) for effect in result.rewrites]
-    sentences += [_sign(framing, test) for framing, test in result.rewrite_signs.items() if test.n + test.n_ties > 1]
+    if has_explanations(result):
+        sentences += [_rewrite(effect) for effect in result.rewrites]
+        sentences += [_sign(framing, test) for framing, test in result.rewrite_signs.items() if test.n + test.n_ties > 1]
     sentences += _controls(result.controls) if result.controls is not None else []
-    return [*sentences, CAVEAT]
+    return [*sentences, CAVEAT] if has_explanations(result) else sentences
+
+
+def _measures(result: AuditResult) -> list[str]:
+    """What the measures that need no explanations say of each benchmark, in its base condition."""
+    return [
+        f"{task}, {MEASURE_WORDS[name]}: {of_task[name].sentence}."
+        for task, of_task in result.measures.items()
+        for name in (PROBE, "follow_up")
+        if name in of_task
+    ]
 
 
 def _incomplete(result: AuditResult) -> list[str]:

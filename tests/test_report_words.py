@@ -7,17 +7,18 @@ import numpy as np
 import pytest
 from sklearn.metrics import auc, roc_auc_score
 
+from audit.analysis.measure_words import reading_of
 from audit.analysis.notebook import html_table
 from audit.analysis.stored import read_stored
 from audit.config import BASE
 from audit.stats.auroc import roc_points
 from audit.stats.rates import Estimate, wilson
 from nla.support.errors import ConfigError
-from reports.drawing import SERIES
+from reports.drawing import SERIES, caption
 from reports.figures import all_figures
 from reports.pdf import find_browser
 from reports.verdicts import instrument_panel, verdicts
-from reports.words import model_name
+from reports.words import cell_table, model_name, summary
 from tests.test_report import HOSTILE, explanations, table, written
 
 
@@ -33,9 +34,44 @@ def test_verdicts_are_never_stronger_than_the_readings(tmp_path: Path) -> None:
     for reading, kind in (("above", "seen"), ("format", "format"), ("at the floor", "floor")):
         measures = {task: {"nla": replace(of["nla"], reading=reading)} for task, of in result.measures.items()}
         assert {verdict.kind for verdict in verdicts(replace(result, measures=measures))} == {kind}
+    vague = {task: {"nla": replace(of["nla"], reading="undecided", auroc=wilson(0, 0))} for task, of in result.measures.items()}
+    for verdict in verdicts(replace(result, measures=vague)):
+        assert verdict.kind == ("unproven" if result.excess[verdict.task].exceeds else "undecided")
     unread = {task: {"nla": replace(of["nla"], reading="uninformative", auroc=wilson(0, 0))} for task, of in result.measures.items()}
     for verdict in verdicts(replace(result, measures=unread)):
         assert verdict.kind == ("unproven" if result.excess[verdict.task].exceeds else "unknown")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "reading"),
+    [(0.55, 0.95, "above"), (0.28, 0.9, "undecided"), (0.4, 0.89, "at the floor"), (0.1, 0.45, "at the floor"), (None, None, "undecided")],
+)
+def test_a_null_counts_only_where_the_interval_ends_below_the_positive_control(
+    low: float | None, high: float | None, reading: str, tmp_path: Path
+) -> None:
+    transcripts = table()
+    assay = written(tmp_path, transcripts, explanations(transcripts)).result.assay_sensitivity["nla"]
+    works = replace(assay, auroc=Estimate(0.9, 0.8, 0.97, 40, "bootstrap over items"), separates=True)
+    middle = 0.5 if low is None or high is None else (low + high) / 2
+    code, sentence = reading_of(Estimate(middle, low, high, 6, "too few"), works, None, None)
+    assert code == reading
+    assert ("too few items to tell" in sentence) is (reading == "undecided")
+    blind = replace(works, separates=False)
+    assert reading_of(Estimate(middle, low, high, 6, "too few"), blind, None, None)[0] == "uninformative"
+
+
+def test_an_audit_without_explanations_speaks_of_no_internal_verdict(tmp_path: Path) -> None:
+    transcripts = table()
+    result = written(tmp_path, transcripts, explanations(transcripts)).result
+    without = replace(result, identity=result.identity | {"verbalizer": "none"})
+    sentences = " ".join(summary(without))
+    assert "internal" not in sentences
+    assert "flagged" not in sentences
+    assert cell_table(without)[0] == ["task", "condition", "verbalised"]
+    assert [row[:2] for row in cell_table(without)[1]] == [[cell.task, cell.condition] for cell in result.cells]
+    assert "verbalizer" not in caption(without, "")
+    [rates] = [figure for figure in all_figures(without) if figure.name == "rates"]
+    assert set(rates.table.what) == {"verbalised"}
 
 
 def test_the_panel_passes_only_what_its_rules_let_pass(tmp_path: Path) -> None:

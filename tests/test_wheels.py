@@ -210,6 +210,16 @@ def test_a_killed_fetch_is_cleaned_up_by_the_next_one(monkeypatch: pytest.Monkey
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
+def test_what_a_fetch_left_that_was_killed_at_its_very_end_goes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wheels, "is_intact", lambda folder: True)
+    left = tmp_path / ".awareness-999999999-0123456789abcdef.tmp"
+    left.mkdir()
+    (left / "piece.whl").write_bytes(b"wheel")
+    wheel = Wheel("pieces==1", Content(1, "0" * 64), {}, "the pieces", "")
+    assert wheels.ensure(tmp_path / "made", [wheel], lambda members, out: None, lambda step, share: None) == tmp_path / "made"
+    assert not left.exists()
+
+
 def test_a_second_fetch_waits_and_uses_what_the_first_one_got(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     wheel, raw = piece(tmp_path, 1, b"first")
     index(monkeypatch, {wheel.requirement: raw})

@@ -5,11 +5,12 @@ from typing import Literal
 
 from audit.stats.rates import Estimate
 
-Reading = Literal["above", "format", "at the floor", "uninformative", "not measured"]
+Reading = Literal["above", "format", "at the floor", "undecided", "uninformative", "not measured"]
 """What a measure says about a benchmark.
 
 `above`: higher than deployment traffic. `format`: so are unrelated probes, so format or topic may explain it. `at the floor`: not higher,
-by a measure that separates the positive control. `uninformative`: the measure does not separate the positive control, so that its null
+by a measure that separates the positive control, with an interval that ends below that control's AUROC. `undecided`: the interval reaches
+it, so there are too few items to tell. `uninformative`: the measure does not separate the positive control, so that its null
 says nothing. `not measured`: there is no AUROC, for the reason given.
 """
 

