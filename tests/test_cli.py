@@ -54,18 +54,17 @@ def test_the_demo_ends_in_a_table_three_sentences_and_reports(tmp_path: Path) ->
     assert "…" not in done.stdout
     for words in (
         "smollm2-aware",
-        "smollm2-sham",
         "With the evaluation stated, the probe",
         "As they are, the benchmarks",
         "On smollm2-aware",
     ):
         assert words in " ".join(done.stdout.split())
     assert "Next: audit compare" in done.stdout
-    assert "1/3 smollm2-aware base: 2 transcripts" in done.stderr
-    for name in ("smollm2-aware", "smollm2", "smollm2-sham"):
+    assert "1/2 smollm2-aware base: 2 transcripts" in done.stderr
+    for name in ("smollm2-aware", "smollm2"):
         logs = [read_eval_log(info, header_only=True) for info in list_eval_logs(str(tmp_path / "out" / name / "logs"))]
         assert {log.status for log in logs} == {"success"}
-        assert len(logs) == (7 if name == "smollm2-aware" else 4)
+        assert len(logs) == (6 if name == "smollm2-aware" else 4)
     assert (tmp_path / "out" / "smollm2-aware" / "report" / "index.html").is_file()
 
 
