@@ -1,7 +1,5 @@
 """The cells of an audit: which there are to run, which are done, and how long they took. A cell is one task under one condition."""
 
-import importlib
-import importlib.util
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +8,7 @@ from inspect_ai.log import EvalLog
 
 from audit.config import AuditConfig, Condition
 from audit.logs import LOGS, log_headers
+from audit.task_files import task_info, task_names
 from tasks._framing import SHIPPED
 from tasks._info import Role
 
@@ -44,10 +43,7 @@ def is_run(name: str, config: AuditConfig, condition: Condition) -> bool:
 
 def _is_deployment_control(name: str) -> bool:
     """Whether a task of `tasks/` is real-use traffic. A user's own file is not opened, since it may be gone when the audit is analyzed."""
-    if not name.isidentifier() or importlib.util.find_spec(f"tasks.{name}") is None:
-        return False
-    info = getattr(getattr(importlib.import_module(f"tasks.{name}"), name, None), "info", None)
-    return getattr(info, "role", None) is Role.DEPLOYMENT_CONTROL
+    return name in task_names() and task_info(name).role is Role.DEPLOYMENT_CONTROL
 
 
 def _has_rewrites(name: str, config: AuditConfig) -> bool:

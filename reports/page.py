@@ -1,24 +1,25 @@
 """The page of a report: what its template shows, in the order in which a reader needs it."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from markupsafe import Markup
 
 from audit.analysis.measure_words import interval, percent
-from audit.analysis.result import AuditResult, Cell
+from audit.analysis.result import AuditResult
 from audit.analysis.stored import StoredAudit
 from audit.config import BASE
 from audit.stats.rates import Estimate
+from audit.terminal import measure_lines
 from nla.support.display import visible
 from reports.csv_text import safe_csv
 from reports.drawing import Drawn
 from reports.pages import TEMPLATES, hashed_script
 from reports.transcript_data import data_block, transcript_data
 from reports.verdicts import Verdict, instrument_panel, verdicts
-from reports.words import MEASURE_WORDS, cell_table, model_name, summary
+from reports.words import MEASURE_WORDS, cell_table, explained_rates, model_name, summary
 
 _SHOWN_ROWS = 200
 """Rows of a figure's table on the page; the report's `tables` folder and the download have them all."""
@@ -48,7 +49,7 @@ def page(audit: StoredAudit, drawn: list[Drawn]) -> str:
         identity=_identity(result),
         verdicts=shown,
         panel=instrument_panel(result),
-        summary=summary(result),
+        summary=[*summary(result), *measure_lines(result)],
         headings=_headings(result),
         benchmarks=_benchmarks(result, shown),
         cells=cell_table(result),
@@ -104,14 +105,7 @@ def _measures(result: AuditResult) -> list[str]:
 
 
 def _headings(result: AuditResult) -> list[str]:
-    return [*_rates(result.cells), *(MEASURE_WORDS[name] for name in _measures(result)), "says so", "reading"]
-
-
-def _rates(cells: Sequence[Cell]) -> dict[str, Callable[[Cell], Estimate]]:
-    """The columns of rates from explanations; empty in an audit without explanations."""
-    columns: dict[str, Callable[[Cell], Estimate]] = {"internal": lambda cell: cell.internal.scored}
-    columns["share of tokens"] = lambda cell: cell.token_rate
-    return columns if any(cell.internal.scored.n for cell in cells) else {}
+    return [*explained_rates(result), *(MEASURE_WORDS[name] for name in _measures(result)), "says so", "reading"]
 
 
 def _benchmarks(result: AuditResult, shown: Sequence[Verdict]) -> list[tuple[str, str, list[PlotCell]]]:
@@ -119,7 +113,7 @@ def _benchmarks(result: AuditResult, shown: Sequence[Verdict]) -> list[tuple[str
     floor = result.floor.pooled.estimate if result.floor else None
     marks = tuple(100 * mark for mark in (0.05, floor) if mark is not None)
     headlines = {verdict.task: verdict.headline for verdict in shown}
-    rates, measures = _rates(result.cells).values(), _measures(result)
+    rates, measures = explained_rates(result).values(), _measures(result)
     rows = []
     for cell in (cell for cell in result.cells if cell.condition == BASE):
         of_task = result.measures.get(cell.task, {})

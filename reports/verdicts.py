@@ -16,7 +16,7 @@ from audit.config import BASE
 from audit.stats.floor import Excess
 from audit.stats.rates import Estimate
 from audit.terminal import holm_words
-from reports.words import MEASURE_WORDS
+from reports.words import MEASURE_WORDS, has_explanations
 
 Kind = Literal["seen", "format", "floor", "undecided", "unproven", "unknown"]
 State = Literal["pass", "weak", "fail", "not measured"]
@@ -205,10 +205,7 @@ def _reconstruction(result: AuditResult) -> Check:
 
 
 def _unscored(result: AuditResult) -> Check:
-    if not any(cell.internal.scored.n for cell in result.cells):
-        n, unscored = _probe_counts(result)
-    else:
-        n, unscored = result.n_transcripts, result.n_unscored
+    n, unscored = (result.n_transcripts, result.n_unscored) if has_explanations(result) else _probe_counts(result)
     if not n:
         return Check("unscored", "not measured", "—", "No transcript was measured.")
     state = _state(unscored <= _FEW * n, unscored <= _MANY * n)

@@ -38,8 +38,15 @@ def model_name(result: AuditResult) -> str:
 
 
 def has_explanations(result: AuditResult) -> bool:
-    """Whether vectors were explained in words, so that there are internal verdicts to speak of."""
-    return result.identity.get("verbalizer") != "none"
+    """Whether vectors were to be explained in words, so that there are internal verdicts, or transcripts that lack one."""
+    return result.identity.get("verbalizer") != "none" or result.n_unscored > 0
+
+
+def explained_rates(result: AuditResult) -> dict[str, Callable[[Cell], Estimate]]:
+    """The rates of a cell that come from explanations, by heading; empty in an audit without explanations."""
+    rates: dict[str, Callable[[Cell], Estimate]] = {"internal": lambda cell: cell.internal.scored}
+    rates["share of tokens"] = lambda cell: cell.token_rate
+    return rates if has_explanations(result) else {}
 
 
 def rate_text(estimate: Estimate) -> str:
@@ -53,17 +60,14 @@ def rate_text(estimate: Estimate) -> str:
 
 def cell_table(result: AuditResult) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of the table of all cells. Without explanations it has no columns of internal verdicts."""
-    explained: dict[str, Callable[[Cell], str]] = {
-        "internal": lambda cell: rate_text(cell.internal.scored),
-        "share of tokens": lambda cell: rate_text(cell.token_rate),
-    }
-    columns: dict[str, Callable[[Cell], str]] = {"task": lambda cell: cell.task, "condition": lambda cell: cell.condition}
-    columns |= explained if has_explanations(result) else {}
-    columns["verbalised"] = lambda cell: rate_text(cell.verbalized.scored)
-    if has_explanations(result):
-        columns["unscored"] = lambda cell: str(cell.internal.scored.n_unscored)
-        columns["against the floor"] = lambda cell: against_floor(cell, result)
-    return list(columns), [[text(cell) for text in columns.values()] for cell in result.cells]
+    rates = explained_rates(result)
+    last = ["unscored", "against the floor"] if rates else []
+    rows = []
+    for cell in result.cells:
+        texts = [rate_text(rate(cell)) for rate in rates.values()]
+        ends = [str(cell.internal.scored.n_unscored), against_floor(cell, result)] if rates else []
+        rows.append([cell.task, cell.condition, *texts, rate_text(cell.verbalized.scored), *ends])
+    return ["task", "condition", *rates, "verbalised", *last], rows
 
 
 def p_text(p: float | None) -> str:
@@ -87,29 +91,18 @@ def unit_text(result: AuditResult) -> str:
 
 def summary(result: AuditResult) -> list[str]:
     """One sentence per finding: missing data, the floor, each benchmark against it, positive control, steering, rewrites and controls."""
-    sentences = _incomplete(result)
-    if has_explanations(result):
+    explained, sentences = has_explanations(result), _incomplete(result)
+    if explained:
         sentences += [_floor(result)]
         sentences += [_benchmark(cell, result) for cell in result.cells if cell.condition == BASE and cell.task in result.excess]
         sentences += [_positive(result, cell) for cell in result.cells if cell.condition == POSITIVE]
         sentences += [sentence for steering in result.steering if (sentence := _steering(result, steering))]
-    sentences += _measures(result)
     sentences += [f"{task}, steering and own score: {change.sentence}" for task, change in result.score_change.items() if change.strengths]
-    if has_explanations(result):
-        sentences += [_rewrite(effect) for effect in result.rewrites]
+    sentences += [sentence for effect in result.rewrites if (sentence := _rewrite(effect) if explained else _own_score(effect))]
+    if explained:
         sentences += [_sign(framing, test) for framing, test in result.rewrite_signs.items() if test.n + test.n_ties > 1]
     sentences += _controls(result.controls) if result.controls is not None else []
-    return [*sentences, CAVEAT] if has_explanations(result) else sentences
-
-
-def _measures(result: AuditResult) -> list[str]:
-    """What the measures that need no explanations say of each benchmark, in its base condition."""
-    return [
-        f"{task}, {MEASURE_WORDS[name]}: {of_task[name].sentence}."
-        for task, of_task in result.measures.items()
-        for name in (PROBE, "follow_up")
-        if name in of_task
-    ]
+    return [*sentences, CAVEAT] if explained else sentences
 
 
 def _incomplete(result: AuditResult) -> list[str]:
@@ -191,10 +184,19 @@ def _rewrite(effect: RewriteEffect) -> str:
             f"; compared with a neutral paraphrase, {beyond.only_second} more and {beyond.only_first} fewer are flagged of {beyond.n} "
             f"({p_text(beyond.p)})"
         )
-    change = effect.own_score_change
-    if change.estimate is not None:
-        sentence += f"; the task's own score changed by {change.estimate:+.2f}"
-    return sentence + "."
+    own_score = _own_score_change(effect)
+    return f"{sentence}; {own_score}." if own_score else f"{sentence}."
+
+
+def _own_score(effect: RewriteEffect) -> str:
+    """What a rewrite does in an audit without explanations; empty for a task without a score of its own."""
+    change = _own_score_change(effect)
+    return f"{effect.task}, {effect.framing} prompts against the original prompts: {change}." if change else ""
+
+
+def _own_score_change(effect: RewriteEffect) -> str:
+    change = effect.own_score_change.estimate
+    return "" if change is None else f"the task's own score changed by {change:+.2f}"
 
 
 def _sign(framing: str, test: SignTest) -> str:

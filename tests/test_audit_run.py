@@ -20,8 +20,8 @@ from audit.analysis.result import AuditResult, read_result, schema
 from audit.analysis.tables import check_identity, read_tables
 from audit.config import CONFIG_FILE, AuditConfig, Condition, keep_config, make_audit, stored_config
 from audit.running.run import run_audit
-from audit.running.task_files import task_function, task_names
 from audit.stats.rates import wilson
+from audit.task_files import task_function, task_names
 from graders.record import read_records
 from nla.activations.contrast_sets import contrast_names
 from nla.models import precision as devices

@@ -19,7 +19,7 @@ import tasks
 from audit.analysis.result import RewriteEffect
 from audit.analysis.rewrites import rewrite_effects, signs
 from audit.running.rewrite import Attempt, checked_rewrites, make_rewrites, parse_spans, rendered_prompts, rewrite_task, spot_check
-from audit.running.task_files import task_function
+from audit.task_files import task_function
 from nla.support.errors import ConfigError, DataError
 from tasks._framing import MOST_SPANS, Rewrite, Span, framed, problems, read_rewrites
 from tests.fuzz_inputs import inputs

@@ -74,6 +74,21 @@ def test_an_audit_without_explanations_speaks_of_no_internal_verdict(tmp_path: P
     assert set(rates.table.what) == {"verbalised"}
 
 
+def test_an_audit_whose_explanations_all_failed_does_not_pass_by_its_probes(tmp_path: Path) -> None:
+    transcripts = table()
+    result = written(tmp_path, transcripts, explanations(transcripts)).result
+    failed = [
+        replace(cell, internal=replace(cell.internal, scored=replace(wilson(0, 0), n_unscored=cell.internal.scored.n)))
+        for cell in result.cells
+    ]
+    for verbalizer in ("av", "none"):  # none: not even the vectors could be read
+        unread = replace(result, cells=failed, identity=result.identity | {"verbalizer": verbalizer})
+        check = next(check for check in instrument_panel(unread) if check.name == "unscored")
+        n = sum(cell.internal.scored.n for cell in result.cells)
+        assert (check.state, check.number.partition(" of ")[0]) == ("fail", str(n))
+        assert "unscored" in cell_table(unread)[0]
+
+
 def test_the_panel_passes_only_what_its_rules_let_pass(tmp_path: Path) -> None:
     transcripts = table()
     result = written(tmp_path, transcripts, explanations(transcripts)).result

@@ -18,7 +18,7 @@ from audit.running.run import condition_tasks, run_audit
 from audit.running.sweep import REPEATED_BOUND, STRENGTHS, with_strengths
 from audit.running.sweep_matching import match
 from audit.running.sweep_responses import ITEMS, Measured, as_item, loss_under, responses, sweep_items
-from audit.running.task_files import task_function
+from audit.task_files import task_function
 from nla.activations.steering import steering_of
 from nla.inspect.provider import local_model
 from nla.support.errors import ConfigError, DataError

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from inspect_ai import Task, eval
 from inspect_ai.model import ModelOutput, ModelUsage, get_model
 
-from audit.running.task_list import task_info, task_names
+from audit.task_files import task_info, task_names
 from nla.support.display import visible
 from nla.support.errors import ConfigError, DataError, HarnessError
 from nla.support.rows import Row, read_file

@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from audit.cli import app
 from audit.running.rewrite import rewrite_task
-from audit.running.task_files import task_function as task_from
-from audit.running.task_list import fetch_data, new_task, task_info, task_listings, task_names
+from audit.running.task_list import fetch_data, new_task, task_listings
+from audit.task_files import task_function as task_from
+from audit.task_files import task_info, task_names
 from nla.support.errors import ConfigError, DataError, FetchError
 from nla.support.rows import read_file
 from tasks._data import DataSource, Origin

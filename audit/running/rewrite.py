@@ -21,7 +21,7 @@ import anyio
 from inspect_ai import Task, eval, task_with
 from inspect_ai.model import GenerateConfig, Model, ModelOutput, ModelUsage, get_model
 
-from audit.running.task_files import task_function
+from audit.task_files import task_function
 from nla.support.display import visible
 from nla.support.errors import ConfigError, DataError, first_line
 from nla.support.files import replacing

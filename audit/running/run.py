@@ -19,7 +19,7 @@ from audit.config import BASE, CONFIG_FILE, AuditConfig, Condition, check_kept, 
 from audit.logs import LOGS, Warn, set_unreadable_aside, warn_on_stderr, why_failed
 from audit.running.progress import RunProgress
 from audit.running.sweep import with_strengths
-from audit.running.task_files import task_function
+from audit.task_files import task_function
 from graders.scorers.calibrated import check_calibration
 from nla.organisms.stored_check import read_check
 from nla.support.errors import ConfigError, DataError, StoppedError

