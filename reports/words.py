@@ -91,9 +91,8 @@ def unit_text(result: AuditResult) -> str:
 
 def summary(result: AuditResult) -> list[str]:
     """One sentence per finding: missing data, the floor, each benchmark against it, positive control, steering, rewrites and controls."""
-    explained, sentences = has_explanations(result), _incomplete(result)
+    explained, sentences = has_explanations(result), [*_incomplete(result), _floor(result)]
     if explained:
-        sentences += [_floor(result)]
         sentences += [_benchmark(cell, result) for cell in result.cells if cell.condition == BASE and cell.task in result.excess]
         sentences += [_positive(result, cell) for cell in result.cells if cell.condition == POSITIVE]
         sentences += [sentence for steering in result.steering if (sentence := _steering(result, steering))]

@@ -64,9 +64,10 @@ def test_an_audit_without_explanations_speaks_of_no_internal_verdict(tmp_path: P
     transcripts = table()
     result = written(tmp_path, transcripts, explanations(transcripts)).result
     without = replace(result, identity=result.identity | {"verbalizer": "none"})
-    sentences = " ".join(summary(without))
-    assert "internal" not in sentences
-    assert "flagged" not in sentences
+    [floor, *sentences] = summary(without)
+    assert floor.startswith("The measured floor")
+    assert "internal" not in " ".join(sentences)
+    assert "flagged" not in " ".join(sentences)
     assert cell_table(without)[0] == ["task", "condition", "verbalised"]
     assert [row[:2] for row in cell_table(without)[1]] == [[cell.task, cell.condition] for cell in result.cells]
     assert "verbalizer" not in caption(without, "")

@@ -257,6 +257,14 @@ def test_foreign_content_of_a_result_is_read_or_refused_and_never_breaks_a_table
     markdown(result, [])
 
 
+@pytest.mark.parametrize("prevalence", ["0.01", "0.05", "0.1"])
+def test_a_result_without_the_precision_at_a_prevalence_is_refused(prevalence: str, tmp_path: Path) -> None:
+    path = tmp_path / "audit.json"
+    path.write_text(json.dumps(changed(("measures", "exam", "nla", "precision", prevalence), None, True)))
+    with pytest.raises(DataError, match=rf"precision: .*missing: {prevalence}"):
+        read_result(path)
+
+
 @settings(max_examples=inputs(3), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_foreign_content_never_breaks_a_figure(data: st.DataObject, tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 """The results of comparing the measures, as they stand in `audit.json` under `measures`, `consistency` and `assay_sensitivity`."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
 
 from audit.stats.rates import Estimate
+from audit.stats.thresholds import PREVALENCES
 
 Reading = Literal["above", "format", "at the floor", "undecided", "uninformative", "not measured"]
 """What a measure says about a benchmark.
@@ -13,6 +16,14 @@ by a measure that separates the positive control, with an interval that ends bel
 it, so there are too few items to tell. `uninformative`: the measure does not separate the positive control, so that its null
 says nothing. `not measured`: there is no AUROC, for the reason given.
 """
+
+
+def _of_all_prevalences(precision: dict[str, Estimate]) -> dict[str, Estimate]:
+    """Refuse a result, read from a file, in which the precision at a prevalence is missing."""
+    expected = {f"{prevalence:g}" for prevalence in PREVALENCES}
+    if missing := sorted(expected - precision.keys()):
+        raise ValueError(f"expected the prevalences {', '.join(sorted(expected))}; missing: {', '.join(missing)}")
+    return precision
 
 
 @dataclass(frozen=True)
@@ -44,7 +55,7 @@ class MeasureResult:
     """The same with 10 %."""
     deployment_above_95: Estimate
     """Share of the deployment transcripts above that score: with equal scores, it may be far below 5 %."""
-    precision: dict[str, Estimate]
+    precision: Annotated[dict[str, Estimate], AfterValidator(_of_all_prevalences)]
     """By prevalence: share of transcripts above the 95th percentile that would be aware ones, if all of this task's are."""
     beyond_unrelated: Estimate | None
     """Only for the probes' composite: its AUROC minus that of the unrelated probes, on the same transcripts."""
