@@ -131,13 +131,22 @@ def compare_command(
     from pydantic import TypeAdapter
 
     from audit.analysis.compare import AuditComparison, compare
-    from audit.terminal import comparison_table
+    from audit.analysis.result import RESULT_FILE, read_result
+    from audit.analysis.stored import is_analyzed
+    from audit.terminal import comparison_table, measures_table
 
     comparison = compare(a, b)
     if json_out is not None:
         with replacing(json_out) as scratch:
             scratch.write_bytes(TypeAdapter(AuditComparison).dump_json(comparison, indent=1))
-    Console().print(comparison_table(comparison))
+    console = Console()
+    console.print(comparison_table(comparison))
+    if not any(cell.pairs.n for cell in comparison.cells):  # as in audits without explanations
+        console.print("No item has an internal verdict in both audits. Their other measures, each against its own deployment traffic:")
+        for name, folder in (("A", a), ("B", b)):
+            if is_analyzed(folder):
+                console.print(plain(f"{name}: {folder}"), soft_wrap=True)
+                console.print(measures_table(read_result(folder / RESULT_FILE)))
 
 
 @app.command("score")

@@ -1,5 +1,6 @@
 """The command lines as a user types them, in processes of their own."""
 
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -66,6 +67,10 @@ def test_the_demo_ends_in_a_table_three_sentences_and_reports(tmp_path: Path) ->
         assert {log.status for log in logs} == {"success"}
         assert len(logs) == (6 if name == "smollm2-aware" else 4)
     assert (tmp_path / "out" / "smollm2-aware" / "report" / "index.html").is_file()
+    words = shlex.split(done.stdout[done.stdout.index("Next: ") + len("Next: ") :])
+    compared = run(*words, cwd=tmp_path)
+    assert compared.returncode == 0, compared.stderr
+    assert compared.stdout.count("AUROC against deployment traffic") == 2
 
 
 @pytest.mark.parametrize("arguments", [["--limit", "0"], ["--limit", "13"], ["--measures", "nobody"]])
