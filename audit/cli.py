@@ -1,9 +1,10 @@
 """The `audit` command. Commands of higher layers (report, demo, label) join it through the entry-point group `audit.commands`."""
 
 import shlex
+from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,7 +14,11 @@ from audit.flags import with_flags
 from audit.running.rescore_config import RescoreConfig
 from nla.support.command import application, run
 from nla.support.display import plain
+from nla.support.errors import ConfigError
 from nla.support.files import replacing
+
+if TYPE_CHECKING:
+    from audit.analysis.compare import AuditComparison
 
 COMMAND_GROUP = "audit.commands"
 """Entry-point group of typer apps whose commands are added to `audit`."""
@@ -120,30 +125,52 @@ def rewrite_command(
 
 @app.command("compare")
 def compare_command(
-    a: Annotated[Path, typer.Argument(help="Folder of an audit.")],
-    b: Annotated[Path, typer.Argument(help="Folder of another.")],
+    folders: Annotated[list[Path], typer.Argument(help="Folders of two audits, or of more.")],
+    by: Annotated[
+        str | None,
+        typer.Option(help="Show a panel per model (or layer, nla, grader, ...), not pairs. Default for three audits or more: model."),
+    ] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Also write every number to this file.")] = None,
 ) -> None:
-    """Compare two audits item by item: models, layers, pairs, graders or dates.
+    """Compare two audits item by item: models, layers, pairs, graders or dates. More audits are shown in panels.
 
     Example: audit compare audit other --json comparison.json
     """
     from pydantic import TypeAdapter
 
     from audit.analysis.compare import AuditComparison, compare
+    from audit.analysis.panels import panels, panels_json
+    from audit.terminal import comparison_table, panels_table
+
+    if len(folders) < 2:
+        raise ConfigError("audit compare needs the folders of at least two audits; one was given.")
+    console = Console()
+    if by is not None or len(folders) > 2:
+        shown = panels(folders, by or "model")
+        _write(panels_json(shown), json_out)
+        console.print(panels_table(shown, by or "model"))
+        return
+    comparison = compare(*folders)
+    _write(TypeAdapter(AuditComparison).dump_json(comparison, indent=1), json_out)
+    console.print(comparison_table(comparison))
+    _print_measures(comparison, folders, console)
+
+
+def _write(content: bytes, path: Path | None) -> None:
+    if path is not None:
+        with replacing(path) as scratch:
+            scratch.write_bytes(content)
+
+
+def _print_measures(comparison: "AuditComparison", folders: Sequence[Path], console: Console) -> None:
+    """Where no item has an internal verdict in both audits, as in audits without explanations: each audit's AUROCs."""
     from audit.analysis.result import RESULT_FILE, read_result
     from audit.analysis.stored import is_analyzed
-    from audit.terminal import comparison_table, measures_table
+    from audit.terminal import measures_table
 
-    comparison = compare(a, b)
-    if json_out is not None:
-        with replacing(json_out) as scratch:
-            scratch.write_bytes(TypeAdapter(AuditComparison).dump_json(comparison, indent=1))
-    console = Console()
-    console.print(comparison_table(comparison))
-    if not any(cell.pairs.n for cell in comparison.cells):  # as in audits without explanations
+    if not any(cell.pairs.n for cell in comparison.cells):
         console.print("No item has an internal verdict in both audits. Their other measures, each against its own deployment traffic:")
-        for name, folder in (("A", a), ("B", b)):
+        for name, folder in zip("AB", folders, strict=True):
             if is_analyzed(folder):
                 console.print(plain(f"{name}: {folder}"), soft_wrap=True)
                 console.print(measures_table(read_result(folder / RESULT_FILE)))

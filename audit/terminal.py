@@ -16,8 +16,9 @@ from rich.text import Text
 
 from audit.analysis.compare import AuditComparison
 from audit.analysis.measure_results import Reading
-from audit.analysis.measure_scores import MAIN, NO_DEPLOYMENT, PROBE, UNRELATED
-from audit.analysis.measure_words import percent
+from audit.analysis.measure_scores import MAIN, NO_DEPLOYMENT, PROBE
+from audit.analysis.measure_words import SHORT_WORDS, percent
+from audit.analysis.panels import Panel, differences
 from audit.analysis.result import AuditResult, Cell
 from audit.cells import cell_names, cell_states
 from audit.config import AUTO, BASE, AuditConfig, is_control_direction
@@ -188,18 +189,25 @@ def _footers(result: AuditResult) -> list[str]:
     return [*lines, *([f"{identity}."] if identity else []), *result.notes]
 
 
-_MEASURES = {"nla": "nla", PROBE: "probe", UNRELATED: "unrelated", "follow_up": "follow-up", "verbalized": "verbalised"}
-"""Columns of the table of AUROCs, and their headings."""
-
-
 def measures_table(result: AuditResult) -> RenderableType:
     """AUROC of each measure against deployment traffic, one row per benchmark in the base condition, and the conclusions in words."""
     if not result.measures:
         return Text("The measures were not compared.")
-    table = empty_table("AUROC against deployment traffic", "task", *_MEASURES.values(), left=("task",))
+    table = empty_table("AUROC against deployment traffic", "task", *SHORT_WORDS.values(), left=("task",))
     for task, measures in result.measures.items():
-        table.add_row(plain(task), *(auroc_cell(measures[name].auroc if name in measures else None) for name in _MEASURES))
+        table.add_row(plain(task), *(auroc_cell(measures[name].auroc if name in measures else None) for name in SHORT_WORDS))
     return Group(table, *(plain(line) for line in measure_lines(result)))
+
+
+def panels_table(panels: Sequence[Panel], by: str) -> RenderableType:
+    """For each panel of audits, each audit's AUROCs and conclusions, and what else distinguishes how it was measured."""
+    parts: list[RenderableType] = []
+    others = differences(panels, by)
+    for panel in panels:
+        parts += ["", plain(f"{by.replace('_', ' ')}: {panel.value}", style="bold")]
+        for folder, result in panel.audits:
+            parts += [plain(f"{folder}{f' ({others[folder]})' if others[folder] else ''}"), measures_table(result)]
+    return Group(*parts)
 
 
 def auroc_cell(auroc: Estimate | None) -> str:
@@ -212,12 +220,12 @@ def auroc_cell(auroc: Estimate | None) -> str:
 
 def measure_lines(result: AuditResult) -> list[str]:
     """What the comparison of the measures shows: one sentence per measure, and one line per benchmark."""
-    lines = [f"{_MEASURES[name]}: {'; '.join(assay.sentences)}." for name, assay in result.assay_sensitivity.items() if name in MAIN]
+    lines = [f"{SHORT_WORDS[name]}: {'; '.join(assay.sentences)}." for name, assay in result.assay_sensitivity.items() if name in MAIN]
     for task, measures in result.measures.items():
         by_reading: dict[Reading, list[str]] = {}
         for name in MAIN:
             if name in measures:
-                by_reading.setdefault(measures[name].reading, []).append(_MEASURES[name])
+                by_reading.setdefault(measures[name].reading, []).append(SHORT_WORDS[name])
         readings = [f"{reading}: {', '.join(names)}" for reading, names in by_reading.items()]
         lines.append(f"{task}: {'; '.join(readings)}.")
         if PROBE in measures and measures[PROBE].beyond_unrelated is not None:

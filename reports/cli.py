@@ -61,7 +61,10 @@ def demo(
 def report(
     audit: Annotated[Path, typer.Argument(help="Folder of an audit (`audit run --out`).")] = Path("audit"),
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the report; an older report in it is replaced.")] = Path("report"),
-    compare: Annotated[Path | None, typer.Option(help="Folder of another audit (B): also writes compare.html.")] = None,
+    compare: Annotated[
+        list[Path] | None, typer.Option(help="Folder of another audit (B): also writes compare.html. With several, one panel per model.")
+    ] = None,
+    by: Annotated[str | None, typer.Option(help="With --compare: one panel per model, layer, nla, grader, ... instead of pairs.")] = None,
     check: Annotated[
         list[Path] | None, typer.Option(help="A file of `nla organism check --json`, for a figure; may be given several times.")
     ] = None,
@@ -72,14 +75,13 @@ def report(
     Example: audit report audit -o report --check check.json
     """
     from audit.analysis.analyze import analyze_folder
-    from audit.analysis.compare import compare as compare_audits
-    from audit.analysis.result import RESULT_FILE, read_result
     from audit.analysis.stored import is_analyzed, read_stored
     from nla.organisms.stored_check import read_check
     from reports.build import build_report
-    from reports.compare_page import build_comparison
     from reports.pdf import find_browser, print_page
 
+    if by is not None and not compare:
+        raise ConfigError("--by sorts several audits into panels: expected --compare FOLDER with it.")
     browser = find_browser() if pdf else None
     start = time.perf_counter()
     checks = [read_check(path) for path in check or []]
@@ -88,11 +90,25 @@ def report(
     console = Console()
     if browser is not None:
         console.print(plain(print_page(browser, page, out)), soft_wrap=True)
-    if compare is not None:
-        comparison = compare_audits(audit, compare)
-        both = (stored.result, read_result(compare / RESULT_FILE)) if is_analyzed(compare) else None
-        console.print(plain(build_comparison(comparison, str(audit), str(compare), out, both)), soft_wrap=True)
+    if compare:
+        console.print(plain(_comparison_page([audit, *compare], by, out)), soft_wrap=True)
     console.print(plain(f"{page} ({page.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - start:.1f} s)"), soft_wrap=True)
+
+
+def _comparison_page(folders: list[Path], by: str | None, out: Path) -> Path:
+    """Write `compare.html`: two audits item by item, or a panel for each value of `by`."""
+    from audit.analysis.compare import compare
+    from audit.analysis.panels import panels
+    from audit.analysis.result import RESULT_FILE, read_result
+    from audit.analysis.stored import is_analyzed
+    from reports.compare_page import build_comparison
+    from reports.panels_page import build_panels
+
+    if by is not None or len(folders) > 2:
+        return build_panels(panels(folders, by or "model"), by or "model", out)
+    first, second = folders
+    results = (read_result(first / RESULT_FILE), read_result(second / RESULT_FILE)) if is_analyzed(second) else None
+    return build_comparison(compare(first, second), str(first), str(second), out, results)
 
 
 @app.command("label")

@@ -7,13 +7,13 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from audit.analysis.compare import AuditComparison, ComparedCell
-from audit.analysis.measure_words import interval
+from audit.analysis.measure_words import MEASURE_WORDS, interval
 from audit.analysis.result import AuditResult
 from nla.support.figures import BLUE, drawable
 from reports.drawing import INK, Drawn, bar, beside
 from reports.output import COMPARISON, write_files
 from reports.pages import TEMPLATES, hashed_script
-from reports.words import MEASURE_WORDS, detectable_text, p_text, rate_text
+from reports.words import detectable_text, p_text, rate_text
 
 
 def build_comparison(

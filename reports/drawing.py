@@ -19,7 +19,7 @@ from audit.analysis.result import AuditResult
 from audit.config import BASE
 from audit.stats.rates import Estimate
 from nla.support.figures import BLUE, GREEN, GREY, ORANGE, RED, drawable
-from reports.words import has_explanations, model_name
+from reports.words import has_explanations
 
 _MOST_PIXELS = 20_000
 """Longest side of a PNG; matplotlib refuses more than 65,536."""
@@ -131,7 +131,7 @@ def estimate_columns(estimate: Estimate) -> dict[str, Any]:
 def caption(result: AuditResult, note: str) -> str:
     """A note on the figure, and what its numbers depend on: model, layer, pair, grader, tokens, n and unscored transcripts."""
     identity = {"layer": "?", "verbalizer": "?", "grader": "?", "tokens_wanted": "?"} | result.identity
-    read = f"{note} Model {model_name(result)}, layer {identity['layer']}"
+    read = f"{note} Model {result.model_name}, layer {identity['layer']}"
     if not has_explanations(result):
         return f"{read}; {result.n_transcripts} transcripts."
     pair = f", pair {identity['nla']}" if identity.get("nla", "none") != "none" else ""

@@ -10,7 +10,7 @@ from audit.terminal import measure_lines
 from graders.markdown import plain_cell
 from reports.drawing import Drawn
 from reports.verdicts import instrument_panel, verdicts
-from reports.words import cell_table, model_name, rate_text, summary
+from reports.words import cell_table, rate_text, summary
 
 _plain = partial(plain_cell, limit=None)
 
@@ -25,7 +25,7 @@ def markdown(result: AuditResult, drawn: Sequence[Drawn]) -> str:
         for figure in drawn
     ]
     sentences = [f"- {_plain(sentence)}" for sentence in summary(result)]
-    title = f"# Evaluation awareness of {_plain(model_name(result))}"
+    title = f"# Evaluation awareness of {_plain(result.model_name)}"
     return "\n".join([title, "", *_top(result), *sentences, "", *head, *rows, "", *_measures(result), *figures])
 
 

@@ -8,13 +8,13 @@ from matplotlib.figure import Figure
 
 from audit.analysis.measure_results import MeasurePair
 from audit.analysis.measure_scores import MAIN, PROBE, UNRELATED
+from audit.analysis.measure_words import MEASURE_WORDS
 from audit.analysis.result import AuditResult
 from audit.config import BASE, POSITIVE, is_control_direction
 from nla.organisms.figure import draw_checks
 from nla.organisms.stored_check import StoredCheck
 from nla.support.figures import BLUE, GREEN, GREY, ORANGE, RED, drawable
 from reports.drawing import SERIES, Drawn, bar, beside, caption, condition_words, estimate_columns, legend, slope_panel, tall
-from reports.words import MEASURE_WORDS
 
 _COLOURS = {"nla": BLUE, PROBE: ORANGE, UNRELATED: GREY, "follow_up": GREEN, "verbalized": RED}
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from audit.analysis.measure_words import interval, percent
+from audit.analysis.measure_words import MEASURE_WORDS, interval, percent
 from audit.analysis.result import AuditResult
 from audit.analysis.stored import StoredAudit
 from audit.config import BASE
@@ -19,7 +19,7 @@ from reports.drawing import Drawn
 from reports.pages import TEMPLATES, hashed_script
 from reports.transcript_data import data_block, transcript_data
 from reports.verdicts import Verdict, instrument_panel, verdicts
-from reports.words import MEASURE_WORDS, cell_table, explained_rates, model_name, summary
+from reports.words import cell_table, explained_rates, summary
 
 _SHOWN_ROWS = 200
 """Rows of a figure's table on the page; the report's `tables` folder and the download have them all."""
@@ -45,7 +45,7 @@ def page(audit: StoredAudit, drawn: list[Drawn]) -> str:
     shown = verdicts(result)
     return TEMPLATES.get_template("index.html.j2").render(
         result=result,
-        model=model_name(result),
+        model=result.model_name,
         identity=_identity(result),
         verdicts=shown,
         panel=instrument_panel(result),

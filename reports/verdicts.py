@@ -10,13 +10,13 @@ from typing import Literal
 
 from audit.analysis.measure_results import AssaySensitivity, MeasureResult
 from audit.analysis.measure_scores import MAIN, PROBE
-from audit.analysis.measure_words import interval, percent, separates
+from audit.analysis.measure_words import MEASURE_WORDS, interval, percent, separates
 from audit.analysis.result import AuditResult, Cell
 from audit.config import BASE
 from audit.stats.floor import Excess
 from audit.stats.rates import Estimate
 from audit.terminal import holm_words
-from reports.words import MEASURE_WORDS, has_explanations
+from reports.words import has_explanations
 
 Kind = Literal["seen", "format", "floor", "undecided", "unproven", "unknown"]
 State = Literal["pass", "weak", "fail", "not measured"]

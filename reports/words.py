@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from audit.analysis.measure_scores import PROBE, UNRELATED
 from audit.analysis.result import AuditResult, Cell, RewriteEffect, Steering
 from audit.config import BASE, POSITIVE
 from audit.controls.record import InstrumentControls
@@ -17,24 +16,8 @@ CAVEAT = (
     "in one of its explanations, and the verbalizer that wrote them is imperfect. Compare rates only within this report."
 )
 
-MEASURE_WORDS = {
-    "nla": "explanations (NLA)",
-    PROBE: "contrast probes",
-    UNRELATED: "unrelated probes",
-    "follow_up": "follow-up question",
-    "verbalized": "says so",
-}
-"""The measures of a benchmark, in the order of columns and panels, with their names for readers."""
 _MOST_NAMES = 4
 """Missing cells that a sentence names."""
-
-
-def model_name(result: AuditResult) -> str:
-    """The model's short name: what the user typed, without the provider and the folders before it; with the adapter where there is one."""
-    typed = str(result.config.get("model") or result.identity.get("model", "no model"))
-    name = typed.rstrip("/").rpartition("/")[2] or typed
-    adapter = result.identity.get("adapter", "none").partition("@")[0]
-    return name if adapter in ("none", "", name) else f"{name} + {adapter}"
 
 
 def has_explanations(result: AuditResult) -> bool:

@@ -86,9 +86,11 @@ def conversations(transcripts: pd.DataFrame, said: str = "Here the the the end."
     return pd.DataFrame(rows)
 
 
-def written(folder: Path, transcripts: pd.DataFrame, told: pd.DataFrame, said: str = "Here the the the end.") -> StoredAudit:
+def written(
+    folder: Path, transcripts: pd.DataFrame, told: pd.DataFrame, said: str = "Here the the the end.", *, model: str = "local/tiny"
+) -> StoredAudit:
     folder.mkdir(parents=True, exist_ok=True)
-    config = make_audit({"model": "local/tiny", "tasks": ["mmlu"], "steer": [0.1]}, "test")
+    config = make_audit({"model": model, "tasks": ["mmlu"], "steer": [0.1]}, "test")
     result = replace(analyze_tables(transcripts, config, GraderError(70, 80, 2, 200), CONTROLS, told), training=TRAINING)
     write_stored(StoredAudit(result, transcripts, told, conversations(transcripts, said)), folder)
     return read_stored(folder)

@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 
 from audit.analysis.compare import compare
+from audit.analysis.panels import panels
 from audit.analysis.stored import StoredAudit, read_stored
 from reports.build import build_report
 from reports.compare_page import build_comparison
+from reports.panels_page import build_panels
 from tests.test_report import HOSTILE, conversations, explanations, table, written
 
 pytestmark = pytest.mark.slow
@@ -46,6 +48,7 @@ def test_no_page_has_a_violation_of_accessibility_rules(browser: Any, tmp_path: 
         written(tmp_path / name, transcripts, explanations(transcripts))
     comparison = compare(tmp_path / "run", tmp_path / "other")
     pages = [build_report(read_stored(tmp_path / "run"), tmp_path / "report"), build_comparison(comparison, "A", "B", tmp_path / "b")]
+    pages.append(build_panels(panels([tmp_path / "run", tmp_path / "other"], "model"), "model", tmp_path / "panels"))
     context = browser.new_context(bypass_csp=True, color_scheme=scheme)  # the page's policy would keep axe-core out, too
     for width in (400, 1000, 1600):
         for path in pages:

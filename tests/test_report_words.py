@@ -18,7 +18,7 @@ from reports.drawing import SERIES, caption
 from reports.figures import all_figures
 from reports.pdf import find_browser
 from reports.verdicts import instrument_panel, verdicts
-from reports.words import cell_table, model_name, summary
+from reports.words import cell_table, summary
 from tests.test_report import HOSTILE, explanations, table, written
 
 
@@ -156,7 +156,7 @@ def test_a_model_has_a_short_name(tmp_path: Path) -> None:
         ("local/smollm2", "mine@00", "smollm2 + mine"),
     ):
         named = replace(result, config={"model": typed}, identity=result.identity | {"adapter": adapter})
-        assert model_name(named) == name
+        assert named.model_name == name
 
 
 def test_a_pdf_without_a_browser_is_refused_at_the_door(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -6,12 +6,23 @@ AUROC: such an audit has too few items to tell.
 """
 
 from audit.analysis.measure_results import AssaySensitivity, Reading
+from audit.analysis.measure_scores import PROBE, UNRELATED
 from audit.stats.auroc import CONSTANT
 from audit.stats.rates import Estimate
 
 UNINFORMATIVE = "uninformative: the positive control did not separate"
 """The sentence about a measure that does not separate stated evaluation from the same items without it."""
 NO_CONTROL = "uninformative: no positive control was run"
+SHORT_WORDS = {"nla": "nla", PROBE: "probe", UNRELATED: "unrelated", "follow_up": "follow-up", "verbalized": "verbalised"}
+"""The measures in the order of columns, with their names for headings of narrow tables."""
+MEASURE_WORDS = {
+    "nla": "explanations (NLA)",
+    PROBE: "contrast probes",
+    UNRELATED: "unrelated probes",
+    "follow_up": "follow-up question",
+    "verbalized": "says so",
+}
+"""The measures in the order of columns and panels, with their names for readers of a page."""
 FEWEST_ITEMS = 8
 """With fewer items, even a perfect separation may be chance often enough not to count."""
 

@@ -2,18 +2,16 @@
 
 from html import escape
 
-from audit.analysis.measure_scores import MAIN, PROBE
-from audit.analysis.measure_words import interval, percent
+from audit.analysis.measure_scores import MAIN
+from audit.analysis.measure_words import SHORT_WORDS, interval, percent
 from audit.analysis.result import AuditResult, Cell
 from nla.support.display import visible
-
-_WORDS = {"nla": "explanations", PROBE: "probes", "follow_up": "follow-up", "verbalized": "says so"}
 
 
 def html_table(result: AuditResult) -> str:
     """One row per task and condition: rates, and the AUROC of each measure against deployment traffic, all with 95 % intervals."""
     measures = [name for name in MAIN if any(name in of for of in result.measures.values())]
-    headings = ["task", "condition", "n", "internal", "verbalised", *(f"AUROC {_WORDS[name]}" for name in measures)]
+    headings = ["task", "condition", "n", "internal", "verbalised", *(f"AUROC {SHORT_WORDS[name]}" for name in measures)]
     rows = [
         [cell.task, cell.condition, str(cell.n), percent(cell.internal.scored), percent(cell.verbalized.scored)]
         + [_area(result, cell, name) for name in measures]

@@ -190,6 +190,14 @@ class AuditResult:
         return self.measures if condition == BASE else self.measures_by_condition.get(condition, {})
 
     @property
+    def model_name(self) -> str:
+        """The model's short name: what the user typed, without the provider and the folders before it; with the adapter if it has one."""
+        typed = str(self.config.get("model") or self.identity.get("model", "no model"))
+        name = typed.rstrip("/").rpartition("/")[2] or typed
+        adapter = self.identity.get("adapter", "none").partition("@")[0]
+        return name if adapter in ("none", "", name) else f"{name} + {adapter}"
+
+    @property
     def n_transcripts(self) -> int:
         """Number of transcripts in all cells."""
         return sum(cell.n for cell in self.cells)

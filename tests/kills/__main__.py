@@ -27,18 +27,21 @@ def attack(command: Killable, folder: Path, kills: int, seed: int) -> tuple[int,
     seconds = run_whole(command.words(folder / "reference"), command.prepared(folder / "reference"))
     command.remember(folder / "reference")
     moments = seeded_generator("kills", command.name, seed).uniform(0.02, 1.0, kills) * seconds
-    hits, faults = 0, []
+    hits, runs, faults = 0, 0, []
     for number, moment in enumerate(moments):
-        work = folder / (f"kill{number}" if command.anew else "killed")
+        work = folder / f"run{runs}"
         cwd = command.prepared(work)
-        hits += kill_after(command.words(work), cwd, float(moment), partial(command.meanwhile, work))
+        was_running = kill_after(command.words(work), cwd, float(moment), partial(command.meanwhile, work))
+        hits += was_running
+        is_last_of_run = command.anew or not was_running or number == kills - 1
         try:
             command.after_kill(work)
-            if command.anew or number == kills - 1:
+            if is_last_of_run:
                 command.finish(work, cwd)
                 command.after_end(work)
         except (AssertionError, HarnessError) as ex:
             faults.append(f"kill {number} after {moment:.2f} s: {ex}")
+        runs += is_last_of_run
     return hits, faults
 
 

@@ -24,7 +24,7 @@ AUDIT += " --no-positive-control"
 
 
 class Killable:
-    """A command that is killed. By default it starts anew after each kill; otherwise all kills hit one run that resumes."""
+    """A command that is killed. By default it starts anew after each kill; otherwise kills hit one run, resumed, until it has ended."""
 
     name = ""
     anew = True

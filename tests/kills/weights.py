@@ -16,7 +16,7 @@ from tests.test_train_cli import CONFIG
 
 
 class Train(Killable):
-    """`nla train all`: data, AV, samples, AR and reinforcement learning. All kills hit one training."""
+    """`nla train all`: data, AV, samples, AR and reinforcement learning. Kills hit one training until it has ended."""
 
     name = "nla train"
     anew = False
@@ -50,7 +50,7 @@ class Train(Killable):
 
 
 class TrainOrganism(Train):
-    """`nla organism train`. All kills hit one training."""
+    """`nla organism train`. Kills hit one training until it has ended."""
 
     name = "nla organism train"
 
