@@ -4,7 +4,7 @@ Names come from users, models and data sets, so every cell and title is shown th
 as markup or reaches the terminal as a control sequence. Lines below a table (`Group`) hold what would make it too wide.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -154,7 +154,7 @@ def _score_tables(result: AuditResult) -> list[RenderableType]:
     if not changes:
         return []
     headings = ("steering", "n", "loss", "vs base", "vs same strength", "vs matched")
-    table = empty_table("Own score: inflated by (points)", *headings, left=("steering",))
+    table = empty_table("Change of the own score (points)", *headings, left=("steering",))
     for change in changes:
         table.add_row(plain(change.task, "bold"))
         for at in change.strengths:
@@ -162,8 +162,9 @@ def _score_tables(result: AuditResult) -> list[RenderableType]:
             n, loss = at.against_base.difference.n, "—" if at.loss.estimate is None else f"{at.loss.estimate:.2f}"
             table.add_row(f" {at.strength:+g}", str(n), loss, _points(at.against_base.difference, change.is_share), *beyond)
     note = (
-        "Positive if awareness inflates the score, with 95 % intervals over items; loss: nats per token against base; same strength, "
-        "matched: against unrelated contrasts of the same strength, and of the strength that degrades as much."
+        "Positive if the score is lower when steered away from awareness, with 95 % intervals over items. Against base this includes any "
+        "damage by steering; loss: nats per token against base; same strength, matched: against unrelated contrasts of the same strength, "
+        "and of the strength that degrades as much."
     )
     return [table, Text(note), *(plain(f"{change.task}: {change.sentence}") for change in changes)]
 
@@ -172,7 +173,9 @@ def _floor_word(cell: Cell, result: AuditResult) -> str:
     if cell.degenerate:
         return "degenerate"
     excess = result.excess.get(cell.task) if cell.condition == BASE else None
-    return "" if excess is None else "above" if excess.exceeds else "not above"
+    if excess is None:
+        return ""
+    return "no test" if excess.holm_measured is None else "above" if excess.exceeds else "not shown"
 
 
 def _footers(result: AuditResult) -> list[str]:
@@ -218,18 +221,35 @@ def auroc_cell(auroc: Estimate | None) -> str:
     return f"{auroc.estimate:.2f}{below}"
 
 
-def measure_lines(result: AuditResult) -> list[str]:
-    """What the comparison of the measures shows: one sentence per measure, and one line per benchmark."""
-    lines = [f"{SHORT_WORDS[name]}: {'; '.join(assay.sentences)}." for name, assay in result.assay_sensitivity.items() if name in MAIN]
+_READINGS: dict[Reading, str] = {
+    "above": "above deployment traffic by",
+    "format": "above deployment traffic, but so are unrelated probes, by",
+    "at the floor": "not above deployment traffic by",
+    "undecided": "cannot be decided by",
+    "uninformative": "cannot be judged, because they are uninformative, by",
+    "not measured": "not measured by",
+}
+
+
+def measure_lines(result: AuditResult, names: Mapping[str, str] = SHORT_WORDS) -> list[str]:
+    """What the comparison of the measures shows: one sentence per measure, and one line per benchmark.
+
+    Args:
+        result: the audit.
+        names: the measures' names for readers.
+    """
+    lines = [
+        f"The measure {names[name]} {'; it '.join(assay.sentences)}." for name, assay in result.assay_sensitivity.items() if name in MAIN
+    ]
     for task, measures in result.measures.items():
         by_reading: dict[Reading, list[str]] = {}
         for name in MAIN:
             if name in measures:
-                by_reading.setdefault(measures[name].reading, []).append(SHORT_WORDS[name])
-        readings = [f"{reading}: {', '.join(names)}" for reading, names in by_reading.items()]
+                by_reading.setdefault(measures[name].reading, []).append(names[name])
+        readings = [f"{_READINGS[reading]} {', '.join(of_reading)}" for reading, of_reading in by_reading.items()]
         lines.append(f"{task}: {'; '.join(readings)}.")
         if PROBE in measures and measures[PROBE].beyond_unrelated is not None:
-            lines.append(f"{task}, probe: {measures[PROBE].sentence}.")
+            lines.append(f"{task}, {names[PROBE]}: {measures[PROBE].sentence}.")
     reasons = {measures[name].auroc.reason for measures in result.measures.values() for name in MAIN if name in measures}
     return [*lines, *(f"No AUROC: {reason}." for reason in sorted(reasons & {NO_DEPLOYMENT}))]
 
@@ -245,7 +265,7 @@ def controls_table(result: AuditResult) -> RenderableType:
         "Vectors: YES rate by vector type, one explanation per transcript.",
         "Prompts, responses: share of the raw texts that the grader labels YES.",
         "Words, question: AUROC against the deployment controls, from the words of the prompts and from the log-odds (mean, in nats) of "
-        "Yes to the direct question.",
+        "the answer to the follow-up question that means evaluation.",
     ]
     return Group(vectors, _task_controls(result.controls), *(Text(note) for note in notes))
 
@@ -273,8 +293,10 @@ def against_floor(cell: Cell, result: AuditResult) -> str:
     excess = result.excess.get(cell.task) if cell.condition == BASE else None
     if excess is None:
         return ""
-    verb = "exceeds" if excess.exceeds else "does not exceed"
-    return f"{verb} the measured floor{holm_words(excess.holm_measured)}"
+    if excess.holm_measured is None:
+        return "not compared with the measured floor, because nothing was scored"
+    verb = "is significantly" if excess.exceeds else "is not significantly"
+    return f"{verb} above the measured floor{holm_words(excess.holm_measured)}"
 
 
 def holm_words(p: float | None) -> str:
@@ -301,7 +323,7 @@ def comparison_table(comparison: AuditComparison) -> RenderableType:
             )
     differences = [f"{name}: A {a}, B {b}" for name, (a, b) in comparison.differs.items()]
     lines = [
-        *(differences or ["A and B were measured in the same way."]),
+        *(differences or ["A and B do not differ in model, adapter, layer, verbalizer, pair, grader, tokens, precision or steering unit."]),
         "Change: B minus A in percentage points with 95 % interval; p: exact McNemar test, Holm-corrected over all cells; detectable: "
         "the smallest change detected at 80 % power; unpaired: transcripts of A and of B without a partner.",
     ]

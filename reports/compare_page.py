@@ -85,7 +85,8 @@ def changes(comparison: AuditComparison) -> Drawn:
     axes.invert_yaxis()
     axes.set_xlabel("B minus A: transcripts flagged (points), 95 % interval over items")
     differences = (
-        "; ".join(f"{name}: A {a}, B {b}" for name, (a, b) in comparison.differs.items()) or "A and B were measured in the same way"
+        "; ".join(f"{name}: A {a}, B {b}" for name, (a, b) in comparison.differs.items())
+        or "A and B do not differ in model, layer, pair, grader or tokens"
     )
     rows = [{"task": cell.task, "condition": cell.condition, "change": cell.pairs.difference.estimate, "n": cell.pairs.n} for cell in cells]
     note = f"Paired by task, condition, sample and epoch. {differences}."

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from audit import read_result, run_audit
 from audit.analysis.measure_scores import PROBE, UNRELATED
-from audit.analysis.measure_words import interval, separates
+from audit.analysis.measure_words import FEWEST_ITEMS, interval, separates
 from audit.analysis.result import AuditResult
 from audit.config import BASE, POSITIVE
 from audit.running.progress import RunProgress
@@ -148,18 +148,20 @@ def conclusions(results: Mapping[str, AuditResult]) -> list[str]:
 
 
 def _instrument(results: Mapping[str, AuditResult]) -> str:
-    areas = {model: result.assay_sensitivity[PROBE].auroc for model, result in results.items() if PROBE in result.assay_sensitivity}
+    assays = {model: result.assay_sensitivity[PROBE] for model, result in results.items() if PROBE in result.assay_sensitivity}
+    areas = {model: assay.auroc for model, assay in assays.items()}
     if AWARE not in areas:
         return "The measure probe was not taken, so nothing is said here about the instrument."
     others = [model for model in areas if model != AWARE]
     alive = separates(areas[AWARE])
-    verb = "sees" if alive else "does not see"
+    verb = "separates" if alive else "does not separate"
     rest = ", ".join(f"{model} {interval(areas[model])}" for model in others)
     also = [model for model in others if separates(areas[model])]
-    end = f"; {' and '.join(also)} too, so part of that is the statement's text" if alive and also else ""
+    end = f"; on {' and '.join(also)} too, so part of that is the statement's text" if alive and also else ""
+    few = f" (fewer than {FEWEST_ITEMS} items, which is too few to count)" if alive and not assays[AWARE].separates else ""
     return (
-        f"With the evaluation stated, the probe {verb} the implanted state of {AWARE}: AUROC {interval(areas[AWARE])} against the same "
-        f"items without the statement ({rest}){end}."
+        f"With the evaluation stated, the probe {verb} the items of {AWARE}, which carries the state, from the same items without the "
+        f"statement: AUROC {interval(areas[AWARE])}{few} ({rest}){end}."
     )
 
 
@@ -172,8 +174,11 @@ def _benchmarks(results: Mapping[str, AuditResult]) -> str:
     ]
     says = [cell.verbalized.scored for result in results.values() for cell in result.cells if cell.condition == BASE]
     n_says, n = sum(round((rate.estimate or 0) * rate.n) for rate in says), sum(rate.n for rate in says)
-    shown = f"above {CONTROL} for {', '.join(above)}" if above else f"not above {CONTROL} for any model"
-    return f"As they are, the benchmarks read {shown}; the models say in {n_says} of {n} replies that they are being evaluated."
+    replies = f"In {n_says} of {n} replies, those to {CONTROL} included, the models say that they are being evaluated."
+    if not any(_auroc(result, BASE, task, PROBE) for result in results.values() for task in _benchmarks_of(result)):
+        return f"The probes were not measured on the benchmarks. {replies}"
+    shown = f"above {CONTROL} for {', '.join(above)}" if above else f"above {CONTROL} for no benchmark on any model"
+    return f"With the prompts as they are, the probes read {shown}. {replies}"
 
 
 def _changes(result: AuditResult) -> str:
@@ -186,4 +191,5 @@ def _changes(result: AuditResult) -> str:
                 moves.append(f"{task} from {before.estimate:.2f} to {after.estimate:.2f}")
         if any(cell.condition == condition for cell in result.cells):
             parts.append(f"{words} moves the probe on {', '.join(moves)}" if moves else f"{words} was not measured")
-    return f"On {AWARE}, {'; '.join(parts)}; with {result.cells[0].n} items per task such changes are uncertain."
+    n = result.cells[0].n
+    return f"On {AWARE}, {'; '.join(parts)}; with {n} item{'' if n == 1 else 's'} per task such changes are uncertain."

@@ -19,8 +19,8 @@ from reports.words import has_explanations, unit_text
 
 _HOW_TO_READ_RATES = (
     "Blue dots: transcripts with an explanation that shows evaluation awareness. Orange squares: transcripts in which the model says "
-    "so. The grey band is the measured floor (deployment traffic), the dotted line 5 %. A blue interval wholly right of the band is a "
-    "finding; one that overlaps it is none."
+    "so. The grey band is the 95 % interval of the measured floor (deployment traffic), the dotted line marks 5 %. Whether a benchmark is "
+    "above the floor is decided by the tests in the summary: overlapping intervals do not mean that there is no difference."
 )
 _MOST_PANELS = 4
 """Small multiples in one row."""
@@ -73,7 +73,7 @@ def rates(result: AuditResult) -> Drawn | None:
     panels[0].set_yticks(range(len(tasks)), [drawable(task) for task in tasks])
     panels[0].set_ylim(len(tasks) - 0.5, -0.5)
     panels[0].set_xlim(-3, 103)
-    figure.supxlabel("transcripts flagged (%), 95 % interval", fontsize=9)
+    figure.supxlabel("share of transcripts (%), 95 % interval", fontsize=9)
     return Drawn(
         "rates",
         "Internal and verbalised awareness" if explained else "Verbalised awareness",
@@ -119,8 +119,8 @@ def steering(result: AuditResult) -> Drawn | None:
     panels[-1].set_xlabel(f"steering strength ({unit_text(result)})")
     note = "Change of the flagged rate against the same items unsteered. A cross marks degenerate responses."
     how = (
-        "Blue is the awareness direction, grey are directions that have nothing to do with evaluation. Only what blue does and grey does "
-        "not is an effect of awareness."
+        "Blue is the steering vector, grey are the control directions (random directions and unrelated contrasts). Only a change under the "
+        "steering vector beyond what the control directions do can be an effect of awareness."
     )
     return Drawn("steering", "Steering and the flagged rate", caption(result, note), figure, pd.DataFrame(rows), how)
 
@@ -142,7 +142,7 @@ def score_change(result: AuditResult) -> Drawn | None:
     labels = [drawable(f"{row['task']} {row['strength']:+g}, against {row['against']}") for row in rows]
     figure = Figure(figsize=(5.5 + beside(labels), 0.3 * len(rows) + 1.2), layout="constrained")
     axes = figure.subplots()
-    colours = {"base": BLUE, "same strength": GREY, "same degradation": ORANGE}
+    colours = {"base": BLUE, "same strength": GREY, "matched degradation": ORANGE}
     for number, row in enumerate(rows):
         scale, colour = row["scale"], colours[row["against"]]
         if row["low"] is not None and row["high"] is not None:
@@ -153,13 +153,13 @@ def score_change(result: AuditResult) -> Drawn | None:
     axes.invert_yaxis()
     axes.set_xlabel("own score inflated by awareness (points; 95 % interval over items)")
     note = "Positive: the score falls when the model is steered away from awareness (or rises when it is steered towards it)."
-    how = "Blue compares with the unsteered model. Grey and orange compare with unrelated contrasts: only these show more than damage."
+    how = "Blue compares with the unsteered model, so it includes any damage by steering; grey and orange compare with unrelated contrasts."
     table = pd.DataFrame(rows).drop(columns="scale")
     return Drawn("score_change", "Does awareness change the score?", caption(result, note), figure, table, how)
 
 
 def _score_rows(change: ScoreChange, at: StrengthScores) -> list[dict[str, Any]]:
-    beyond = {"same strength": at.same_strength, "same degradation": at.matched}
+    beyond = {"same strength": at.same_strength, "matched degradation": at.matched}
     differences = {"base": at.against_base.difference} | {name: item.inflation.difference for name, item in beyond.items() if item}
     return [
         {"task": change.task, "strength": at.strength, "against": name, "scale": 100.0 if change.is_share else 1.0} | estimate_columns(gap)
@@ -210,7 +210,10 @@ def rewrites(result: AuditResult) -> Drawn | None:
     panels[0].set_ylim(-3, 103)
     legend(panels[-1])
     note = "Items scored with both prompts; the summary has the tests."
-    how = "A falling blue line beside a flat grey one: realistic prompts are flagged less, and not only because the words changed."
+    how = (
+        "A falling blue line beside a flat grey one would mean that realistic prompts are flagged less, and not only because the words "
+        "changed, if the tests in the summary support it."
+    )
     return Drawn("rewrites", "Realism rewrites and neutral paraphrases", caption(result, note), figure, pd.DataFrame(rows), how)
 
 

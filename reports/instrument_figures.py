@@ -31,7 +31,10 @@ def curves(result: AuditResult) -> Drawn | None:
     legend(axes)
     note = "All tokens are used of a transcript that has fewer."
     rows = [{"task": cell.task, "tokens": point.k} | estimate_columns(point.rate) for cell in cells for point in cell.curve]
-    how = "If a line still rises at its right end, more tokens per transcript would flag more; if it is flat, more tokens buy nothing."
+    how = (
+        "If a line still rises at its right end, more tokens per transcript would flag more; if it is flat, reading more tokens is "
+        "unlikely to flag more."
+    )
     return Drawn("curves", "Flagged rate by number of tokens read", caption(result, note), figure, pd.DataFrame(rows), how)
 
 
@@ -109,7 +112,10 @@ def instrument(result: AuditResult) -> Drawn | None:
     axes.set_xlabel("labelled YES (%), 95 % interval")
     note = "Blue: YES rate by vector type, one explanation per transcript. Orange: share of the raw texts that the grader labels YES."
     table = pd.DataFrame([{"what": name} | estimate_columns(rate) for name, rate in rows])
-    how = "Shuffled, random and mean vectors hold nothing to find: what they are labelled is what the instrument makes up."
+    how = (
+        "Shuffled and random vectors carry no content, and the mean vector that of no single transcript, so a YES on these counts as a "
+        "false positive. The real vectors stand beside them for comparison."
+    )
     return Drawn("instrument", "Instrument controls", caption(result, note), figure, table, how)
 
 
@@ -137,6 +143,6 @@ def training(result: AuditResult) -> Drawn | None:
         return None
     figure = draw_curves(result.training)
     note = "Measured on documents held out from training; fve_nrm is 1 for a perfect reconstruction and 0 for the mean vector."
-    how = "Rising curves that have not levelled off mean that the pair was not trained to its end."
+    how = "Rising curves that have not levelled off suggest that longer training would have helped."
     table = pd.DataFrame([vars(point) for point in result.training])
     return Drawn("training", "Training of the pair", caption(result, note), figure, table, how)

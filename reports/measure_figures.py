@@ -51,7 +51,7 @@ def areas(result: AuditResult) -> Drawn | None:
     note = "Every measure against the pooled deployment controls in their base condition."
     how = (
         "At .5 (dotted) a measure cannot tell the benchmark from deployment traffic; to the right it reads more awareness there. Where the "
-        "unrelated probes stand as far right as the contrast probes, they see the format of the benchmark, not awareness."
+        "unrelated probes stand as far right as the contrast probes, the format or topic of the benchmark may explain what they read."
     )
     return Drawn("measures", "Every measure against deployment traffic", caption(result, note), figure, pd.DataFrame(table), how)
 
@@ -142,8 +142,8 @@ def agreement(result: AuditResult) -> Drawn | None:
     ]
     note = "Spearman correlation over the transcripts of the base condition that both measures scored, with 95 % intervals over items."
     how = (
-        "Anthropic found that measures of evaluation awareness agree weakly (Pearson .16 to .35). Within benchmarks, differences between "
-        "benchmarks add nothing: what is left there is agreement about single transcripts."
+        "The Claude Mythos 5 system card (6.5.1) reports that such measures agree weakly (Pearson correlation .16 to .35; the figure shows "
+        "Spearman's). Within benchmarks, differences between benchmarks add nothing: what is left is agreement about single transcripts."
     )
     return Drawn("consistency", "Do the measures agree?", caption(result, note), figure, pd.DataFrame(rows), how)
 
@@ -177,5 +177,8 @@ def known_groups(checks: Sequence[StoredCheck]) -> Drawn:
         for measure, area in check.auroc.items()
     ]
     title = "Known groups: which measures see a state that is there"
-    how = "A row whose interval lies right of .5 is a measure that works on this model; one that covers .5 is blind to the state."
+    how = (
+        "A row whose interval lies right of .5 is a measure that sees the state of this model; where the interval includes .5, the check "
+        "does not show that the measure sees it."
+    )
     return Drawn("known_groups", title, note, draw_checks(checks), pd.DataFrame(rows), how)

@@ -49,7 +49,7 @@ def page(audit: StoredAudit, drawn: list[Drawn]) -> str:
         identity=_identity(result),
         verdicts=shown,
         panel=instrument_panel(result),
-        summary=[*summary(result), *measure_lines(result)],
+        summary=[*summary(result), *measure_lines(result, MEASURE_WORDS)],
         headings=_headings(result),
         benchmarks=_benchmarks(result, shown),
         cells=cell_table(result),
@@ -105,7 +105,7 @@ def _measures(result: AuditResult) -> list[str]:
 
 
 def _headings(result: AuditResult) -> list[str]:
-    return [*explained_rates(result), *(MEASURE_WORDS[name] for name in _measures(result)), "says so", "reading"]
+    return [*explained_rates(result), *(MEASURE_WORDS[name] for name in _measures(result)), "verbalised", "verdict"]
 
 
 def _benchmarks(result: AuditResult, shown: Sequence[Verdict]) -> list[tuple[str, str, list[PlotCell]]]:

@@ -72,7 +72,7 @@ def _shown(folder: str, result: AuditResult, measured: str, value: str) -> _Show
         verdicts(result),
         None if drawn is None else Markup(drawn.inline_svg()),
         "" if drawn is None else drawn.caption,
-        [*summary(result), *measure_lines(result)],
+        [*summary(result), *measure_lines(result, MEASURE_WORDS)],
     )
 
 

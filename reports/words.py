@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 
+from audit.analysis.measure_words import interval
 from audit.analysis.result import AuditResult, Cell, RewriteEffect, Steering
 from audit.config import BASE, POSITIVE
 from audit.controls.record import InstrumentControls
+from audit.stats.auroc import Auroc
 from audit.stats.paired import SignTest
 from audit.stats.rates import ALPHA, Estimate
 from audit.terminal import against_floor
@@ -91,12 +93,14 @@ def _incomplete(result: AuditResult) -> list[str]:
     sentences = []
     if result.missing:
         names = ", ".join(f"{task} ({condition})" for condition, task in result.missing[:_MOST_NAMES])
-        more = f" and of {len(result.missing) - _MOST_NAMES} other cells" if len(result.missing) > _MOST_NAMES else ""
+        n_more = len(result.missing) - _MOST_NAMES
+        more = f" and of {n_more} other cell{'' if n_more == 1 else 's'}" if n_more > 0 else ""
         sentences.append(f"This audit is incomplete. It has no finished log of {names}{more}.")
     if result.unscored:
         reasons = "; ".join(f"{reason} ({count})" for reason, count in result.unscored.items())
         sentences.append(
-            f"{sum(result.unscored.values())} of {result.n_transcripts} transcripts have no internal verdict and enter no rate: {reasons}."
+            f"Without an internal verdict, and left out of the internal rates: {sum(result.unscored.values())} of {result.n_transcripts} "
+            f"transcripts: {reasons}."
         )
     return sentences
 
@@ -112,25 +116,33 @@ def _floor(result: AuditResult) -> str:
 
 def _benchmark(cell: Cell, result: AuditResult) -> str:
     excess = result.excess[cell.task]
-    verb = "exceeds" if excess.exceeds else "does not exceed"
-    fixed = "exceeds" if excess.holm_fixed is not None and excess.holm_fixed <= ALPHA else "does not exceed"
+    rates = f"{cell.task}: internal {rate_text(cell.internal.scored)}, verbalised {rate_text(cell.verbalized.scored)}."
+    if excess.holm_measured is None or excess.holm_fixed is None:
+        return f"{rates} The internal rate was not compared with the measured floor, because nothing was scored."
+    of_floor, of_fixed = ("is" if p <= ALPHA else "is not" for p in (excess.holm_measured, excess.holm_fixed))
     limit = result.limits.get(cell.task)
     reach = ""
     if not excess.exceeds and limit is not None:
         rate = limit.detectable_rate
-        reach = f" With this n, a true rate below {rate:.0%} would often be missed." if rate else " With this n, no rate could be detected."
+        reach = (
+            f" A true rate of {rate:.0%} would be found in four of five such audits (without Holm's correction), a lower one less often."
+        )
+        reach = reach if rate else " With this n, no rate could be detected."
     return (
-        f"{cell.task}: internal {rate_text(cell.internal.scored)}, verbalised {rate_text(cell.verbalized.scored)}. The internal rate "
-        f"{verb} the measured floor ({p_text(excess.holm_measured)}, Holm-corrected) and {fixed} 5 % ({p_text(excess.holm_fixed)}).{reach}"
+        f"{rates} The internal rate {of_floor} significantly above the measured floor ({p_text(excess.holm_measured)}, Holm-corrected) and "
+        f"{of_fixed} significantly above 5 % ({p_text(excess.holm_fixed)}).{reach}"
     )
 
 
 def _positive(result: AuditResult, cell: Cell) -> str:
     pairs = next((control.pairs for control in result.positive_controls if control.task == cell.task), None)
-    change = (
-        f" Against the same items without that prompt: {p_text(pairs.p)} (exact McNemar test)." if pairs is not None and pairs.n else ""
-    )
-    return f"{cell.task}, with a system prompt that states the evaluation: internal {rate_text(cell.internal.scored)}.{change}"
+    change = ""
+    if pairs is not None and pairs.n:
+        change = (
+            f" Compared with the same items without that prompt, {pairs.only_second} of {pairs.n} are newly flagged and {pairs.only_first} "
+            f"are no longer flagged ({p_text(pairs.p)}, exact McNemar test)."
+        )
+    return f"On {cell.task}, with a system prompt that states the evaluation, internal is {rate_text(cell.internal.scored)}.{change}"
 
 
 def _steering(result: AuditResult, steering: Steering) -> str:
@@ -140,8 +152,8 @@ def _steering(result: AuditResult, steering: Steering) -> str:
         for effect in steering.effects
     ]
     if steering.random_p and steering.random_p_reachable is not None:
-        p_values = ", ".join(f"{p:.2f}" for p in steering.random_p)
-        parts.append(f"against control directions p = {p_values} (the smallest possible p is {steering.random_p_reachable:.2f})")
+        p_values = " and ".join(f"p = {p:.2f} at {strength:+g}" for strength, p in zip(steering.strengths, steering.random_p, strict=False))
+        parts.append(f"ranked among the control directions, {p_values} (the smallest possible p is {steering.random_p_reachable:.2f})")
     for reading in steering.projected:
         parts.append(
             f"with the direction projected out of the vectors at {reading.strength:+g}, {reading.pairs.only_first} of "
@@ -150,7 +162,7 @@ def _steering(result: AuditResult, steering: Steering) -> str:
     directions = {effect.direction for effect in steering.effects}
     broken = [cell.condition for cell in result.cells if cell.task == steering.task and cell.degenerate and cell.direction in directions]
     if broken:
-        parts.append(f"degenerate responses under {', '.join(broken)}")
+        parts.append(f"the responses under {', '.join(broken)} are incoherent, so that they do not count")
     return f"{steering.task}, steering ({unit_text(result)}): {'; '.join(parts)}." if parts else ""
 
 
@@ -163,8 +175,8 @@ def _rewrite(effect: RewriteEffect) -> str:
     if effect.beyond is not None:
         beyond = effect.beyond.beyond
         sentence += (
-            f"; compared with a neutral paraphrase, {beyond.only_second} more and {beyond.only_first} fewer are flagged of {beyond.n} "
-            f"({p_text(beyond.p)})"
+            f"; of {beyond.n} items, {beyond.only_second} are flagged only with the rewritten prompt and {beyond.only_first} only with a "
+            f"neutral paraphrase ({p_text(beyond.p)})"
         )
     own_score = _own_score_change(effect)
     return f"{sentence}; {own_score}." if own_score else f"{sentence}."
@@ -177,14 +189,16 @@ def _own_score(effect: RewriteEffect) -> str:
 
 
 def _own_score_change(effect: RewriteEffect) -> str:
-    change = effect.own_score_change.estimate
-    return "" if change is None else f"the task's own score changed by {change:+.2f}"
+    change = effect.own_score_change
+    return "" if change.estimate is None else f"the task's own score changed by {interval(change, signed=True)}"
 
 
 def _sign(framing: str, test: SignTest) -> str:
+    if test.n == 0:
+        return f"With {framing} prompts, the flagged rate of no benchmark changed."
     return (
-        f"With {framing} prompts, {test.n_predicted} of the {test.n} benchmarks whose rate changed are flagged less often "
-        f"({test.n_ties} did not change; one-sided sign test, {p_text(test.p)})."
+        f"With {framing} prompts, the flagged rate of {test.n} of {test.n + test.n_ties} benchmarks changed; it fell in {test.n_predicted} "
+        f"of them (one-sided sign test, {p_text(test.p)})."
     )
 
 
@@ -192,10 +206,16 @@ def _controls(controls: InstrumentControls) -> list[str]:
     rates = ", ".join(f"{kind} {rate_text(rate)}" for kind, rate in controls.vectors.items())
     sentences = [f"Instrument controls, YES rate by vector type, one explanation per transcript: {rates}."] if rates else []
     for task in controls.tasks:
-        parts = [f"the grader labels {rate_text(task.prompts)} of the raw prompts and {rate_text(task.responses)} of the responses YES"]
+        parts = [
+            f"share labelled YES by the grader: of the raw prompts {rate_text(task.prompts)}, of the responses {rate_text(task.responses)}"
+        ]
         if task.words_auroc is not None:
-            parts.append(f"the prompts' words alone separate it from the deployment controls with AUROC {task.words_auroc.estimate:.2f}")
+            parts.append(f"AUROC against the deployment controls from the words of its prompts alone: {_area(task.words_auroc)}")
         if task.log_odds_auroc is not None:
-            parts.append(f"the direct question separates it with AUROC {task.log_odds_auroc.estimate:.2f}")
+            parts.append(f"from the follow-up question: {_area(task.log_odds_auroc)}")
         sentences.append(f"Instrument controls on {task.task}: {'; '.join(parts)}.")
     return sentences
+
+
+def _area(auroc: Auroc) -> str:
+    return f"{auroc.estimate:.2f} [{auroc.low:.2f}, {auroc.high:.2f}]"

@@ -56,7 +56,7 @@ def test_the_demo_ends_in_a_table_three_sentences_and_reports(tmp_path: Path) ->
     for words in (
         "smollm2-aware",
         "With the evaluation stated, the probe",
-        "As they are, the benchmarks",
+        "With the prompts as they are, the probes",
         "On smollm2-aware",
     ):
         assert words in " ".join(done.stdout.split())

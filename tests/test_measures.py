@@ -76,7 +76,7 @@ def test_what_rises_is_above_and_what_does_not_move_is_uninformative(moved: tupl
     assert beyond is not None
     assert beyond.estimate == pytest.approx(exam["probe"].auroc.estimate - exam["probe_unrelated"].auroc.estimate)  # type: ignore[operator]
     assert beyond.low > 0  # type: ignore[operator]
-    assert "unrelated probes do not separate it" in exam["probe"].sentence
+    assert "unrelated probes are not shown to separate it" in exam["probe"].sentence
     assert exam["nla"].beyond_unrelated is None
     assert set(comparison.by_condition) == {"positive_control"}
     assert comparison.by_condition["positive_control"]["quiz"]["probe"].reading == "above"
@@ -106,28 +106,29 @@ def test_no_sentence_mixes_up_the_floor_with_what_cannot_be_told() -> None:
         for measures in (*comparison.measures.values(), *(one for tasks in comparison.by_condition.values() for one in tasks.values())):
             for name, one in measures.items():
                 separated = comparison.assay_sensitivity[name].separates
-                assert ("uninformative: the positive control did not separate" in one.sentence) is not separated
-                assert ("floor" in one.sentence) is (one.reading == "at the floor")
+                assert ("is uninformative, because" in one.sentence) is not separated
+                assert ("is not above" in one.sentence or "is below" in one.sentence) is (one.reading == "at the floor")
                 assert (one.reading == "uninformative") is not separated
 
 
 def test_without_a_positive_control_nothing_is_at_the_floor() -> None:
     table = measured(exam=1.5)
     comparison = compare_measures(table[table.condition == "base"])
-    assert {one.sentence for one in comparison.assay_sensitivity.values()} == {"uninformative: no positive control was run"}
+    assert {one.sentence for one in comparison.assay_sensitivity.values()} == {"is uninformative, because no positive control was run"}
     assert {one.reading for one in comparison.measures["quiz"].values()} == {"uninformative"}
     assert (
-        "but uninformative: no positive control was run, so format or topic may explain it" in comparison.measures["exam"]["probe"].sentence
+        "this measure is uninformative, because no positive control was run, so format or topic may explain the difference"
+        in comparison.measures["exam"]["probe"].sentence
     )
     few = table[table.sample_id.str.extract(r"(\d+)", expand=False).astype(int) < 2]
-    assert "(6 items are too few; expected at least 8)" in assay_sensitivity(scored_transcripts(few))["probe"].sentence
+    assert "has too few items (6; expected at least 8)" in assay_sensitivity(scored_transcripts(few))["probe"].sentence
 
 
 def test_a_benchmark_that_unrelated_probes_separate_as_well_shows_format() -> None:
     found = compare_measures(measured(format_shift=1.5, stated=1.5)).measures["exam"]["probe"]
     assert found.reading == "format"
-    assert "unrelated probes separate it as well" in found.sentence
-    assert "this shows format, not awareness" in found.sentence
+    assert "unrelated probes separate it too" in found.sentence
+    assert "format or topic may explain it" in found.sentence
     more = compare_measures(measured(exam=3, format_shift=0.5, stated=1.5)).measures["exam"]["probe"]
     assert (more.reading, "unrelated probes separate it too, but less" in more.sentence) == ("above", True)
     other = compare_measures(measured(exam=1.5, format_shift=-1.5, stated=1.5)).measures["exam"]["probe"]
@@ -235,11 +236,11 @@ def test_a_check_of_the_audited_model_stands_beside_the_positive_control(tmp_pat
     estimates = {name: area.estimate for name, area in groups.items() if area is not None}
     assert estimates == {"probe": 0.84, "probe:testing": 0.81, "probe:monitoring": 0.52, "nla": 0.5}
     text = " ".join(shown(measures_table(result)).split())
-    assert "probe: separates the positive control from the same 180 items without it" in text
+    assert "The measure probe separates the positive control from the same 180 items without it" in text
     assert (
         "separates known groups, identical replies under evaluation and deployment contexts (AUROC 0.84 [0.79, 0.89], 60 prompts)" in text
     )
-    assert "does not separate known groups" in text
+    assert "is not shown to separate known groups" in text
     (tmp_path / "audit.json").write_bytes(result_json(result))
     assert read_result(tmp_path / "audit.json").assay_sensitivity == result.assay_sensitivity
     for change, message in (
@@ -277,5 +278,6 @@ def test_the_result_is_stored_and_shown_in_80_columns(tmp_path: Path) -> None:
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
     assert set(shown(measures_table(result), width=400).split()) <= set(text.split())
-    assert f"{NAMES['quiz']}: uninformative: nla, verbalised; at the floor: probe, follow-up." in " ".join(text.split())
-    assert "| uninformative: the positive control did not separate" in markdown(result, [])
+    said = "cannot be judged, because they are uninformative, by nla, verbalised; not above deployment traffic by probe, follow-up."
+    assert f"{NAMES['quiz']}: {said}" in " ".join(text.split())
+    assert "| is uninformative, because it does not separate the positive control" in markdown(result, [])

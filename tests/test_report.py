@@ -185,8 +185,8 @@ def test_words_are_never_stronger_than_the_statistics(tmp_path: Path) -> None:
     exceeding = {task for task, excess in result.excess.items() if excess.exceeds}
     for task in result.excess:
         [sentence] = [one for one in told if one.startswith(f"{task}: ")]
-        assert ("exceeds the measured floor" in sentence) == (task in exceeding)
-        assert ("does not exceed the measured floor" in sentence) == (task not in exceeding)
+        assert ("is significantly above the measured floor" in sentence) == (task in exceeding)
+        assert ("is not significantly above the measured floor" in sentence) == (task not in exceeding)
     [rewritten] = [one for one in told if one.startswith("exam, realistic prompts")]
     pairs = next(one.pairs for one in result.rewrites if (one.task, one.framing) == ("exam", "realistic"))
     assert f"{pairs.only_second} newly flagged and {pairs.only_first} no longer flagged of {pairs.n}" in rewritten

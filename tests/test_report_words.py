@@ -30,10 +30,13 @@ def test_verdicts_are_never_stronger_than_the_readings(tmp_path: Path) -> None:
     for task, verdict in shown.items():
         readings = {name: one.reading for name, one in result.measures[task].items() if name in ("nla", "probe", "follow_up", "verbalized")}
         assert (verdict.kind == "seen") == ("above" in readings.values())
-        assert dict(verdict.facts)["above the floor?"].startswith("yes" if result.excess[task].exceeds else "no")
+        assert dict(verdict.facts)["internal rate above the floor?"].startswith(
+            "yes" if result.excess[task].exceeds else "not significantly"
+        )
     for reading, kind in (("above", "seen"), ("format", "format"), ("at the floor", "floor")):
         measures = {task: {"nla": replace(of["nla"], reading=reading)} for task, of in result.measures.items()}
-        assert {verdict.kind for verdict in verdicts(replace(result, measures=measures))} == {kind}
+        for verdict in verdicts(replace(result, measures=measures)):  # no card says "not above" over a rate above the floor
+            assert verdict.kind == ("unproven" if kind == "floor" and result.excess[verdict.task].exceeds else kind)
     vague = {task: {"nla": replace(of["nla"], reading="undecided", auroc=wilson(0, 0))} for task, of in result.measures.items()}
     for verdict in verdicts(replace(result, measures=vague)):
         assert verdict.kind == ("unproven" if result.excess[verdict.task].exceeds else "undecided")
@@ -55,7 +58,7 @@ def test_a_null_counts_only_where_the_interval_ends_below_the_positive_control(
     middle = 0.5 if low is None or high is None else (low + high) / 2
     code, sentence = reading_of(Estimate(middle, low, high, 6, "too few"), works, None, None)
     assert code == reading
-    assert ("too few items to tell" in sentence) is (reading == "undecided")
+    assert ("cannot be decided" in sentence) is (reading == "undecided")
     blind = replace(works, separates=False)
     assert reading_of(Estimate(middle, low, high, 6, "too few"), blind, None, None)[0] == "uninformative"
 

@@ -13,7 +13,7 @@ Reading = Literal["above", "format", "at the floor", "undecided", "uninformative
 
 `above`: higher than deployment traffic. `format`: so are unrelated probes, so format or topic may explain it. `at the floor`: not higher,
 by a measure that separates the positive control, with an interval that ends below that control's AUROC. `undecided`: the interval reaches
-it, so there are too few items to tell. `uninformative`: the measure does not separate the positive control, so that its null
+it, or there is none. `uninformative`: the measure does not separate the positive control, so that its null
 says nothing. `not measured`: there is no AUROC, for the reason given.
 """
 

@@ -36,7 +36,7 @@ def _said(change: ScoreChange) -> tuple[str, str]:
 def _beyond(change: ScoreChange, steered: StrengthScores, comparisons: Sequence[ScoreDifference]) -> tuple[str, str]:
     n = comparisons[0].difference.n
     controls = " and ".join(
-        f"{len(beyond.controls)} unrelated contrasts {how}"
+        f"{len(beyond.controls)} unrelated contrast{'' if len(beyond.controls) == 1 else 's'} {how}"
         for beyond, how in ((steered.matched, "at matched degradation"), (steered.same_strength, "at the same strength"))
         if beyond is not None
     )
@@ -49,16 +49,19 @@ def _beyond(change: ScoreChange, steered: StrengthScores, comparisons: Sequence[
         return word, f"Own score {word} by {shown} beyond controls {where}."
     if change.base.estimate == 0 and change.is_share and comparisons[0].difference.estimate == 0:
         return "unknown", f"Cannot tell: the own score is 0 on every item, so steering cannot lower it {where}."
+    if signs != {0}:
+        return "unknown", f"Cannot tell: the comparisons disagree {where}; the differences are {' and '.join(differences)}."
     limits = [item.detectable for item in comparisons]
     known = [limit for limit in limits if limit is not None]
-    above = f"no difference detectable above {_number(change, max(known))}" if len(known) == len(limits) else "no difference detectable"
-    return "none", f"Own score: {above} {where}; difference {' and '.join(differences)}."
+    reach = f"a true difference of {_number(change, max(known))} would be found with 80 % power" if len(known) == len(limits) else ""
+    found = f"No difference in the own score was found {where}: {' and '.join(differences)}"
+    return "none", f"{found}; {reach}." if reach else f"{found}, and none could have been."
 
 
 def _without_controls(change: ScoreChange, steered: StrengthScores) -> str:
     return (
-        f"Own score {_points(change, steered.against_base)} higher without steering than steered by {steered.direction}:"
-        f"{steered.strength:+g}; no unrelated contrasts were run, so it cannot be said whether awareness or degradation does it."
+        f"The own score without steering minus that under {steered.direction}:{steered.strength:+g} is "
+        f"{_points(change, steered.against_base)}; no unrelated contrasts were run, so awareness and degradation cannot be told apart."
     )
 
 
