@@ -41,9 +41,14 @@ def transcript_data(audit: StoredAudit) -> tuple[list[dict[str, Any]], list[str]
         conversation = spoken[number][0] if number in spoken else {}
         turns = _turns(conversation.get("turns"))
         tokens = _tokens(explained.get(number, []), _json_list(conversation.get("probed")), turns)
-        details.append({"turns": [_shortened(turn) for turn in turns], "tokens": tokens})
+        details.append({"turns": [_shortened(turn) for turn in turns], "tokens": _columns(tokens)})
         index.append(_entry(row, tokens))
     return index, [_packed(details[start : start + CHUNK]) for start in range(0, len(details), CHUNK)]
+
+
+def _columns(tokens: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """The tokens as one list per key, which compress better than one dictionary per token."""
+    return {key: [token[key] for token in tokens] for key in (tokens[0] if tokens else ())}
 
 
 def _by_transcript(table: pd.DataFrame) -> dict[Any, list[dict[Hashable, Any]]]:
@@ -102,7 +107,7 @@ def _tokens(
         token, message, channel, start, position, z, projections = entry
         place = _place(token, message, channel, start, position, turns)
         known = tokens.setdefault((place["message"], place["position"]), place)
-        known |= {"z": _number(z), "probes": {_text(name): _number(value) for name, value in projections.items()}}
+        known |= {"z": _number(z), "probes": {_text(name): _rounded(value) for name, value in projections.items()}}
     return sorted(tokens.values(), key=lambda token: (token["message"], token["position"]))
 
 
@@ -155,6 +160,12 @@ def _number(value: Any) -> float | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
+
+
+def _rounded(value: Any) -> float | None:
+    """A projection as the page needs it; the log has all its digits."""
+    number = _number(value)
+    return None if number is None else round(number, 4)
 
 
 def _whole(value: Any) -> int | None:

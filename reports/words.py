@@ -123,11 +123,10 @@ def _benchmark(cell: Cell, result: AuditResult) -> str:
     limit = result.limits.get(cell.task)
     reach = ""
     if not excess.exceeds and limit is not None:
-        rate = limit.detectable_rate
-        reach = (
-            f" A true rate of {rate:.0%} would be found in four of five such audits (without Holm's correction), a lower one less often."
-        )
-        reach = reach if rate else " With this n, no rate could be detected."
+        reach = " With this n, no rate could be detected."
+        if (rate := limit.detectable_rate) is not None:
+            found = f"A true rate of {rate:.0%} would be found in four of five such audits"
+            reach = f" {found} (without Holm's correction), a lower one less often."
     return (
         f"{rates} The internal rate {of_floor} significantly above the measured floor ({p_text(excess.holm_measured)}, Holm-corrected) and "
         f"{of_fixed} significantly above 5 % ({p_text(excess.holm_fixed)}).{reach}"

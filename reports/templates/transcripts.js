@@ -1,17 +1,22 @@
   // The transcript view: filters, search, conversations with sampled tokens marked in place, side by side, permalinks.
   const $ = (id) => document.getElementById(id);
   const index = JSON.parse($("index").textContent);
-  const packed = [...document.querySelectorAll("script.block")].map((element) => element.textContent);
+  const packed = document.getElementsByClassName("block"); // live: all but the first stand after this script, so that the page answers before they are parsed
+  const parsed = new Promise((done) => { if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", done, { once: true }); else done(); });
   const CHUNK = 50, SHOWN = 300, FOLD = 1200;
   const blocks = new Map();
   let shown = [], current = -1, chosen = 0, views = [];
 
+  // One object per token, from one list per property.
+  const rows = (columns) => (columns.token ?? []).map((_, i) => Object.fromEntries(Object.entries(columns).map(([name, values]) => [name, values[i]])));
+
   async function block(number) {
     if (!blocks.has(number)) {
       blocks.set(number, (async () => {
-        const bytes = Uint8Array.from(atob(packed[number]), (c) => c.charCodeAt(0));
+        if (number >= packed.length) await parsed;
+        const bytes = Uint8Array.from(atob(packed[number].textContent), (c) => c.charCodeAt(0));
         const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-        return JSON.parse(await new Response(stream).text());
+        return JSON.parse(await new Response(stream).text()).map(({ turns, tokens }) => ({ turns, tokens: rows(tokens) }));
       })());
     }
     return blocks.get(number);
