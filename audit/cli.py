@@ -39,13 +39,18 @@ def run_command(
 
     Example: audit run --model local/smollm2 --tasks mmlu,wildchat --source bundled --limit 12
     """
-    from audit import run_audit
     from audit.config import make_audit, read_fields
-    from audit.running.progress import RunProgress
-    from audit.terminal import measures_table, plan_table, result_table
+    from audit.task_files import check_task
 
     fields = read_fields(config) if config else {}
     audit = make_audit(fields | (given or {}), str(config or "The command line"))
+    for name in audit.tasks:  # before the imports that take seconds
+        check_task(name)
+
+    from audit import run_audit
+    from audit.running.progress import RunProgress
+    from audit.terminal import measures_table, plan_table, result_table
+
     console = Console()
     if plan:
         console.print(plan_table(audit, out))

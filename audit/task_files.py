@@ -5,17 +5,34 @@ import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
-
-from inspect_ai import Task
+from typing import TYPE_CHECKING, Any
 
 from nla.support.display import visible
 from nla.support.errors import ConfigError, HarnessError, first_line, near_name
 from nla.support.paths import user_path
-from tasks._info import TaskInfo
+
+if TYPE_CHECKING:  # Inspect takes seconds to import, and a misspelt name is to be refused at once
+    from inspect_ai import Task
+
+    from tasks._info import TaskInfo
 
 
-def task_function(name: str) -> Callable[..., Task]:
+def check_task(name: str) -> None:
+    """Check that a task exists, without loading it.
+
+    Raises:
+        ConfigError: `name` is neither that of a file in `tasks/` nor the path of a task file.
+    """
+    known = task_names()
+    path = user_path(name)
+    if name not in known and not (path.suffix == ".py" and path.is_file()):
+        raise ConfigError(
+            f"There is no task '{visible(name, limit=200)}'; expected the path of a task file or one of {', '.join(known)}."
+            f"{near_name(name, known)}"
+        )
+
+
+def task_function(name: str) -> "Callable[..., Task]":
     """Return the task function of a task file, which has the same name as the file.
 
     Args:
@@ -24,26 +41,18 @@ def task_function(name: str) -> Callable[..., Task]:
     Raises:
         ConfigError: there is no such task, its file cannot be loaded, or the file has no such function.
     """
-    path = Path(name) if name in task_names() else user_path(name)
-    module: Any
-    if name in task_names():
-        module = importlib.import_module(f"tasks.{name}")
-    elif path.suffix == ".py" and path.is_file():
-        module = _load(path)
-    else:
-        known = task_names()
-        raise ConfigError(
-            f"There is no task '{visible(name, limit=200)}'; expected the path of a task file or one of {', '.join(known)}."
-            f"{near_name(name, known)}"
-        )
+    check_task(name)
+    is_ours = name in task_names()
+    path = Path(name) if is_ours else user_path(name)
+    module: Any = importlib.import_module(f"tasks.{name}") if is_ours else _load(path)
     function = getattr(module, path.stem, None)
     if not callable(function):
         raise ConfigError(f"{visible(name)} has no function '{visible(path.stem)}'; a task file defines a @task function with its name.")
-    maker: Callable[..., Task] = function
+    maker: "Callable[..., Task]" = function
     return maker
 
 
-def task_info(name: str) -> TaskInfo:
+def task_info(name: str) -> "TaskInfo":
     """Return the `TaskInfo` of a task.
 
     Args:
@@ -52,6 +61,8 @@ def task_info(name: str) -> TaskInfo:
     Raises:
         ConfigError: there is no such task, or it is not decorated with `measured`.
     """
+    from tasks._info import TaskInfo
+
     info = getattr(task_function(name), "info", None)
     if not isinstance(info, TaskInfo):
         raise ConfigError(f"The task {visible(name)} has no TaskInfo; decorate its function with @task and @measured(INFO).")

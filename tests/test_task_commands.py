@@ -3,6 +3,7 @@
 import importlib.util
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,3 +168,19 @@ def test_a_log_whose_weights_nobody_knows_or_that_is_cut_off_is_refused(tmp_path
     with pytest.raises(DataError, match="no finished log"):
         score_logs([str(tmp_path / "cut.eval")], tmp_path / "out", RescoreConfig(verbalizer="logit_lens"))
     assert list((tmp_path / "out").glob("*.eval")) == []
+
+
+def test_a_misspelt_task_is_refused_before_the_imports_that_take_seconds(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from audit.cli import main\n"
+        "sys.argv = ['audit', 'run', '--model', 'local/smollm2', '--tasks', 'mmlu,wildhcat']\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    print({'torch', 'inspect_ai'} & set(sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stdout) == (2, "set()\n")
+    assert "Did you mean 'wildchat'?" in done.stderr
+    assert list(tmp_path.iterdir()) == []
