@@ -168,7 +168,8 @@ def _separation(name: str, areas: Mapping[str, Estimate], separating: Set[str], 
     blind = [_SENTENCE_WORDS[measure] for measure in measured if measure not in separating]
     good = best in separating and (measured[best].estimate or 0) >= _GOOD_AUROC
     words = f"separated by {_named(seeing)}" if seeing else "not shown to be separated by any measure"
-    rest = f"; that {_named(blind)} find{'s' if len(blind) == 1 else ''} nothing says nothing" if blind and seeing else ""
+    verb = "finds" if len(blind) == 1 else "find"
+    rest = f"; if {_named(blind)} {verb} nothing, that says nothing" if blind and seeing else ""
     sentence = f"{_upper(what)}: {words}{rest}. Pass: the best AUROC is at least {_GOOD_AUROC:g}, and its interval lies above 0.5."
     if not seeing and any(separates(area) for area in measured.values()):
         sentence = f"{_upper(what)}: there are fewer than {FEWEST_ITEMS} items, which is too few to tell."
