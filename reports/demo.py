@@ -176,7 +176,7 @@ def _benchmarks(results: Mapping[str, AuditResult]) -> str:
     n_says, n = sum(round((rate.estimate or 0) * rate.n) for rate in says), sum(rate.n for rate in says)
     replies = f"In {n_says} of {n} replies, those to {CONTROL} included, the models say that they are being evaluated."
     if not any(_auroc(result, BASE, task, PROBE) for result in results.values() for task in _benchmarks_of(result)):
-        return f"The probes were not measured on the benchmarks. {replies}"
+        return f"The probes gave no AUROC of the benchmarks against {CONTROL}. {replies}"
     shown = f"above {CONTROL} for {', '.join(above)}" if above else f"above {CONTROL} for no benchmark on any model"
     return f"With the prompts as they are, the probes read {shown}. {replies}"
 

@@ -56,7 +56,7 @@ def test_the_demo_ends_in_a_table_three_sentences_and_reports(tmp_path: Path) ->
     for words in (
         "smollm2-aware",
         "With the evaluation stated, the probe",
-        "With the prompts as they are, the probes",
+        "The probes gave no AUROC of the benchmarks against wildchat. In 0 of",  # one item gives none
         "On smollm2-aware",
     ):
         assert words in " ".join(done.stdout.split())
