@@ -17,6 +17,7 @@ from inspect_ai.log import EvalLog, write_eval_log
 
 from audit.running.rescore import score_logs
 from audit.running.rescore_config import RescoreConfig
+from nla.inspect.shared_read import LOGPROBS, VECTORS
 
 SETTINGS = ("nla", "nla,probe,follow_up,verbalized", "probe,follow_up", "probe")
 
@@ -34,6 +35,8 @@ def main() -> None:
         seconds: dict[str, list[float]] = {setting: [] for setting in SETTINGS}
         for number in range(given.rounds + 1):
             for setting in SETTINGS:
+                VECTORS.clear()  # each setting reads the transcripts itself
+                LOGPROBS.clear()
                 start = time.perf_counter()
                 config = RescoreConfig(measures=setting, tokens=given.tokens)
                 score_logs([log.location], Path(name) / f"{number}-{setting.replace(',', '-')}", config)
