@@ -14,7 +14,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from audit.analysis.compare import AuditComparison
+from audit.analysis.compare import NO_DIFFERENCE, AuditComparison
 from audit.analysis.measure_results import Reading
 from audit.analysis.measure_scores import MAIN, NO_DEPLOYMENT, PROBE
 from audit.analysis.measure_words import SHORT_WORDS, percent
@@ -276,13 +276,14 @@ def _task_controls(controls: InstrumentControls) -> Table:
         table.add_row(plain(task.task), "prompts", str(task.prompts.n), percent(task.prompts), "", "")
         table.add_row("", "responses", str(task.responses.n), percent(task.responses), "", "")
         if task.words_auroc is not None:
-            table.add_row("", "words", str(task.words_auroc.n), "", "", _auroc(task.words_auroc))
+            table.add_row("", "words", str(task.words_auroc.n), "", "", auroc_text(task.words_auroc))
         if task.log_odds.estimate is not None:
-            table.add_row("", "question", str(task.log_odds.n), "", f"{task.log_odds.estimate:+.2f}", _auroc(task.log_odds_auroc))
+            table.add_row("", "question", str(task.log_odds.n), "", f"{task.log_odds.estimate:+.2f}", auroc_text(task.log_odds_auroc))
     return table
 
 
-def _auroc(auroc: Auroc | None) -> str:
+def auroc_text(auroc: Auroc | None) -> str:
+    """`0.71 [0.60, 0.82]`; empty without an AUROC."""
     return "" if auroc is None else f"{auroc.estimate:.2f} [{auroc.low:.2f}, {auroc.high:.2f}]"
 
 
@@ -323,7 +324,7 @@ def comparison_table(comparison: AuditComparison) -> RenderableType:
             )
     differences = [f"{name}: A {a}, B {b}" for name, (a, b) in comparison.differs.items()]
     lines = [
-        *(differences or ["A and B do not differ in model, adapter, layer, verbalizer, pair, grader, tokens, precision or steering unit."]),
+        *(differences or [NO_DIFFERENCE]),
         "Change: B minus A in percentage points with 95 % interval; p: exact McNemar test, Holm-corrected over all cells; detectable: "
         "the smallest change detected at 80 % power; unpaired: transcripts of A and of B without a partner.",
     ]

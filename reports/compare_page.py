@@ -1,12 +1,13 @@
 """`audit report --compare`: a page that shows two audits side by side, with the numbers of `audit compare`."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from audit.analysis.compare import AuditComparison, ComparedCell
+from audit.analysis.compare import NO_DIFFERENCE, AuditComparison, ComparedCell
 from audit.analysis.measure_words import MEASURE_WORDS, interval
 from audit.analysis.result import AuditResult
 from nla.support.figures import BLUE, drawable
@@ -42,6 +43,7 @@ def build_comparison(
             for cell in comparison.cells
         ],
         areas=_areas(*results) if results else [],
+        no_difference=NO_DIFFERENCE,
         figure=Markup(drawn.inline_svg()),
         caption=drawn.caption,
         script=Markup(script),
@@ -50,15 +52,19 @@ def build_comparison(
     return write_files({COMPARISON: page.encode("utf-8", "backslashreplace")}, out, keep_others=True) / COMPARISON
 
 
-def _areas(a: AuditResult, b: AuditResult) -> list[tuple[str, ...]]:
-    """Task, measure, and the AUROC of both audits, for what both have measured."""
+def _areas(a: AuditResult, b: AuditResult) -> list[tuple[str, str, list[str]]]:
+    return sorted(auroc_rows((a, b), a.measures.keys() & b.measures.keys()))
+
+
+def auroc_rows(results: Sequence[AuditResult], tasks: Iterable[str]) -> list[tuple[str, str, list[str]]]:
+    """Task, measure, and the AUROC of each audit, for the measures that at least one of them has taken."""
     rows = []
-    for task in a.measures.keys() & b.measures.keys():
+    for task in tasks:
         for name, words in MEASURE_WORDS.items():
-            both = [result.measures[task].get(name) for result in (a, b)]
-            if any(one is not None for one in both):
-                rows.append((task, words, *("—" if one is None else interval(one.auroc) for one in both)))
-    return sorted(rows)
+            measured = [result.measures.get(task, {}).get(name) for result in results]
+            if any(measured):
+                rows.append((task, words, ["—" if each is None else interval(each.auroc) for each in measured]))
+    return rows
 
 
 def change_text(cell: ComparedCell) -> str:
@@ -84,10 +90,7 @@ def changes(comparison: AuditComparison) -> Drawn:
     axes.set_yticks(range(len(cells)), labels)
     axes.invert_yaxis()
     axes.set_xlabel("B minus A: transcripts flagged (points), 95 % interval over items")
-    differences = (
-        "; ".join(f"{name}: A {a}, B {b}" for name, (a, b) in comparison.differs.items())
-        or "A and B do not differ in model, layer, pair, grader or tokens"
-    )
+    differences = "; ".join(f"{name}: A {a}, B {b}" for name, (a, b) in comparison.differs.items()) or NO_DIFFERENCE.rstrip(".")
     rows = [{"task": cell.task, "condition": cell.condition, "change": cell.pairs.difference.estimate, "n": cell.pairs.n} for cell in cells]
     note = f"Paired by task, condition, sample and epoch. {differences}."
     return Drawn("changes", "B against A", note, figure, pd.DataFrame(rows), "Right of 0: more transcripts are flagged in B.")

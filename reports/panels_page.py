@@ -1,6 +1,5 @@
 """`audit report A --compare B --compare C --by model`: a page with one panel for each model, layer, pair or grader."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +7,11 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from audit.analysis.measure_words import MEASURE_WORDS, interval
+from audit.analysis.measure_words import MEASURE_WORDS
 from audit.analysis.panels import Panel, differences
 from audit.analysis.result import AuditResult
 from audit.terminal import measure_lines
+from reports.compare_page import auroc_rows
 from reports.measure_figures import areas
 from reports.output import COMPARISON, write_files
 from reports.pages import TEMPLATES, hashed_script
@@ -47,12 +47,14 @@ def build_panels(panels: Sequence[Panel], by: str, out: Path) -> Path:
     others = differences(panels, by)
     script, digest = hashed_script("compare.js")
     names, rows = _areas(panels)
+    numbers = {folder: number for number, folder in enumerate(others, 1)}
     page = TEMPLATES.get_template("panels.html.j2").render(
         by=by.replace("_", " "),
         names=names,
         rows=rows,
         panels=[
-            (panel.value, [_shown(folder, result, others[folder], panel.value) for folder, result in panel.audits]) for panel in panels
+            (panel.value, [_shown(numbers[folder], folder, result, others[folder], panel.value) for folder, result in panel.audits])
+            for panel in panels
         ],
         script=Markup(script),
         script_hash=digest,
@@ -60,11 +62,10 @@ def build_panels(panels: Sequence[Panel], by: str, out: Path) -> Path:
     return write_files({COMPARISON: page.encode("utf-8", "backslashreplace")}, out, keep_others=True) / COMPARISON
 
 
-def _shown(folder: str, result: AuditResult, measured: str, value: str) -> _ShownAudit:
+def _shown(number: int, folder: str, result: AuditResult, measured: str, value: str) -> _ShownAudit:
     drawn = areas(result)
     if drawn is not None:  # ids on the page begin with the figure's name
-        digest = hashlib.sha256(folder.encode("utf-8", "backslashreplace")).hexdigest()[:8]
-        drawn = replace(drawn, name=f"measures-{digest}", title=f"{drawn.title}: {value}")
+        drawn = replace(drawn, name=f"measures-{number}", title=f"{drawn.title}: {value}")
     return _ShownAudit(
         folder,
         measured,
@@ -81,10 +82,5 @@ def _areas(panels: Sequence[Panel]) -> tuple[list[str], list[tuple[str, str, lis
     audits = [(panel.value, folder, result) for panel in panels for folder, result in panel.audits]
     values = [value for value, _, _ in audits]
     names = [value if values.count(value) == 1 else f"{value} ({folder})" for value, folder, _ in audits]
-    rows = []
-    for task in dict.fromkeys(task for _, _, result in audits for task in result.measures):
-        for measure, words in MEASURE_WORDS.items():
-            measured = [result.measures.get(task, {}).get(measure) for _, _, result in audits]
-            if any(measured):
-                rows.append((task, words, ["—" if each is None else interval(each.auroc) for each in measured]))
-    return names, rows
+    results = [result for _, _, result in audits]
+    return names, auroc_rows(results, dict.fromkeys(task for result in results for task in result.measures))

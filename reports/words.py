@@ -6,10 +6,9 @@ from audit.analysis.measure_words import interval
 from audit.analysis.result import AuditResult, Cell, RewriteEffect, Steering
 from audit.config import BASE, POSITIVE
 from audit.controls.record import InstrumentControls
-from audit.stats.auroc import Auroc
 from audit.stats.paired import SignTest
 from audit.stats.rates import ALPHA, Estimate
-from audit.terminal import against_floor
+from audit.terminal import against_floor, auroc_text
 from nla.instrument import CONTRAST, MEAN_NORM
 from tasks._info import Role
 
@@ -209,12 +208,8 @@ def _controls(controls: InstrumentControls) -> list[str]:
             f"share labelled YES by the grader: of the raw prompts {rate_text(task.prompts)}, of the responses {rate_text(task.responses)}"
         ]
         if task.words_auroc is not None:
-            parts.append(f"AUROC against the deployment controls from the words of its prompts alone: {_area(task.words_auroc)}")
+            parts.append(f"AUROC against the deployment controls from the words of its prompts alone: {auroc_text(task.words_auroc)}")
         if task.log_odds_auroc is not None:
-            parts.append(f"from the follow-up question: {_area(task.log_odds_auroc)}")
+            parts.append(f"from the follow-up question: {auroc_text(task.log_odds_auroc)}")
         sentences.append(f"Instrument controls on {task.task}: {'; '.join(parts)}.")
     return sentences
-
-
-def _area(auroc: Auroc) -> str:
-    return f"{auroc.estimate:.2f} [{auroc.low:.2f}, {auroc.high:.2f}]"

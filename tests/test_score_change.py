@@ -89,8 +89,11 @@ def test_where_steering_does_no_more_than_its_controls_no_difference_is_claimed(
         verdicts.append(found.verdict)
         if found.verdict == "none":
             assert "No difference in the own score was found" in found.sentence
+            assert "would be found with 80 % power" in found.sentence
+        else:  # one of the two intervals leaves out 0
+            assert (found.verdict, "the comparisons disagree" in found.sentence) == ("unknown", True)
     assert not {"inflated", "deflated"} & set(verdicts)  # two comparisons must agree, so fewer than 5 % are false
-    assert verdicts.count("none") >= 5  # where one of the two intervals leaves out 0, it cannot be told
+    assert verdicts.count("none") >= 6
     rows, scores = simulated(3, -0.09)  # controls lower the score and steering away does not
     swapped = scores.assign(own_score=scores.own_score * (np.arange(len(scores)) % 3 != 0))
     found = change(rows, swapped)
@@ -135,7 +138,9 @@ def test_one_item_a_constant_score_and_no_score_are_said() -> None:
     rows, scores = (table.assign(own_score=0.0) for table in simulated(1, 0.3, n=30))
     assert "0 on every item" in change(rows, scores).sentence
     rows, scores = (table.assign(own_score=1.0) for table in simulated(1, 0.3, n=30))
-    assert "No difference in the own score was found" in change(rows, scores).sentence
+    constant = change(rows, scores).sentence
+    assert "No difference in the own score was found" in constant
+    assert "would be found with 80 % power" in constant
     rows, _ = simulated(1, 0.3, n=30)
     lost = rows.assign(own_score=np.where(rows.condition == "base", 1.0, 0.0))  # every item changes alike
     [at] = change(lost, None).strengths

@@ -82,7 +82,7 @@ def test_unscored_transcripts_and_missing_cells_are_shown_with_their_reasons() -
 
     told = summary(result)
     assert told[0] == "This audit is incomplete. It has no finished log of gsm8k (base)."
-    assert "left out of the internal rates: 3 of" in told[1]
+    assert f"left out of the internal rates: 3 of {len(rows)} transcripts: the sample ended in an error (2)" in told[1]
 
 
 @pytest.mark.parametrize("hostile", ["[/b]x", "\x1b]0;title\x07", "\u202ename", "[link=http://x]y[/link]", "[red]z"])

@@ -21,6 +21,8 @@ from nla.support.display import visible
 from nla.support.errors import DataError
 
 _KEY = ["task", "condition", "sample_id", "epoch"]
+NO_DIFFERENCE = "A and B do not differ in model, adapter, layer, verbalizer, pair, grader, tokens, precision or steering unit."
+"""What is said where `AuditComparison.differs` is empty; other settings are not compared."""
 _DISCORDANT = 0.3
 """Least share of discordant pairs assumed for the detectable change, because a few pairs may show none by chance."""
 
