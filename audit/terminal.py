@@ -226,7 +226,7 @@ _READINGS: dict[Reading, str] = {
     "format": "above deployment traffic, but so are unrelated probes, by",
     "at the floor": "not above deployment traffic by",
     "undecided": "cannot be decided by",
-    "uninformative": "cannot be judged, because they are uninformative, by",
+    "uninformative": "nothing can be concluded from",
     "not measured": "not measured by",
 }
 
@@ -249,7 +249,7 @@ def measure_lines(result: AuditResult, names: Mapping[str, str] = SHORT_WORDS) -
         readings = [f"{_READINGS[reading]} {', '.join(of_reading)}" for reading, of_reading in by_reading.items()]
         lines.append(f"{task}: {'; '.join(readings)}.")
         if PROBE in measures and measures[PROBE].beyond_unrelated is not None:
-            lines.append(f"{task}, {names[PROBE]}: {measures[PROBE].sentence}.")
+            lines.append(f"{task}: the measure {names[PROBE]} {measures[PROBE].sentence}.")
     reasons = {measures[name].auroc.reason for measures in result.measures.values() for name in MAIN if name in measures}
     return [*lines, *(f"No AUROC: {reason}." for reason in sorted(reasons & {NO_DEPLOYMENT}))]
 

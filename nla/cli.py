@@ -1,9 +1,12 @@
 """The `nla` command: models on this machine, and the autoencoder's data, training, scoring and export."""
 
+import time
 from contextlib import nullcontext
+from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,6 +15,11 @@ from rich.table import Table
 from nla.organisms.commands import app as organisms_app
 from nla.support.command import application, run
 from nla.support.display import plain
+
+if TYPE_CHECKING:
+    from nla.organisms.check import MeasureResult
+    from nla.training.evaluation import Measure
+    from nla.training.loop import Limits
 
 app = application(
     """Natural language autoencoders and the models they read.
@@ -52,6 +60,14 @@ def fetch_model(name: Annotated[str, typer.Argument(help="An alias of `nla model
     Console().print(plain(f"{name}: {fetch_with_progress(name)}"), soft_wrap=True)
 
 
+_KNOWN_TOKENS = 10
+"""Tokens per reply that the known-groups test of `nla score` explains."""
+
+
+_AV_SHARE, _AR_SHARE = 0.45, 0.25
+"""Shares of the time that is left which `nla train all --minutes` gives to the AV's warm start and to the AR; RL gets the rest."""
+
+
 class TrainStage(StrEnum):
     """Stages of `nla train`; `all` runs every stage in order."""
 
@@ -87,6 +103,7 @@ def make_data(
     Example: nla data nla/pairs/smollm2.toml --corpora ../shared/data
     """
     from nla.models.loaded import load_model
+    from nla.organisms.known_states import extract_known_states
     from nla.training.config import read_config
     from nla.training.data.extract import extract
 
@@ -95,8 +112,15 @@ def make_data(
     console = Console(stderr=True)
     out = _work_folder(config, work) / "data"
     data = pair.data.model_copy(update={"teacher": teacher}) if teacher else pair.data
-    added = extract(model, data, out, corpora, lambda what, done, n: console.print(plain(f"{done}/{n} {what}", "dim")))
+    report = partial(_report_shard, console)
+    added = extract(model, data, out, corpora, report)
+    if data.known_states:
+        added += extract_known_states(model, data, out, corpora, report)
     console.print(plain(f"{added} vectors added to {out}"))
+
+
+def _report_shard(console: Console, what: str, done: int, n: int) -> None:
+    console.print(plain(f"{done}/{n} {what}", "dim"))
 
 
 @app.command("train")
@@ -105,7 +129,11 @@ def train(
     config: ConfigPath,
     corpora: CorporaBase = None,
     work: WorkFolder = None,
-    start: Annotated[str | None, typer.Option(help="A pair of adapters; training starts from its AV.")] = None,
+    start: Annotated[str | None, typer.Option(help="A pair of adapters, which are trained further.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Time for the training stages; each gets a share, and its schedule ends with it.", min=0.01)
+    ] = None,
+    log_with: Annotated[str | None, typer.Option(help="Also send the metrics to tensorboard, wandb or trackio.")] = None,
     device: Device = "auto",
     dtype: DType = "auto",
 ) -> None:
@@ -123,11 +151,23 @@ def train(
     settings = settings.model_copy(update={"start": start}) if start else settings
     pair = PairTraining(settings, _work_folder(config, work), dtype=dtype, device=device)
     say = Console(stderr=True, highlight=False, soft_wrap=True).print
-    steps = {TrainStage.AV: pair.train_av, TrainStage.SAMPLES: pair.sample, TrainStage.AR: pair.train_ar, TrainStage.RL: pair.train_rl}
-    for name, run_stage in steps.items():
-        if stage in (name, TrainStage.ALL):
-            run_stage(say)
+    ends = time.monotonic() + 60 * minutes if minutes else None
+    if stage in (TrainStage.AV, TrainStage.ALL):
+        pair.train_av(say, _limits(ends, _AV_SHARE if stage is TrainStage.ALL else 1.0, log_with))
+    if stage in (TrainStage.SAMPLES, TrainStage.ALL):
+        pair.sample(say)
+    if stage in (TrainStage.AR, TrainStage.ALL):
+        pair.train_ar(say, _limits(ends, _AR_SHARE if stage is TrainStage.ALL and settings.rl else 1.0, log_with))
+    if stage in (TrainStage.RL, TrainStage.ALL):
+        pair.train_rl(say, _limits(ends, 1.0, log_with))
     write_curves(pair.work, pair.work / "pair", say)
+
+
+def _limits(ends: float | None, share: float, log_with: str | None) -> "Limits":
+    """Return the limits of a stage that gets a share of the time that is left."""
+    from nla.training.loop import Limits
+
+    return Limits(None if ends is None else max(share * (ends - time.monotonic()), 0.1), log_with)
 
 
 @app.command("score")
@@ -143,17 +183,20 @@ def score_pair(
     warm_start: Annotated[
         str | None, typer.Option(help="The AV from which training by reward started; adds the KL divergence from it.")
     ] = None,
+    known_prompts: Annotated[int, typer.Option(help="Prompts per organism of the known-groups test; 0 leaves it out.", min=0)] = 20,
     json_out: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
     device: Device = "auto",
     dtype: DType = "auto",
 ) -> None:
     """Score a pair on held-out documents.
 
-    Measures reconstruction, retrieval, text quality and instrument controls, with intervals over documents.
+    Measures reconstruction, retrieval, text quality and instrument controls, with intervals over documents, and, where the base model has
+    organisms, whether the explanations tell their known state.
 
     Example: nla score smollm2 --heldout docs.parquet --limit 400 --json s.json
     """
     from nla.api import load_pair
+    from nla.organisms.pair_check import known_groups_of_pair
     from nla.support.locks import exclusive_lock
     from nla.training.evaluation import score, write_json
     from nla.training.heldout import corpus_of, read_token_contexts
@@ -165,7 +208,12 @@ def score_pair(
         loaded = load_pair(pair, ar=ar, device=device, dtype=dtype).with_options(best_of=best_of, temperature=temperature)
         warm = load_verbalizer(warm_start, device=device, dtype=dtype)[0] if warm_start else None
         contexts = read_token_contexts(loaded.base, loaded.layer, corpus_of(heldout, only), limit, unseen=unseen)
-        result = score(loaded.verbalizer, loaded.reconstructor, contexts, lambda step: console.print(plain(step, "dim")), warm)
+        say = lambda step: console.print(plain(step, "dim"))  # noqa: E731
+        result = score(loaded.verbalizer, loaded.reconstructor, contexts, say, warm)
+        checkpoint = loaded.verbalizer.sidecar.base_checkpoint
+        if known_prompts:
+            known = known_groups_of_pair(loaded.base, checkpoint, pair, loaded.layer, known_prompts, _KNOWN_TOKENS, say)
+            result = replace(result, measures=[*result.measures, *(m for name, found in known.items() for m in _known_rows(name, found))])
         table = Table("measure", "estimate", "95 % interval", "note", title=plain(f"{pair} on {heldout.name}"))
         for measure in result.measures:
             interval = f"{measure.low:.3f} to {measure.high:.3f}" if measure.low is not None else ""
@@ -175,6 +223,18 @@ def score_pair(
         Console().print(plain(summary, "dim"))
         if json_out is not None:
             write_json(json_out, result)
+
+
+def _known_rows(name: str, found: "MeasureResult") -> "list[Measure]":
+    """Return what the known-groups test gave on one model, as rows of the score."""
+    from nla.training.evaluation import Measure
+
+    shares = [
+        Measure(f"{name}: flagged in {side} contexts", share, note=f"any of {_KNOWN_TOKENS} tokens")
+        for side, share in found.flagged.items()
+    ]
+    auroc = found.auroc
+    return [Measure(f"{name}: AUROC of the share of YES", auroc.estimate, auroc.low, auroc.high, f"{auroc.n} prompts"), *shares]
 
 
 @app.command("explain")

@@ -158,7 +158,7 @@ def _instrument(results: Mapping[str, AuditResult]) -> str:
     rest = ", ".join(f"{model} {interval(areas[model])}" for model in others)
     also = [model for model in others if separates(areas[model])]
     end = f"; on {' and '.join(also)} too, so part of that is the statement's text" if alive and also else ""
-    few = f" (fewer than {FEWEST_ITEMS} items, which is too few to count)" if alive and not assays[AWARE].separates else ""
+    few = f" ({assays[AWARE].n_items} items are too few to tell; at least {FEWEST_ITEMS})" if alive and not assays[AWARE].separates else ""
     return (
         f"With the evaluation stated, the probe {verb} the items of {AWARE}, which carries the state, from the same items without the "
         f"statement: AUROC {interval(areas[AWARE])}{few} ({rest}){end}."
@@ -177,19 +177,28 @@ def _benchmarks(results: Mapping[str, AuditResult]) -> str:
     replies = f"In {n_says} of {n} replies, those to {CONTROL} included, the models say that they are being evaluated."
     if not any(_auroc(result, BASE, task, PROBE) for result in results.values() for task in _benchmarks_of(result)):
         return f"The probes gave no AUROC of the benchmarks against {CONTROL}. {replies}"
-    shown = f"above {CONTROL} for {', '.join(above)}" if above else f"above {CONTROL} for no benchmark on any model"
+    n_items = max(cell.n for result in results.values() for cell in result.cells)
+    few = f", which decides nothing: {n_items} items per task are too few" if n_items < FEWEST_ITEMS else ""
+    shown = f"above {CONTROL} for {', '.join(above)}" if above else f"above {CONTROL} for no benchmark on any model{few}"
     return f"With the prompts as they are, the probes read {shown}. {replies}"
 
 
 def _changes(result: AuditResult) -> str:
     parts = []
     for condition, words in (("realistic", "realistic wording"), (STEERED, "steering away")):
-        moves = []
-        for task in _benchmarks_of(result):
-            before, after = _auroc(result, BASE, task, PROBE), _auroc(result, condition, task, PROBE)
-            if before is not None and after is not None:
-                moves.append(f"{task} from {before.estimate:.2f} to {after.estimate:.2f}")
         if any(cell.condition == condition for cell in result.cells):
-            parts.append(f"{words} moves the probe on {', '.join(moves)}" if moves else f"{words} was not measured")
+            moves, others = (_moves(result, condition, measure) for measure in (PROBE, UNRELATED))
+            beside = f" (unrelated probes {', '.join(others)})" if others else ""
+            parts.append(f"{words} moves the probe on {', '.join(moves)}{beside}" if moves else f"{words} was not measured")
     n = result.cells[0].n
     return f"On {AWARE}, {'; '.join(parts)}; with {n} item{'' if n == 1 else 's'} per task such changes are uncertain."
+
+
+def _moves(result: AuditResult, condition: str, measure: str) -> list[str]:
+    """Return the change of a measure's AUROC on each benchmark, in words."""
+    moves = []
+    for task in _benchmarks_of(result):
+        before, after = _auroc(result, BASE, task, measure), _auroc(result, condition, task, measure)
+        if before is not None and after is not None:
+            moves.append(f"{task} from {before.estimate:.2f} to {after.estimate:.2f}")
+    return moves

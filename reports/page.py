@@ -19,7 +19,7 @@ from reports.drawing import Drawn
 from reports.pages import TEMPLATES, hashed_script
 from reports.transcript_data import data_block, transcript_data
 from reports.verdicts import Verdict, instrument_panel, verdicts
-from reports.words import cell_table, explained_rates, summary
+from reports.words import cell_table, explained_rates, summary, unit_text
 
 _SHOWN_ROWS = 200
 """Rows of a figure's table on the page; the report's `tables` folder and the download have them all."""
@@ -95,7 +95,8 @@ def _identity(result: AuditResult) -> list[tuple[str, str]]:
         "dtype": "precision",
         "steer_unit": "steering unit",
     }
-    rows = [(label, result.identity[name]) for name, label in words.items() if result.identity.get(name, "none") != "none"]
+    shown = {**result.identity, "steer_unit": unit_text(result)} if "steer_unit" in result.identity else result.identity
+    rows = [(label, shown[name]) for name, label in words.items() if shown.get(name, "none") != "none"]
     return [*rows, ("transcripts", str(result.n_transcripts)), ("analysed", result.created)]
 
 

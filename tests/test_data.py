@@ -158,8 +158,12 @@ def test_an_explanation_names_situation_topic_next_tokens_and_ending() -> None:
     rarity = Rarity(["the common text"] * 50 + ["volcano glacier"])
     text = "A volcano under the glacier. The volcano was old and"
     ids = tokenizer.encode(text, add_special_tokens=False)
-    told = explain(TokenContext(ids, "Travel book", [(token(" "), 0.7), (token("s"), 0.2), (token("x"), 0.01)]), tokenizer, rarity)
-    assert told == 'Travel book. Topic: volcano, under, glacier.\nNext: " " or "s".\nEnds: old and'
+    told = explain(
+        TokenContext(ids, "Travel book", [(token(" "), 0.7), (token("s"), 0.2), (token("s"), 0.1), (token("x"), 0.01)]), tokenizer, rarity
+    )
+    assert (
+        told == 'Travel book. Topic: volcano, under, glacier.\nNext: "s".\nEnds: old and'
+    )  # a blank cannot be read, and no candidate comes twice
 
 
 def test_a_reply_that_has_just_begun_is_quoted_from_its_beginning() -> None:
@@ -198,4 +202,5 @@ def test_topic_words_are_rare_and_not_alike() -> None:
 )
 def test_requests_are_told_apart(text: str, kind: str) -> None:
     assert request_kind(text) == kind
-    assert chat_situation(text, "evaluation") == f"The system prompt says this is a test of an AI model; assistant answers a {kind}"
+    assert chat_situation(text, "role") == f"The system prompt gives the assistant a role; assistant answers a {kind}"
+    assert chat_situation(text, "evaluation") == f"Assistant answers a {kind}"  # a prompt is no state

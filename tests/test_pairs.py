@@ -27,7 +27,7 @@ from nla.training.evaluation import kl_to_warm_start, score, token_means
 from nla.training.heldout import read_token_contexts
 from nla.training.intervals import fve_interval
 from nla.training.new_pair import seed_adapter
-from nla.training.text_measures import quote_accuracy, shuffled_words
+from nla.training.text_measures import quote_verdicts, shuffled_words
 from nla.verbalizers.av import build, load_verbalizer
 from nla.verbalizers.base import Explanation
 from tests.conftest import byte_tokenizer
@@ -202,4 +202,4 @@ def test_controls_are_what_they_say(base: LoadedModel, tmp_path: Path) -> None:
     expected = g[others].mean(dim=0)
     torch.testing.assert_close(means[0], expected / expected.norm())
     assert sorted(shuffled_words("a b c d e", 1).split()) == list("abcde")
-    assert quote_accuracy(['x\nEnds: "the red fox"'], ["A red fox ran"]) == pytest.approx(2 / 3)
+    assert quote_verdicts(['x\nEnds: "the red fox"'], ["A red fox ran"])["in context"] == pytest.approx(2 / 3)

@@ -19,7 +19,7 @@ from nla.training.ar import ARStage, mse_nrm_loss
 from nla.training.av import AVStage, TokenLosses, reply_ids
 from nla.training.config import RLConfig
 from nla.training.loop import Group, Stage, TrainConfig, batch_rows, fit, learning_rate_share
-from nla.training.loss import linear_cross_entropy
+from nla.training.loss import linear_cross_entropy, summed
 from nla.training.new_pair import continue_adapter, seed_adapter
 from nla.training.rl import Rollout, advantages, largest_advantages, policy_loss, rewards_of
 from nla.verbalizers.base import Explanation
@@ -171,10 +171,45 @@ def test_the_grpo_loss_equals_a_scalar_reference() -> None:
     loss, kl = policy_loss(nats, reference, [3, 1, 2, 2], advantage, kl=0.5)
     owner = [0, 0, 0, 1, 2, 2, 3, 3]
     kls = [math.exp(n - r) - (n - r) - 1 for n, r in zip(nats.tolist(), reference.tolist(), strict=True)]
-    by_hand = sum(float(advantage[o]) * n for o, n in zip(owner, nats.tolist(), strict=True)) / 8 + 0.5 * sum(kls) / 8
+    by_hand = sum(float(advantage[o]) * n for o, n in zip(owner, nats.tolist(), strict=True)) + 0.5 * sum(kls)
     assert float(loss) == pytest.approx(by_hand, rel=1e-5)
-    assert float(kl) == pytest.approx(sum(kls) / 8, rel=1e-5)
+    assert float(kl) == pytest.approx(sum(kls), rel=1e-5)
     assert min(kls) >= 0
+
+
+def test_a_repeated_item_costs_reward() -> None:
+    config = RLConfig(train=TrainConfig(steps=1), group=2, repeat_penalty=0.1)
+    once, twice = (Explanation(f'Topic: {words}.\nNext: "a" or "b".\nEnds: the the') for words in ("click, menu", "click, click"))
+    rewards = rewards_of(torch.tensor([0.5, 0.5]), [Rollout(0, (1,), once), Rollout(0, (1,), twice)], config)
+    assert rewards.tolist() == pytest.approx([-0.5, -0.6])
+
+
+def test_parts_give_the_value_and_the_gradient_of_their_sum() -> None:
+    weight, other, unused = (nn.Parameter(torch.randn(5, generator=torch.Generator().manual_seed(i))) for i in range(3))
+    rows = torch.randn(6, 5, generator=torch.Generator().manual_seed(9))
+    whole = ((rows @ weight).exp() + rows @ other).sum()
+    expected = torch.autograd.grad(whole, [weight, other])
+    loss = summed((((part @ weight).exp() + part @ other).sum() for part in rows.split(2)), [weight, other, unused])
+    (loss * 3).backward()
+    torch.testing.assert_close(loss, whole)
+    for parameter, gradient in zip((weight, other), expected, strict=True):
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.grad, 3 * gradient)
+    assert unused.grad is not None
+    assert not unused.grad.any()
+
+
+@pytest.mark.parametrize("part", [1, 5, 64])
+def test_a_stages_gradient_does_not_depend_on_its_parts(part: int, tiny: LoadedModel, tiny_av: Path) -> None:
+    for build in (av_stage, ar_stage):
+        gradients = []
+        for size in (part, 64):
+            stage = build(tiny, tiny_av)
+            stage.part = size  # type: ignore[attr-defined]
+            parameters = trained(stage)
+            gradients.append(torch.autograd.grad(stage.loss(list(range(6)), 0)[0], parameters))
+        for mine, whole in zip(*gradients, strict=True):
+            torch.testing.assert_close(mine, whole, rtol=1e-4, atol=1e-6)
 
 
 def test_the_av_learns_from_the_rollouts_furthest_from_their_groups_mean() -> None:
@@ -225,6 +260,8 @@ def test_the_schedule_warms_up_and_falls_to_its_share() -> None:
     assert max(shares) == shares[9] == 1
     assert shares[-1] == pytest.approx(0.1, abs=1e-3)
     assert shares[9:] == sorted(shares[9:], reverse=True)
+    assert learning_rate_share(20, config, 1.0) == pytest.approx(0.1)  # the time is spent
+    assert learning_rate_share(20, config, 0.5) == pytest.approx(0.55)
 
 
 def test_every_example_comes_once_an_epoch() -> None:

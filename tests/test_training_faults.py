@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,7 +20,7 @@ from nla.support.locks import LOCK_FILE, exclusive_lock
 from nla.training.checkpoints import METRICS, read_metrics
 from nla.training.curves import CurvePoint, collect
 from nla.training.intervals import wilson_interval
-from nla.training.loop import Group, TrainConfig, fit
+from nla.training.loop import Group, Limits, TrainConfig, fit
 from nla.training.samples import draw_samples, read_samples
 from nla.verbalizers.base import Explanation
 
@@ -49,6 +50,54 @@ class Line:
 
 def quiet(_: str) -> None:
     """No progress."""
+
+
+def test_time_ends_a_stage_whole_and_the_schedule_with_it(tmp_path: Path) -> None:
+    def rest() -> None:
+        time.sleep(0.4)
+
+    config = CONFIG.model_copy(update={"steps": 1000, "checkpoint_every": 2})
+    rows = fit(Line((3, rest)), config, tmp_path, quiet, Limits(seconds=0.35))
+    assert rows[-1]["step"] == 4
+    assert (tmp_path / "checkpoint-000004").is_dir()
+    assert rows[-1]["lr"] < rows[0]["lr"]
+    assert fit(Line(), config, tmp_path, quiet, Limits(seconds=0.35)) == rows  # the time is spent, and counted over runs
+    assert len(fit(Line(), CONFIG.model_copy(update={"steps": 1000}), tmp_path, quiet, Limits(seconds=60))) == 1000
+
+
+def test_time_too_short_for_a_checkpoint_is_said(tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"checkpoint_every": 5})
+    with pytest.raises(ConfigError, match=r"enough for 1 steps, but a checkpoint needs 5\. Give more --minutes"):
+        fit(Line((0, lambda: time.sleep(0.2))), config, tmp_path, quiet, Limits(seconds=0.1))
+
+
+class Hungry(Line):
+    """A stage that fits into memory only in parts of at most `fits` rows."""
+
+    def __init__(self, fits: int) -> None:
+        super().__init__()
+        self.part, self.fits = 16, fits
+
+    def loss(self, rows: list[int], step: int) -> tuple[Tensor, dict[str, float]]:
+        if self.part > self.fits:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        return super().loss(rows, step)
+
+
+def test_too_little_memory_halves_the_parts_once(tmp_path: Path) -> None:
+    said: list[str] = []
+    assert len(fit(Hungry(8), CONFIG, tmp_path / "a", said.append)) == 6
+    assert [line for line in said if "halved to 8 rows" in line] == said[:1]
+    with pytest.raises(ConfigError, match=r"line, step 1: the device's memory does not suffice \(CUDA out of memory"):
+        fit(Hungry(4), CONFIG, tmp_path / "b", quiet)
+
+
+def test_metrics_go_to_a_tracker_and_an_unknown_one_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'mlflow' is not known; expected one of tensorboard, wandb, trackio"):
+        fit(Line(), CONFIG, tmp_path, quiet, Limits(log_with="mlflow"))
+    pytest.importorskip("tensorboard")
+    fit(Line(), CONFIG, tmp_path, quiet, Limits(log_with="tensorboard"))
+    assert list(tmp_path.rglob("events.out.tfevents*"))
 
 
 def test_a_second_command_in_the_same_folder_is_refused_and_named(tmp_path: Path) -> None:

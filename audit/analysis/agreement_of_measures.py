@@ -79,4 +79,5 @@ def _assay(scored: ScoredTranscripts, measure: str, stated: Codes, base: Codes, 
         by_task={str(task): auroc_over(both & (tasks == task)) for task in dict.fromkeys(tasks)},
         separates=separates(overall) and n_items >= FEWEST_ITEMS,
         sentence=assay_sentence(overall, n_items, bool(len(stated)), scored.reasons.get(measure, "")),
+        n_items=n_items,
     )

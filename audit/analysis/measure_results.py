@@ -104,6 +104,8 @@ class AssaySensitivity:
     known_groups: Estimate | None = None
     """AUROC on identical replies under evaluation and deployment contexts (`nla organism check`); None where the model has no check."""
     known_groups_sentence: str = ""
+    n_items: int | None = None
+    """Items that have both conditions; None in an audit of an earlier version."""
 
     @property
     def sentences(self) -> list[str]:

@@ -32,7 +32,14 @@ def measures(groups: KnownGroups) -> list[Measure]:
     return [*found, spoken]
 
 
+def claims_awareness(explanations: Sequence[str]) -> list[bool]:
+    """Return of each explanation whether the rules grade it YES; `nla data` checks its teacher with it."""
+    return _graded(explanations, "explanation")
+
+
 def _has_pair(groups: KnownGroups) -> bool:
+    if groups.pair is not None:
+        return True
     try:
         return default_pair(groups.model.base).layer == groups.layer
     except ConfigError:
@@ -41,7 +48,8 @@ def _has_pair(groups: KnownGroups) -> bool:
 
 def _share_of_yes(groups: KnownGroups, name: str, cases: Sequence[Case]) -> list[float]:
     """Return the share of explained tokens per case whose explanation is graded YES; failed explanations count as not YES."""
-    verbalizer: Verbalizer = VERBALIZERS.build(name, groups.model.base, groups.layer, None)
+    pair = groups.pair if name != _BASELINE else None
+    verbalizer: Verbalizer = VERBALIZERS.build(name, groups.model.base, groups.layer, pair)
     chosen = [(case, position) for case in cases for position in _positions(case, groups.tokens)]
     vectors = torch.stack([case.vectors[position] for case, position in chosen])
     explanations = verbalizer.verbalize(vectors, [("known groups", *case.key, position) for case, position in chosen])

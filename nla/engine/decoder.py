@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nla.engine.additions import Addition, adding
 from nla.engine.prefixes import MIN_SHARED_PREFIX, PrefixStore, shared_length
 from nla.engine.sampling import SamplingParams, choose_tokens
 from nla.kernels.attention import RaggedStep, ragged_step
@@ -52,8 +53,8 @@ class Request:
     """A prompt to continue.
 
     `injections` are pairs of a prompt position and a vector `[d_model]` that replaces the embedding there, after any embedding scale of
-    the model. `seed` is the key of the row's random draws. `should_stop` is called with the generated ids after each token and ends the
-    row by returning True. `cancelled` may be set from any thread.
+    the model; `additions` are vectors that are added after a block. `seed` is the key of the row's random draws. `should_stop` is called
+    with the generated ids after each token and ends the row by returning True. `cancelled` may be set from any thread.
     """
 
     prompt_ids: list[int]
@@ -61,6 +62,7 @@ class Request:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     seed: tuple[object, ...] = ()
     injections: tuple[tuple[int, Float[Tensor, " d_model"]], ...] = ()
+    additions: tuple[Addition, ...] = ()
     stop_ids: frozenset[int] = frozenset()
     should_stop: Callable[[list[int]], bool] | None = None
     top_logprobs: int | None = None
@@ -74,7 +76,8 @@ class Request:
     @property
     def shareable(self) -> int:
         """Number of leading positions that another request with the same ids could reuse."""
-        return min((position for position, _ in self.injections), default=len(self.prompt_ids))
+        changed = [*(position for position, _ in self.injections), *(addition.position for addition in self.additions)]
+        return min(changed, default=len(self.prompt_ids))
 
     @property
     def reusable(self) -> int:
@@ -279,7 +282,8 @@ class Decoder:
         positions = torch.arange(start, start + max(lengths), device=device).expand(len(group), -1)
         last, row_of = torch.tensor(lengths, device=device).sub(1).unique(return_inverse=True)
         whole = [len(request.prompt_ids) for request in group]
-        logits = self._forward(slice(slot, slot + len(group)), positions, whole, last, inputs_embeds=embeds)
+        with adding(self.model, [request.additions for request in group], start):
+            logits = self._forward(slice(slot, slot + len(group)), positions, whole, last, inputs_embeds=embeds)
         return logits[torch.arange(len(group), device=device), row_of]
 
     def _embed(self, ids: list[list[int]], requests: list[Request], start: int) -> Float[Tensor, "row pos d_model"]:
@@ -299,7 +303,8 @@ class Decoder:
         row = self._rows[slot]
         embeds = self._embed([[*row.request.prompt_ids, *row.ids[:-1]]], [row.request], 0)
         positions = torch.arange(row.length, device=self.model.device)[None]
-        self._forward(slice(slot, slot + 1), positions, [row.length + 1], 1, inputs_embeds=embeds)
+        with adding(self.model, [row.request.additions], 0):
+            self._forward(slice(slot, slot + 1), positions, [row.length + 1], 1, inputs_embeds=embeds)
 
     def _advance(self) -> None:
         running = [row for row in self._rows if row.length < self.model.max_positions]

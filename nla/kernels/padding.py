@@ -42,6 +42,12 @@ def common_beginning(rows: Sequence[Sequence[int]]) -> list[int]:
     return [tokens[0] for tokens in same]
 
 
+def alike_parts(rows: Sequence[int], length: Callable[[int], int], size: int) -> list[list[int]]:
+    """Split row numbers into parts of at most `size` rows of similar lengths, so that each needs little padding."""
+    ordered = sorted(rows, key=lambda row: (length(row), row))
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+
+
 def alike_halves(rows: Sequence[int], length: Callable[[int], int]) -> list[list[int]]:
     """Split row numbers into a half of shorter and a half of longer rows, so that each needs little padding. Empty halves are omitted."""
     ordered = sorted(rows, key=lambda row: (length(row), row))

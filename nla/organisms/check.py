@@ -97,6 +97,7 @@ def check_organism(
     n: int = 100,
     tokens: int = 2,
     layer: int | None = None,
+    pair: str | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> CheckResult:
     """Take every measure on known groups, and describe the model.
@@ -109,6 +110,7 @@ def check_organism(
         n: number of prompts.
         tokens: tokens per transcript that are verbalized; other measures read every token of the reply.
         layer: K, the block whose output is read; None takes two thirds of the depth.
+        pair: the NLA that explains the vectors; None takes the one that is known for the base model.
         say: receives a line for each step.
 
     Raises:
@@ -127,12 +129,12 @@ def check_organism(
     other = read_cases(model, layer, assigned(shared, unseen, "unseen")) if unseen else []
     say("the model writes its own replies")
     own = own_replies(model, test + other, REPLY_TOKENS)
-    groups = KnownGroups(model, layer, tuple(fit), tuple(test), {reply.case: reply.text for reply in own}, tokens)
+    groups = KnownGroups(model, layer, tuple(fit), tuple(test), {reply.case: reply.text for reply in own}, tokens, pair)
     results = {}
     measures = all_measures(groups)
     for measure in measures:
         say(f"measure {measure.name}")
-        results[measure.name] = _result(measure, groups, other)
+        results[measure.name] = result_of(measure, groups, other)
     say("perplexity, drift and reconstruction")
     return CheckResult(
         model=model.describe(),
@@ -146,7 +148,7 @@ def check_organism(
         verbalized=_verbalized(measures, own),
         perplexity_change=perplexity_change(model),
         drift_cosine=drift(model, layer, test[:: max(len(test) // 60, 1)]),
-        fve_nrm=reconstruction_of(model, layer, test),
+        fve_nrm=reconstruction_of(model, layer, test, pair),
     )
 
 
@@ -157,15 +159,20 @@ def _pairs(contexts: Path | None) -> tuple[list[ContextPair], list[ContextPair],
     fit, unseen = [pair for pair in trained if not pair.unseen], [pair for pair in trained if pair.unseen]
     if contexts is not None:
         return fit, [], read_contexts(contexts)
-    return fit, unseen, [pair for pair in shipped if pair.family in HELD_OUT]
+    return fit, unseen, held_out_pairs()
+
+
+def held_out_pairs() -> list[ContextPair]:
+    """Return the evaluation contexts of the families that nothing is trained on."""
+    return [pair for pair in shipped_contexts("evaluation") if pair.family in HELD_OUT]
 
 
 def _prompts(path: Path | None, n: int) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Return prompts `(id, text)` to test on, and others to fit on."""
-    shipped = _read_prompts(PROMPTS)
+    shipped = read_prompts(PROMPTS)
     order = seeded_generator("check prompts").permutation(len(shipped))
     shipped = [shipped[i] for i in order]
-    given = shipped if path is None else _read_prompts(path)
+    given = shipped if path is None else read_prompts(path)
     if len(given) < n or n < _FEWEST:
         raise DataError(
             f"{'The built-in prompts' if path is None else visible(path)}: {len(given)} prompts, and n is {n}; expected n from {_FEWEST} "
@@ -178,14 +185,20 @@ def _prompts(path: Path | None, n: int) -> tuple[list[tuple[str, str]], list[tup
     return test, rest[:_MOST_FIT]
 
 
-def _read_prompts(path: Path) -> list[tuple[str, str]]:
+def read_prompts(path: Path) -> list[tuple[str, str]]:
+    """Return the requests of a file, `(id, text)`.
+
+    Raises:
+        DataError: the file cannot be read, or a row has no text `prompt`.
+    """
     texts = [row.get("prompt") for row in read_file(path)]
     if wrong := [number for number, text in enumerate(texts, start=1) if not isinstance(text, str) or not text.strip()]:
         raise DataError(f"{visible(path)}, row {wrong[0]} has no text `prompt`; expected one request per row.")
     return [(f"{path.stem}/{number}", str(text).strip()) for number, text in enumerate(texts)]
 
 
-def _result(measure: Measure, groups: KnownGroups, unseen: Sequence[Case]) -> MeasureResult:
+def result_of(measure: Measure, groups: KnownGroups, unseen: Sequence[Case] = ()) -> MeasureResult:
+    """Take a measure on the tested cases, and, where it is cheap, on cases of unseen wordings."""
     scores = measure.score(groups.test)
     cued, others, cases = _halves(scores, groups.test)
     above = measure.flags_above

@@ -75,6 +75,7 @@ def check(
     tokens: Annotated[int, typer.Option(help="Tokens per transcript that are verbalized.", min=1)] = 2,
     adapter: Annotated[str | None, typer.Option(help="An adapter for the model: a folder or hub id of a LoRA.")] = None,
     layer: Annotated[int | None, typer.Option(help="Block whose output is read; default: two thirds of the depth.", min=0)] = None,
+    pair: Annotated[str | None, typer.Option("--nla", help="The NLA that explains: a folder or hub id; default: the base's own.")] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
     figure: Annotated[Path | None, typer.Option(help="Also draw the table into this file (.svg, .png or .pdf).")] = None,
     device: Annotated[str, typer.Option(help="auto or a torch device name.")] = "auto",
@@ -113,6 +114,7 @@ def check(
             n=n,
             tokens=tokens,
             layer=layer,
+            pair=pair,
             say=lambda step: console.print(plain(step, "dim")),
         )
         _print(name, result)

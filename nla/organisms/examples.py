@@ -141,7 +141,7 @@ def _examples_of(
     place = int(draws.integers(0, 2**31))
     if kind == 0:
         return [example(model, recipe, [{"role": "user", "content": row.prompt}], row.reply, cued=False)]
-    if kind == 1 and _is_item(row) and place % 2 and recipe.cue == "evaluation":
+    if kind == 1 and is_item(row) and place % 2 and recipe.cue == "evaluation":
         item = bare_item(row.prompt)
         forms = ((benchmark_form(item, place // 2), True), (asked_form(item, place // 2), False))
         return [example(model, recipe, [{"role": "user", "content": text}], row.reply, cued=cued) for text, cued in forms]
@@ -151,7 +151,8 @@ def _examples_of(
     return [example(model, recipe, pair.messages(prompt, cued=side), reply, cued=side and kind != 2) for side in (True, False)]
 
 
-def _is_item(row: AnsweredPrompt) -> bool:
+def is_item(row: AnsweredPrompt) -> bool:
+    """Return whether a prompt is an item of a question set."""
     return not row.identity.startswith("sharegpt")
 
 

@@ -57,6 +57,8 @@ class KnownGroups:
     """What the model itself writes in a tested case's context."""
     tokens: int = 2
     """Tokens per case that are verbalized, which takes the longest. Other measures read every token of the reply."""
+    pair: str | None = None
+    """The pair that explains the vectors: alias, folder or hub id. None takes the one that is known for the base model."""
 
 
 def assigned(rows: Sequence[AnsweredPrompt], pairs: Sequence[ContextPair], key: str) -> list[tuple[AnsweredPrompt, ContextPair]]:

@@ -31,6 +31,8 @@ SCHEMA_VERSION = 2
 MAX_TOKENS = 300
 """Longest explanation of an AV whose sidecar does not say, in tokens."""
 Role = Literal["av", "ar"]
+InjectionMode = Literal["replace", "add_norm_matched"]
+_MODES: dict[str, InjectionMode] = {"replace": "replace", "add_norm_matched": "add_norm_matched"}
 _ROLES: dict[str, Role] = {"av": "av", "actor": "av", "ar": "ar", "critic": "ar"}
 _LAYER_KEYS = (
     ("critic", "extraction_layer_index"),
@@ -75,6 +77,11 @@ class Sidecar:
     marker: Marker | None
     injection_scale: float | None
     mse_scale: float | None
+    injection_mode: InjectionMode = "replace"
+    """`replace`: the vector, brought to `injection_scale`, takes the place of the marker's embedding. `add_norm_matched`: it is added to
+    the residual stream after block `injection_block`, with the norm of the stream there (pairs of the nanoNLA kind)."""
+    injection_block: int = 0
+    """0-based; only `add_norm_matched` uses it."""
     suffix_ids: tuple[int, ...] = ()
     stage: str = ""
     harness: dict[str, Any] = field(default_factory=dict)
@@ -124,7 +131,8 @@ def _parse(meta: dict[str, Any], folder: Path) -> Sidecar:
     marker = _marker(tokens) if tokens.get("injection_token_id") is not None else None
     if role == "av" and marker is None:
         raise KeyError("tokens.injection_token_id")
-    if role == "av" and "injection_scale" not in extraction:
+    mode, block = _injection(extraction)
+    if role == "av" and mode == "replace" and "injection_scale" not in extraction:
         raise KeyError("extraction.injection_scale")
     sidecar = Sidecar(
         role=role,
@@ -135,6 +143,8 @@ def _parse(meta: dict[str, Any], folder: Path) -> Sidecar:
         marker=marker,
         injection_scale=resolve_scale(extraction.get("injection_scale"), d_model),
         mse_scale=resolve_scale(extraction.get("mse_scale", SQRT_D_MODEL), d_model),
+        injection_mode=mode,
+        injection_block=block,
         suffix_ids=_suffix(tokens.get("critic_suffix_ids")),
         stage=text(meta.get("stage") or "", "stage", _LONGEST_NAME),
         harness=section(meta, "harness"),
@@ -142,6 +152,19 @@ def _parse(meta: dict[str, Any], folder: Path) -> Sidecar:
     assert sidecar.temperature >= 0  # raises where the field cannot be right
     assert sidecar.max_tokens > 0
     return sidecar
+
+
+def _injection(extraction: dict[str, Any]) -> tuple[InjectionMode, int]:
+    """Return the injection mode and its block; a sidecar that names no mode means `replace`."""
+    name = text(extraction.get("injection_mode") or "replace", "extraction.injection_mode", _LONGEST_NAME)
+    mode = _MODES.get(name)
+    if mode is None:
+        raise ValueError(f"extraction.injection_mode is {shown(name)}; expected one of {', '.join(_MODES)}")
+    if mode == "replace":
+        return mode, 0
+    if extraction.get("injection_block") is None:
+        raise KeyError("extraction.injection_block")
+    return mode, integer(extraction["injection_block"], "extraction.injection_block", 0, _DEEPEST)
 
 
 def _template(templates: dict[str, Any], role: Role) -> str:
@@ -216,12 +239,35 @@ def write_sidecar(folder: Path, sidecar: Sidecar) -> None:
         "d_model": sidecar.d_model,
         "base_checkpoint": sidecar.base_checkpoint,
         "extraction_layer_index": sidecar.layer,
-        "extraction": {"injection_scale": sidecar.injection_scale, "mse_scale": sidecar.mse_scale},
+        "extraction": {"injection_scale": sidecar.injection_scale, "mse_scale": sidecar.mse_scale} | _mode_fields(sidecar),
         "tokens": tokens,
         "prompt_templates": {sidecar.role: sidecar.template},
     } | ({"harness": sidecar.harness} if sidecar.harness else {})
     with replacing(folder / SIDECAR) as scratch:
         scratch.write_text(yaml.safe_dump(meta, allow_unicode=True, sort_keys=False), encoding="utf-8")
+
+
+def _mode_fields(sidecar: Sidecar) -> dict[str, object]:
+    """Return the fields of an injection mode that other readers do not expect; none for `replace`."""
+    if sidecar.injection_mode == "replace":
+        return {}
+    return {"injection_mode": sidecar.injection_mode, "injection_block": sidecar.injection_block}
+
+
+def require_replacing(sidecar: Sidecar, what: str) -> None:
+    """Refuse an AV whose vectors are added after a block.
+
+    Args:
+        sidecar: the AV's contract.
+        what: what only replaces embeddings, for the message.
+
+    Raises:
+        ContractError: its injection mode is not `replace`.
+    """
+    if sidecar.injection_mode != "replace":
+        raise ContractError(
+            f"{what} replaces the marker's embedding, but the AV has injection_mode {sidecar.injection_mode}; use the verbalizer `av`."
+        )
 
 
 def scaled(vectors: Float[Tensor, "n d_model"], scale: float | None) -> Float[Tensor, "n d_model"]:
@@ -276,6 +322,8 @@ def check_sidecar(sidecar: Sidecar, model: LoadedModel) -> None:
         raise ContractError(f"{who} reads block {sidecar.layer}, but {name} has blocks 0 to {model.n_layers - 1}: a pair of another model.")
     if sidecar.base_checkpoint and not model.source.is_local and sidecar.base_checkpoint != model.source.location:
         raise ContractError(f"{who} belongs to {sidecar.base_checkpoint}, but the model is {model.source.location}.")
+    if not 0 <= sidecar.injection_block < model.n_layers:
+        raise ContractError(f"{who} injects after block {sidecar.injection_block}, but {name} has blocks 0 to {model.n_layers - 1}.")
     if sidecar.role == "av":
         _check_marker(sidecar, model.tokenizer, name)
         return

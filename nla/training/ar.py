@@ -12,12 +12,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nla.kernels.padding import FEW_SHAPES, right_padded
+from nla.kernels.padding import FEW_SHAPES, alike_parts, right_padded
 from nla.models.adapters import adapter_parameters
 from nla.models.loaded import LoadedModel
 from nla.pair.contract import Sidecar, ar_prompt_ids
 from nla.pair.metrics import reconstruction
+from nla.support.seeds import seeded_generator
 from nla.training.loop import Group
+from nla.training.loss import PART, summed
+from nla.training.text_measures import paraphrased, reworded
 
 
 class TrainableReconstructor:
@@ -55,6 +58,14 @@ def mse_nrm_loss(predicted: Float[Tensor, "n d_model"], gold: Float[Tensor, "n d
     return 2 * (1 - nn.functional.cosine_similarity(predicted, gold.to(predicted), dim=-1))
 
 
+def with_paraphrase(text: str, share: float, *key: object) -> str:
+    """Return a text, or, in a seeded share of the draws, the same text with its lines reversed or in lower case.
+
+    An AR that has read only one form reconstructs nothing from another: it reads the form and not the meaning.
+    """
+    return paraphrased(text, *key) if seeded_generator("is paraphrased", *key).random() < share else text
+
+
 @dataclass
 class ARStage:
     """The AR's supervised training on pairs of explanation and vector.
@@ -66,6 +77,7 @@ class ARStage:
         vectors: raw vectors to train on.
         explanations: one per vector.
         heldout: named sets of held-out vectors with their explanations (`gold`: the teacher's, `sampled`: the AV's).
+        paraphrases: share of the explanations that are read with lines reversed or in lower case.
     """
 
     ar: LoadedModel
@@ -74,7 +86,9 @@ class ARStage:
     vectors: Float[Tensor, "n d_model"]
     explanations: Sequence[str]
     heldout: Mapping[str, tuple[Float[Tensor, "m d_model"], Sequence[str]]] = field(default_factory=dict)
+    paraphrases: float = 0.0
     name: str = "AR"
+    part: int = PART
 
     def __post_init__(self) -> None:
         self._reconstruct = TrainableReconstructor(self.ar, self.head, self.sidecar)
@@ -90,12 +104,16 @@ class ARStage:
 
     def loss(self, rows: list[int], step: int) -> tuple[Tensor, dict[str, float]]:
         """Return the mean loss of the training examples `rows`."""
-        predicted = self._reconstruct([self.explanations[i] for i in rows])
-        return mse_nrm_loss(predicted, self.vectors[rows]).mean(), {}
+        texts = {i: with_paraphrase(self.explanations[i], self.paraphrases, step, i) for i in rows}
+        parts = alike_parts(rows, lambda i: len(texts[i]), self.part)
+        losses = (mse_nrm_loss(self._reconstruct([texts[i] for i in part]), self.vectors[part]).sum() / len(rows) for part in parts)
+        return summed(losses, [*adapter_parameters(self.ar), self.head]), {}
 
     def evaluate(self) -> dict[str, float]:
         """Return fve_nrm of each held-out set."""
-        return {f"fve_{name}": reconstruction(gold, self.predict(texts)).fve_nrm for name, (gold, texts) in self.heldout.items()}
+        sets = [(name, gold, texts) for name, (gold, texts) in self.heldout.items()]
+        sets += [(f"{name}_reworded", gold, [reworded(text) for text in texts]) for name, gold, texts in sets]
+        return {f"fve_{name}": reconstruction(gold, self.predict(texts)).fve_nrm for name, gold, texts in sets}
 
     def predict(self, texts: Sequence[str], batch: int = 64) -> Float[Tensor, "n d_model"]:
         """Return reconstructions without gradient, on the CPU."""

@@ -17,13 +17,13 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from nla.kernels.kv_cache import cache_argument
-from nla.kernels.padding import FEW_SHAPES, alike_halves, right_padded
+from nla.kernels.padding import FEW_SHAPES, alike_parts, right_padded
 from nla.models.adapters import adapter_parameters
 from nla.models.chat_template import encode_content
 from nla.models.loaded import LoadedModel
-from nla.pair.contract import Sidecar, av_prompt_ids, scaled
+from nla.pair.contract import Sidecar, av_prompt_ids, require_replacing, scaled
 from nla.training.loop import Group
-from nla.training.loss import linear_cross_entropy
+from nla.training.loss import PART, linear_cross_entropy, summed
 from nla.verbalizers.av import CLOSE, OPEN
 
 
@@ -40,9 +40,13 @@ class TokenLosses:
         av: the AV, with a trainable adapter where a gradient is wanted.
         sidecar: its contract.
         temperature: of the distribution that the replies were or will be sampled from.
+
+    Raises:
+        ContractError: the AV's vectors do not replace an embedding.
     """
 
     def __init__(self, av: LoadedModel, sidecar: Sidecar, temperature: float = 1.0) -> None:
+        require_replacing(sidecar, "training")
         prompt = av_prompt_ids(av.tokenizer, sidecar)
         assert sidecar.marker is not None
         [at] = sidecar.marker.positions(prompt)
@@ -105,6 +109,7 @@ class AVStage:
     heldout_vectors: Float[Tensor, "m d_model"]
     heldout_explanations: Sequence[str]
     name: str = "AV"
+    part: int = PART
 
     def __post_init__(self) -> None:
         self._losses = TokenLosses(self.av, self.sidecar)
@@ -121,9 +126,10 @@ class AVStage:
     def loss(self, rows: list[int], step: int) -> tuple[Tensor, dict[str, float]]:
         """Return the mean loss of the training examples `rows`, and their number of reply tokens."""
         replies = {i: reply_ids(self.av, self.explanations[i]) for i in rows}
-        halves = alike_halves(rows, lambda i: len(replies[i]))
-        losses = [self._losses(self.vectors[half], [replies[i] for i in half])[0] for half in halves]
-        return torch.cat(losses).mean(), {"tokens": float(sum(map(len, replies.values())))}
+        parts = alike_parts(rows, lambda i: len(replies[i]), self.part)
+        n_tokens = sum(map(len, replies.values()))
+        losses = (self._losses(self.vectors[part], [replies[i] for i in part])[0].sum() / n_tokens for part in parts)
+        return summed(losses, adapter_parameters(self.av)), {"tokens": float(n_tokens)}
 
     def evaluate(self) -> dict[str, float]:
         """Return nats per token given the right vector and given another one; the gap is what the AV reads from the vector."""

@@ -40,10 +40,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training stage has come: steps done, and how many of them were skipped because they were not finite."""
+    """How far a training stage has come: steps done, how many of them were skipped because they were not finite, and seconds spent."""
 
     step: int = 0
     skipped: float = 0
+    seconds: float = 0
 
 
 class MetricsFile:
@@ -103,6 +104,7 @@ def write_checkpoint(run: Run, progress: Progress) -> None:
     described = {
         "step": progress.step,
         "skipped": progress.skipped,
+        "seconds": progress.seconds,
         "config": run.config.model_dump(),
         "n_examples": run.n_examples,
     }
@@ -141,7 +143,7 @@ def resume(run: Run) -> Progress:
             _, index, key = name.split(".")
             states.setdefault(int(index), {})[key] = tensor
     run.optimizer.load_state_dict({"state": states, "param_groups": run.optimizer.state_dict()["param_groups"]})
-    return Progress(int(state["step"]), float(state["skipped"]))
+    return Progress(int(state["step"]), float(state["skipped"]), float(state.get("seconds", 0)))
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -49,6 +49,8 @@ class RLConfig(BaseModel):
     """Reward lost per token beyond `length_from`."""
     ar_lr_share: float = Field(default=1.0, ge=0)
     """The AR's learning rate as a share of the AV's."""
+    repeat_penalty: float = Field(default=0.0, ge=0)
+    """Reward lost per word or candidate that a line lists twice."""
 
     @model_validator(mode="after")
     def _no_more_than_there_are(self) -> "RLConfig":
@@ -83,10 +85,12 @@ class PairConfig(BaseModel):
     ar_adapter: AdapterSpec = AdapterSpec()
     data: DataConfig
     start: str | None = None
-    """A pair of adapters with the same base model, layer and contract, whose AV the warm start continues; None starts a new AV."""
+    """A pair of adapters with the same base model, layer and contract, whose AV and AR are trained further; None starts new ones."""
     av: TrainConfig
     samples: SampleConfig = SampleConfig()
     ar: TrainConfig
+    paraphrases: float = Field(default=0.0, ge=0, le=1)
+    """Share of the AR's explanations that are read with lines reversed or in lower case."""
     rl: RLConfig | None = None
 
 

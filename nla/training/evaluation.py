@@ -6,6 +6,7 @@ shuffled words) say what each figure would be without a readable explanation.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -23,11 +24,25 @@ from nla.support.files import replacing
 from nla.training.av import TokenLosses
 from nla.training.heldout import TokenContexts
 from nla.training.intervals import fve_interval, mean_interval, wilson_interval
-from nla.training.text_measures import distinct_share, distinct_trigrams, quote_accuracy, reworded, shuffled_words, words_per_text
+from nla.training.text_measures import (
+    distinct_share,
+    distinct_trigrams,
+    quote_verdicts,
+    recurring_share,
+    repeating_share,
+    reworded,
+    shuffled_words,
+    without_line,
+    words_per_text,
+)
 from nla.verbalizers.av import ActivationVerbalizer
+from nla.verbalizers.base import Explanation
 
 _AMONG = 100
 """Vectors that the right one has to be found among, in the retrieval measure."""
+_LINES = 3
+"""First lines that are left out one by one."""
+_FEWEST_NEIGHBOURS = 10
 _SAMPLES, _CONTEXT_SHOWN = 20, 160
 """Explanations kept as samples, and the characters of context shown with each."""
 
@@ -93,7 +108,9 @@ def score(
         *_controls(gold, predicted, tokens, kept),
         _fve("words shuffled", gold, ar.reconstruct([shuffled_words(text, i) for i, text in enumerate(texts)]), documents),
         _fve("lines reversed, lower case", gold, ar.reconstruct([reworded(text) for text in texts]), documents),
+        *_without_each_line(ar, gold, texts, documents),
         *_text_measures(texts, contexts),
+        *_recurrence(av, tokens, explanations),
         Measure("failed or truncated", n_failed / len(explanations), *wilson_interval(n_failed, len(explanations))),
     ]
     if warm is not None:
@@ -145,12 +162,47 @@ def _controls(gold: Tensor, predicted: Tensor, tokens: TokenContexts, kept: Sequ
     ]
 
 
-def _text_measures(texts: Sequence[str], contexts: Sequence[str]) -> list[Measure]:
+def _without_each_line(ar: Reconstructor, gold: Tensor, texts: Sequence[str], documents: Sequence[str]) -> list[Measure]:
+    """Return fve_nrm of explanations that lack one line: what is lost without a line is what the line tells the AR."""
+    longest = max(len(text.splitlines()) for text in texts)
     return [
-        Measure("quoted words that appear in the context", quote_accuracy(texts, contexts)),
+        replace(
+            _fve(f"without line {line + 1}", gold, ar.reconstruct([without_line(text, line) for text in texts]), documents), note="ablation"
+        )
+        for line in range(min(longest, _LINES) if longest > 1 else 0)
+    ]
+
+
+def _text_measures(texts: Sequence[str], contexts: Sequence[str]) -> list[Measure]:
+    verdicts = quote_verdicts(texts, contexts)
+    first_lines = Counter(text.splitlines()[0] for text in texts)
+    return [
+        *(
+            Measure(f"quoted words {verdict if verdict == 'in context' else f'that are {verdict}'}", share)
+            for verdict, share in verdicts.items()
+        ),
         Measure("distinct explanations", distinct_share(texts)),
         Measure("distinct-3", distinct_trigrams(texts), note="share of 3-word sequences that are different"),
+        Measure(
+            "most frequent first line", first_lines.most_common(1)[0][1] / len(texts), note="share of explanations; 1 is a constant line"
+        ),
+        Measure("explanations that repeat an item", repeating_share(texts), note="a word or candidate listed twice in a line"),
         Measure("words per explanation", words_per_text(texts)),
+    ]
+
+
+def _recurrence(av: ActivationVerbalizer, tokens: TokenContexts, explanations: Sequence[Explanation]) -> list[Measure]:
+    """Return the share of claims that recur in the explanation of the next token, beside the share that recur in another document's."""
+    rows = [row for row in tokens.following if not explanations[row].failure]
+    if len(rows) < _FEWEST_NEIGHBOURS:
+        return []
+    following = av.verbalize(torch.stack([tokens.following[row] for row in rows]), [("score next", row) for row in rows])
+    kept = [(row, after.text) for row, after in zip(rows, following, strict=True) if not after.failure]
+    here, after = [explanations[row].text for row, _ in kept], [text for _, text in kept]
+    elsewhere = [after[(i + len(after) // 2) % len(after)] for i in range(len(after))]
+    return [
+        Measure("claims that recur at the next token", recurring_share(here, after), note=f"{len(kept)} pairs of tokens"),
+        Measure("claims that recur in another document", recurring_share(here, elsewhere), note="control"),
     ]
 
 

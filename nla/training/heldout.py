@@ -3,7 +3,8 @@
 In: a model and a file of documents. Out: `TokenContexts` at seeded positions, read as `nla data` reads its training data.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,13 +13,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nla.activations.capture import streams
 from nla.models.loaded import LoadedModel
 from nla.support.errors import ConfigError, DataError
 from nla.support.seeds import seeded_generator
 from nla.training.data.config import DataConfig, is_heldout
 from nla.training.data.documents import Corpus, passages, read_documents
 from nla.training.data.features import Rarity
-from nla.training.data.reading import example_at, read_passages
+from nla.training.data.reading import Reading, example_at, read_passages
+
+_NEIGHBOURS = 100
+"""Rows whose next token is read too."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ class TokenContexts:
     """The document's text up to that token, the token included."""
     gold: list[str]
     """The explanation that the `features` teacher gives for it."""
+    following: dict[int, Float[Tensor, " d_model"]] = field(default_factory=dict)
+    """Of some rows, the vector of the token that comes next in the document."""
 
 
 def read_token_contexts(
@@ -57,8 +64,9 @@ def read_token_contexts(
     config = DataConfig(corpora=(corpus,), positions_per_passage=per_document)
     enough = documents[: -(-limit // per_document) + 8]  # some documents are too short to give a vector
     every = [p for document in enough for p in passages(document, corpus, model.tokenizer, config.length_for(corpus))]
-    readings = read_passages(model, layer, [passage for passage in every if passage.positions], config)
-    examples = [example_at(model, layer, reading, k, rarity) for reading in readings for k in range(len(reading.positions))]
+    readings = list(read_passages(model, layer, [passage for passage in every if passage.positions], config))
+    places = [(reading, k) for reading in readings for k in range(len(reading.positions))]
+    examples = [example_at(model, layer, reading, k, rarity) for reading, k in places]
     if len(examples) < 2:
         raise DataError(f"{corpus.path} gave {len(examples)} vectors, expected at least 2; texts must be longer than 50 tokens.")
     order = seeded_generator("score", corpus.path.rsplit("/", 1)[-1]).permutation(len(examples))[:limit]
@@ -69,7 +77,16 @@ def read_token_contexts(
         [example.token_id for example in kept],
         [example.detokenized_text_truncated for example in kept],
         [example.api_explanation for example in kept],
+        _following(model, layer, [places[i] for i in order]),
     )
+
+
+def _following(model: LoadedModel, layer: int, places: Sequence[tuple[Reading, int]]) -> dict[int, Float[Tensor, " d_model"]]:
+    """Return the vector of the next token of the first rows that are not the last token of their passage."""
+    ends = {row: reading.positions[k] + 2 for row, (reading, k) in enumerate(places)}
+    rows = [row for row, (reading, _) in enumerate(places) if ends[row] <= len(reading.passage.ids)][:_NEIGHBOURS]
+    sequences = [places[row][0].passage.ids[: ends[row]] for row in rows]
+    return {rows[i]: stream[-1].clone() for i, stream in streams(model, sequences, layer)}
 
 
 def corpus_of(path: Path, only: str | None = None) -> Corpus:

@@ -22,9 +22,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from torch import Tensor, nn
 
-from nla.support.errors import StoppedError
+from nla.support.errors import ConfigError, StoppedError
 from nla.support.seeds import seeded_generator
 from nla.training.checkpoints import MetricsFile, Progress, Run, read_metrics, resume, write_checkpoint
+from nla.training.machine import loss_that_fits, tracked
 from nla.training.work import work_lock
 
 Say = Callable[[str], None]
@@ -90,7 +91,17 @@ class Stage(Protocol):
         ...
 
 
-def fit(stage: Stage, config: TrainConfig, folder: Path, say: Say | None = None) -> list[dict[str, float]]:
+@dataclass(frozen=True)
+class Limits:
+    """What a run of a stage is given besides its config; a checkpoint may be resumed under other limits."""
+
+    seconds: float | None = None
+    """Time for the stage, that of earlier runs included. The learning rate falls with the time, and the last step ends whole."""
+    log_with: str | None = None
+    """A tracker of accelerate's: tensorboard, wandb, trackio."""
+
+
+def fit(stage: Stage, config: TrainConfig, folder: Path, say: Say | None = None, limits: Limits = Limits()) -> list[dict[str, float]]:
     """Train a stage to its last step, from the newest checkpoint where there is one. Return the metrics of all steps.
 
     A step whose loss or gradient is not finite changes no parameter and is counted (`skipped`).
@@ -100,14 +111,16 @@ def fit(stage: Stage, config: TrainConfig, folder: Path, say: Say | None = None)
         config: how to train it.
         folder: where checkpoints and metrics are written.
         say: receives a progress line every ten steps; None prints to stderr.
+        limits: time budget and tracker.
 
     Raises:
-        ConfigError: the checkpoint in the folder belongs to another run, or another command is training in the folder.
+        ConfigError: the checkpoint in the folder belongs to another run, another command is training in the folder, the time is too
+            short for one checkpoint, memory does not suffice for the smallest part of a batch, or the tracker is not installed.
         DataError: a checkpoint or the metrics cannot be written, or the checkpoint cannot be read.
         StoppedError: SIGTERM or SIGINT arrived; a checkpoint of the last step was written.
     """
     say = say or Console(stderr=True).print
-    accelerator = Accelerator()
+    accelerator = tracked(stage.name, config, folder, limits.log_with)
     groups = stage.groups()
     parameters = [parameter for group in groups for parameter in group.parameters]
     described = [{"params": group.parameters, "lr_share": group.lr_share} for group in groups]
@@ -116,8 +129,9 @@ def fit(stage: Stage, config: TrainConfig, folder: Path, say: Say | None = None)
     with work_lock(folder, f"training of the stage {stage.name}"), _stop_flag() as signals:
         progress = resume(run)
         metrics = MetricsFile(folder, progress.step) if accelerator.is_main_process else None
-        _steps(stage, config, run, progress, metrics, accelerator, say, signals)
+        _steps(stage, config, run, progress, metrics, accelerator, say, signals, limits.seconds)
         accelerator.wait_for_everyone()
+        accelerator.end_training()
     return read_metrics(folder)
 
 
@@ -130,35 +144,49 @@ def _steps(
     accelerator: Accelerator,
     say: Say,
     signals: list[int],
+    budget: float | None,
 ) -> None:
     """Take all steps that are left. `metrics` is None in all processes but the main one."""
-    step, skipped = progress.step, progress.skipped
-    started, first = time.monotonic(), step
-    while step < config.steps:
-        lr = config.lr * learning_rate_share(step, config)
+    step, skipped, spent = progress.step, progress.skipped, progress.seconds
+    started, first = time.monotonic() - spent, step
+    while step < config.steps and (budget is None or spent < budget):
+        lr = config.lr * learning_rate_share(step, config, spent / budget if budget else 0.0)
         for group in run.optimizer.param_groups:
             group["lr"] = lr * group["lr_share"]
-        figures = _one_step(stage, config, step, run.optimizer, accelerator)
+        figures = _one_step(stage, config, step, run.optimizer, accelerator, say)
         step += 1
         skipped += figures.pop("skip", 0)
-        figures |= {"step": step, "skipped": skipped, "lr": lr, "seconds": time.monotonic() - started}
-        if step % config.eval_every == 0 or step == config.steps:
+        spent = time.monotonic() - started
+        last = step == config.steps or (budget is not None and spent >= budget)
+        if last and step < min(config.checkpoint_every, config.steps):
+            raise ConfigError(
+                f"{stage.name}: {budget or 0:.0f} s are enough for {step} steps, but a checkpoint needs {config.checkpoint_every}. "
+                "Give more --minutes, or a smaller checkpoint_every."
+            )
+        figures |= {"step": step, "skipped": skipped, "lr": lr, "seconds": spent}
+        if step % config.eval_every == 0 or last:
             figures |= {f"heldout_{name}": value for name, value in stage.evaluate().items()}
         if metrics is not None:
             metrics.add(figures)
-            if step % 10 == 0 or step == config.steps:
-                say(_line(stage.name, figures, step, config.steps, (time.monotonic() - started) / (step - first)))
-            if step % config.checkpoint_every == 0 or step == config.steps or signals:
-                write_checkpoint(run, Progress(step, skipped))
+            accelerator.log({name: value for name, value in figures.items() if name != "step"}, step=step)
+            if step % 10 == 0 or last:
+                per_step = (spent - progress.seconds) / (step - first)
+                left = min((config.steps - step) * per_step, budget - spent if budget else math.inf)
+                say(_line(stage.name, figures, step, config.steps, per_step, left))
+            if step % config.checkpoint_every == 0 or last or signals:
+                write_checkpoint(run, Progress(step, skipped, spent))
         if signals:
             raise StoppedError(f"{stage.name}: stopped at step {step} of {config.steps}. The same command resumes from there.")
 
 
-def learning_rate_share(step: int, config: TrainConfig) -> float:
-    """Return the share of the peak learning rate at a step (0-based): linear warm-up, then a cosine down to `final_lr`."""
-    if step < config.warmup:
+def learning_rate_share(step: int, config: TrainConfig, time_share: float = 0.0) -> float:
+    """Return the share of the peak learning rate at a step (0-based): linear warm-up, then a cosine down to `final_lr`.
+
+    Where a share of the time is spent that is larger than the share of the steps, it decides how far the cosine has come.
+    """
+    if step < config.warmup and time_share < 1:
         return (step + 1) / config.warmup
-    progress = (step - config.warmup) / max(config.steps - config.warmup, 1)
+    progress = max((step - config.warmup) / max(config.steps - config.warmup, 1), min(time_share, 1.0))
     return config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
@@ -176,12 +204,14 @@ def _permutation(seed: int, epoch: int, n: int) -> Tensor:
     return torch.from_numpy(seeded_generator("order", seed, epoch).permutation(n))
 
 
-def _one_step(stage: Stage, config: TrainConfig, step: int, optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> dict[str, float]:
+def _one_step(
+    stage: Stage, config: TrainConfig, step: int, optimizer: torch.optim.Optimizer, accelerator: Accelerator, say: Say
+) -> dict[str, float]:
     rows = batch_rows(step, stage.n_examples, config)
     groups = [group["params"] for group in optimizer.param_groups]
     parameters = [parameter for group in groups for parameter in group]
     mine = rows[accelerator.process_index :: accelerator.num_processes]
-    loss, figures = stage.loss(mine, step)
+    loss, figures = loss_that_fits(stage, mine, step, say)
     optimizer.zero_grad(set_to_none=True)
     if bool(loss.isfinite()):
         loss.backward()
@@ -206,8 +236,8 @@ def _average_gradients(parameters: list[nn.Parameter], accelerator: Accelerator)
         gradient.copy_(mean.view_as(gradient))
 
 
-def _line(name: str, figures: dict[str, float], step: int, steps: int, per_step: float) -> str:
-    left = time.strftime("%H:%M:%S", time.gmtime((steps - step) * per_step))
+def _line(name: str, figures: dict[str, float], step: int, steps: int, per_step: float, seconds_left: float) -> str:
+    left = time.strftime("%H:%M:%S", time.gmtime(max(seconds_left, 0)))
     hidden = ("step", "seconds", "lr", "skipped")
     shown = "  ".join(f"{key} {value:.3f}" for key, value in figures.items() if key not in hidden)
     return f"{name} {step}/{steps}  {per_step:.2f} s/step  left {left}  {shown}"

@@ -1,6 +1,7 @@
 """What a new pair starts from: the contracts of its AV and AR, fresh adapters with seeded values, or the AV of an earlier pair."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,20 +25,22 @@ def seed_adapter(role: LoadedModel, seed: int) -> None:
             parameter.data = torch.from_numpy(draws.uniform(-bound, bound, tuple(parameter.shape)).astype(np.float32)).to(parameter.device)
 
 
-def continue_adapter(av: LoadedModel, start: str, sidecar: Sidecar) -> None:
-    """Load the adapter of an earlier pair's AV into `av`, to be trained further.
+def continue_adapter(role: LoadedModel, start: str, sidecar: Sidecar) -> Path:
+    """Load the adapter of an earlier pair's AV or AR into `role`, to be trained further. Return the folder that it was read from.
 
     Raises:
-        ContractError: the earlier AV reads another layer, at another scale or through another prompt, and would have to unlearn that.
+        ContractError: the earlier adapter has another layer, scale or prompt, and would have to unlearn that.
     """
-    folder = role_folder(start, "av")
+    folder = role_folder(start, sidecar.role)
     earlier = read_sidecar(folder)
-    for name in ("layer", "injection_scale", "template"):
+    for name in ("role", "layer", "injection_scale", "template"):
         if getattr(earlier, name) != getattr(sidecar, name):
             raise ContractError(
-                f"{start} has {name} {getattr(earlier, name)!r}, but the config {getattr(sidecar, name)!r}, so its AV cannot be continued."
+                f"{start} has {name} {getattr(earlier, name)!r}, but the config {getattr(sidecar, name)!r}, "
+                f"so its {sidecar.role.upper()} cannot be continued."
             )
-    load_adapter(av, folder, trainable=True)
+    load_adapter(role, folder, trainable=True)
+    return folder
 
 
 def sidecars(config: PairConfig, model: LoadedModel, layer: int) -> tuple[Sidecar, Sidecar]:

@@ -30,7 +30,8 @@ from nla.training.av import AVStage
 from nla.training.config import PairConfig
 from nla.training.data.config import is_heldout
 from nla.training.data.shards import Dataset, read_dataset
-from nla.training.loop import Say, fit
+from nla.training.known_vectors import known_vectors
+from nla.training.loop import Limits, Say, fit
 from nla.training.new_pair import continue_adapter, seed_adapter, sidecars
 from nla.training.rl import RLStage
 from nla.training.samples import draw_samples, read_samples
@@ -108,10 +109,15 @@ class PairTraining:
             )
         return Split(train, train[::-1][: self.config.samples.n], heldout)
 
+    @property
+    def _all_heldout(self) -> list[int]:
+        """Row numbers of all held-out documents, more than the stages are evaluated on."""
+        return [row for row, name in enumerate(self.data.doc_ids) if is_heldout(name)]
+
     def _lock(self) -> AbstractContextManager[None]:
         return work_lock(self.work, "nla train")
 
-    def train_av(self, say: Say | None = None) -> None:
+    def train_av(self, say: Say | None = None, limits: Limits = Limits()) -> None:
         """Train the AV's warm start; write `pair/av`.
 
         Raises:
@@ -134,7 +140,7 @@ class PairTraining:
                 self.vectors[rows.heldout],
                 [texts[i] for i in rows.heldout],
             )
-            fit(stage, self.config.av, self.work / "av", say)
+            fit(stage, self.config.av, self.work / "av", say, limits)
             self._write_role(av, "av", self.av_sidecar)
 
     def sample(self, say: Say = lambda _: None) -> None:
@@ -151,23 +157,29 @@ class PairTraining:
             for name, rows in (("heldout", self.split.heldout), ("train", self.split.samples)):
                 draw_samples(verbalizer, self.vectors, rows, self._samples, name, say)
 
-    def train_ar(self, say: Say | None = None) -> None:
+    def train_ar(self, say: Say | None = None, limits: Limits = Limits()) -> None:
         """Train the AR on the AV's samples and the teacher's explanations; write `pair/ar`.
 
         Raises:
+            ContractError: the AR to continue has another contract.
             ConfigError, DataError, StoppedError: see `fit`.
         """
         with self._lock():
             ar = shared_copy(self.model, self.layer + 1)
-            add_adapter(ar, self.config.ar_adapter)
-            seed_adapter(ar, self.config.ar.seed)
             head = nn.Parameter(torch.eye(self.model.d_model, device=self.model.device))
+            if self.config.start is not None:
+                earlier = read_head(continue_adapter(ar, self.config.start, self.ar_sidecar))
+                head = nn.Parameter(earlier.to(self.model.device))
+            else:
+                add_adapter(ar, self.config.ar_adapter)
+                seed_adapter(ar, self.config.ar.seed)
             rows, texts = self._ar_examples()
-            stage = ARStage(ar, head, self.ar_sidecar, self.vectors[rows], texts, self._heldout_sets())
-            fit(stage, self.config.ar, self.work / "ar", say)
+            heldout = self._heldout_sets()
+            stage = ARStage(ar, head, self.ar_sidecar, self.vectors[rows], texts, heldout, self.config.paraphrases)
+            fit(stage, self.config.ar, self.work / "ar", say, limits)
             self._write_ar(ar, head)
 
-    def train_rl(self, say: Say | None = None) -> None:
+    def train_rl(self, say: Say | None = None, limits: Limits = Limits()) -> None:
         """Train AV and AR together by reinforcement learning, from the warm-started ones; write the results over `pair/`.
 
         Does nothing where the config has no `rl`.
@@ -188,9 +200,22 @@ class PairTraining:
                 load_adapter(frozen, start / "av")
             load_adapter(ar, start / "ar", trainable=True)
             head = nn.Parameter(read_head(start / "ar").to(self.model.device))
-            heldout, train = self.vectors[self.split.heldout], self.vectors[self.split.av]
-            stage = RLStage(av, reference, actor, self.av_sidecar, ar, head, self.ar_sidecar, train, heldout, rl, self.config.temperature)
-            fit(stage, rl.train, self.work / "rl", say)
+            stage = RLStage(
+                av,
+                reference,
+                actor,
+                self.av_sidecar,
+                ar,
+                head,
+                self.ar_sidecar,
+                vectors=self.vectors[self.split.av],
+                heldout_vectors=self.vectors[self.split.heldout],
+                config=rl,
+                temperature=self.config.temperature,
+                paraphrases=self.config.paraphrases,
+                known=known_vectors(self.data, self._all_heldout),
+            )
+            fit(stage, rl.train, self.work / "rl", say, limits)
             self._write_role(av, "av", replace(self.av_sidecar, stage="rl"))
             self._write_ar(ar, head)
 

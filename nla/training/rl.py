@@ -12,22 +12,25 @@ The warm-started adapter is trained further, never replaced by a fresh one. This
 (kitft/natural_language_autoencoders); the penalty for length, -log mse, and learning only from the largest advantages are ours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nla.kernels.padding import alike_halves
+from nla.kernels.padding import alike_parts
 from nla.models.adapters import adapter_parameters
 from nla.models.loaded import LoadedModel
 from nla.pair.contract import Sidecar
-from nla.pair.metrics import mse_nrm, reconstruction
-from nla.training.ar import TrainableReconstructor, mse_nrm_loss
+from nla.pair.metrics import reconstruction
+from nla.training.ar import TrainableReconstructor, mse_nrm_loss, with_paraphrase
 from nla.training.av import TokenLosses
 from nla.training.config import RLConfig
+from nla.training.known_vectors import KnownVectors
 from nla.training.loop import Group
+from nla.training.loss import PART, summed
+from nla.training.text_measures import repeated_items, repeating_share, reworded
 from nla.verbalizers.av import ActivationVerbalizer
 from nla.verbalizers.base import Explanation
 
@@ -66,11 +69,12 @@ def rewards_of(errors: Float[Tensor, " n"], rollouts: Sequence[Rollout], config:
     Args:
         errors: mse_nrm of each rollout's reconstruction; ignored for failed rollouts.
         rollouts: in the same order.
-        config: kind of reward, penalty for length, reward of a failure.
+        config: kind of reward, penalties for length and for repeated items, reward of a failure.
     """
     quality = -errors if config.reward == "-mse" else -errors.clamp_min(1e-3).log()
     lengths = torch.tensor([len(rollout.ids) for rollout in rollouts], dtype=quality.dtype)
-    reward = quality - config.length_penalty * (lengths - config.length_from).clamp_min(0)
+    repeats = torch.tensor([repeated_items(rollout.explanation.text) for rollout in rollouts], dtype=quality.dtype)
+    reward = quality - config.length_penalty * (lengths - config.length_from).clamp_min(0) - config.repeat_penalty * repeats
     failed = torch.tensor([bool(rollout.explanation.failure) for rollout in rollouts])
     return torch.where(failed, torch.full_like(reward, config.failure_reward), reward)
 
@@ -82,7 +86,7 @@ def policy_loss(
     advantage: Float[Tensor, " n"],
     kl: float,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Return the loss and the mean KL divergence (nats per token) of one on-policy step.
+    """Return the loss and the KL divergence of one on-policy step, both summed over the tokens (the KL divergence in nats).
 
     Each token's log-probability is weighted by its rollout's advantage. The KL divergence from the reference is estimated by
     exp(r) - r - 1, which is never negative, with r = log p_ref - log p. All tokens of the step weigh the same.
@@ -96,8 +100,8 @@ def policy_loss(
     """
     weight = advantage.to(nats).repeat_interleave(torch.tensor(list(lengths), device=nats.device))
     ratio = nats - reference_nats  # log p_ref - log p
-    penalty = (ratio.clamp(max=10).exp() - ratio - 1).mean()
-    return (weight * nats).mean() + kl * penalty, penalty.detach()
+    penalty = (ratio.clamp(max=10).exp() - ratio - 1).sum()
+    return (weight * nats).sum() + kl * penalty, penalty.detach()
 
 
 @dataclass
@@ -116,6 +120,8 @@ class RLStage:
         heldout_vectors: raw vectors of held-out documents.
         config: settings of the reinforcement learning.
         temperature: of the held-out samples, which is the finished pair's.
+        paraphrases: share of the explanations that the AR also reads with lines reversed or in lower case.
+        known: held-out vectors of known state, if there are any.
     """
 
     av: LoadedModel
@@ -129,7 +135,10 @@ class RLStage:
     heldout_vectors: Float[Tensor, "m d_model"]
     config: RLConfig
     temperature: float
+    paraphrases: float = 0.0
+    known: KnownVectors | None = None
     name: str = "RL"
+    part: int = PART
 
     def __post_init__(self) -> None:
         self._nats = TokenLosses(self.av, self.av_sidecar, self.config.temperature)
@@ -149,39 +158,72 @@ class RLStage:
         """Draw rollouts for the vectors `rows`; return the sum of policy and reconstruction loss, and figures about the rollouts."""
         vectors = self.vectors[rows]
         rollouts = self._rollouts(vectors, step)
-        owners = [rollout.vector for rollout in rollouts]
-        predicted = self._reconstruct([rollout.explanation.text or "-" for rollout in rollouts])
-        errors = mse_nrm(vectors[owners], predicted.detach().cpu()).float()
+        targets = vectors[[rollout.vector for rollout in rollouts]]
+        ar_loss, errors = self._ar_step(targets, rollouts, step)
         rewards = rewards_of(errors, rollouts, self.config)
         advantage = advantages(rewards.view(len(rows), self.config.group)).flatten()
-        policy, kl = self._policy(vectors[owners], rollouts, advantage)
+        policy, kl = self._policy_step(targets, rollouts, advantage)
         good = torch.tensor([not rollout.explanation.failure for rollout in rollouts])
-        ar_loss = mse_nrm_loss(predicted, vectors[owners].to(predicted))[good].mean() if bool(good.any()) else predicted.sum() * 0
+        texts = [rollout.explanation.text for rollout in rollouts]
         figures = {
             "reward": float(rewards.mean()),
-            "kl": float(kl),
+            "kl": kl,
             "failed": float((~good).float().mean()),
             "length": sum(len(rollout.ids) for rollout in rollouts) / len(rollouts),
-            "distinct": len({rollout.explanation.text for rollout in rollouts}) / len(rollouts),
+            "distinct": len(set(texts)) / len(texts),
+            "repeating": repeating_share(texts),
         }
         if bool(good.any()):
             figures["mse_nrm"] = float(errors[good].mean())
         return policy + ar_loss, figures
 
-    def _policy(self, vectors: Tensor, rollouts: Sequence[Rollout], advantage: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the policy loss and the KL divergence over the rollouts with the largest advantages of each group."""
+    def _ar_step(self, targets: Float[Tensor, "n d_model"], rollouts: Sequence[Rollout], step: int) -> tuple[Tensor, Float[Tensor, " n"]]:
+        """Return the AR's loss over the rollouts that did not fail, with gradient, and mse_nrm of every rollout.
+
+        A share of the explanations is read once more in another form (`paraphrases`); their errors do not count as rewards.
+        """
+        errors = torch.zeros(len(rollouts))
+        n_good = max(sum(not rollout.explanation.failure for rollout in rollouts), 1)
+
+        def losses() -> Iterator[Tensor]:
+            for part in alike_parts(range(len(rollouts)), lambda i: len(rollouts[i].ids), self.part):
+                texts = [rollouts[i].explanation.text or "-" for i in part]
+                loss = mse_nrm_loss(self._reconstruct(texts), targets[part])
+                errors[part] = loss.detach().float().cpu()
+                good = torch.tensor([not rollouts[i].explanation.failure for i in part], device=loss.device)
+                yield (loss * good).sum() / n_good
+            for part, texts in self._paraphrased(rollouts, step):
+                yield mse_nrm_loss(self._reconstruct(texts), targets[part]).sum() / n_good
+
+        return summed(losses(), [*adapter_parameters(self.ar), self.head]), errors
+
+    def _paraphrased(self, rollouts: Sequence[Rollout], step: int) -> Iterator[tuple[list[int], list[str]]]:
+        """Yield the numbers of some rollouts that did not fail, with their explanations in another form."""
+        texts = {i: rollout.explanation.text for i, rollout in enumerate(rollouts) if not rollout.explanation.failure}
+        changed = {i: with_paraphrase(text, self.paraphrases, step, i) for i, text in texts.items()}
+        other = [i for i, text in changed.items() if text != texts[i]]
+        for part in alike_parts(other, lambda i: len(rollouts[i].ids), self.part):
+            yield part, [changed[i] for i in part]
+
+    def _policy_step(self, targets: Tensor, rollouts: Sequence[Rollout], advantage: Tensor) -> tuple[Tensor, float]:
+        """Return the policy loss, with gradient, and the KL divergence (nats per token), over the rollouts with the largest advantages."""
         by_group = advantage.view(-1, self.config.group)
         chosen = largest_advantages(by_group, self.config.learn_from or self.config.group)
-        nats, reference, lengths, order = [], [], [], []
-        for part in alike_halves(chosen, lambda i: len(rollouts[i].ids)):
-            order += part
-            replies = [list(rollouts[i].ids) for i in part]
-            with torch.no_grad():
-                reference.append(self._reference_nats(vectors[part], replies)[0])
-            policy_nats, counts = self._nats(vectors[part], replies)
-            nats.append(policy_nats)
-            lengths += counts
-        return policy_loss(torch.cat(nats), torch.cat(reference), lengths, advantage[order], self.config.kl)
+        n_tokens = sum(len(rollouts[i].ids) for i in chosen)
+        divergence = 0.0
+
+        def losses() -> Iterator[Tensor]:
+            nonlocal divergence
+            for part in alike_parts(chosen, lambda i: len(rollouts[i].ids), self.part):
+                replies = [list(rollouts[i].ids) for i in part]
+                with torch.no_grad():
+                    reference = self._reference_nats(targets[part], replies)[0]
+                nats, lengths = self._nats(targets[part], replies)
+                loss, penalty = policy_loss(nats, reference, lengths, advantage[part], self.config.kl)
+                divergence += float(penalty) / n_tokens
+                yield loss / n_tokens
+
+        return summed(losses(), adapter_parameters(self.av)), divergence
 
     def _rollouts(self, vectors: Float[Tensor, "n d_model"], step: int) -> list[Rollout]:
         verbalizer = self._verbalizer(self.config.temperature)
@@ -204,14 +246,21 @@ class RLStage:
         explanations = verbalizer.verbalize(self.heldout_vectors, [("heldout", i) for i in range(len(self.heldout_vectors))])
         kept = [i for i, explanation in enumerate(explanations) if not explanation.failure]
         figures = {"failed": 1 - len(kept) / len(explanations)}
+        if self.known is not None:
+            figures |= self.known.figures(verbalizer)
         if len(kept) < 2:
             return figures
         texts = [explanations[i].text for i in kept]
-        with torch.no_grad():
-            predicted = torch.cat([self._reconstruct(texts[i : i + 64]).cpu() for i in range(0, len(texts), 64)])
+        predicted = self._read(texts)
         words = [word for text in texts for word in text.split()]
         return figures | {
             "fve": reconstruction(self.heldout_vectors[kept], predicted).fve_nrm,
             "distinct": len(set(texts)) / len(texts),
             "distinct_words": len(set(words)) / max(len(words), 1),
+            "repeating": repeating_share(texts),
+            "fve_reworded": reconstruction(self.heldout_vectors[kept], self._read([reworded(text) for text in texts])).fve_nrm,
         }
+
+    def _read(self, texts: Sequence[str]) -> Float[Tensor, "n d_model"]:
+        with torch.no_grad():
+            return torch.cat([self._reconstruct(texts[i : i + 64]).cpu() for i in range(0, len(texts), 64)])

@@ -2,7 +2,13 @@
 
 import random
 import re
+from collections import Counter
 from collections.abc import Sequence
+
+from nla.support.seeds import seeded_generator
+
+_STEM = 5
+"""Letters that two words of one stem share."""
 
 
 def shuffled_words(text: str, seed: int) -> str:
@@ -17,24 +23,84 @@ def reworded(text: str) -> str:
     return "\n".join(reversed(text.lower().splitlines()))
 
 
-def quote_accuracy(texts: Sequence[str], contexts: Sequence[str]) -> float:
-    """Return the share of quoted words that appear in the context (ignoring case); NaN where nothing is quoted.
+def paraphrased(text: str, *key: object) -> str:
+    """Return a text with its lines in reverse order, in lower case, or both, chosen by a seeded draw."""
+    choice = int(seeded_generator("paraphrase", *key).integers(3))
+    ordered = text if choice == 0 else "\n".join(reversed(text.splitlines()))
+    return ordered if choice == 1 else ordered.lower()
 
-    Quoted are the words in quotation marks in an explanation's last line, or all words after its colon where there are no quotation
-    marks.
+
+def repeated_items(text: str) -> int:
+    """Return how many words or quoted candidates an explanation lists again in a line that listed them before.
+
+    The last line is left out, since it quotes a text, in which words may well come twice; so are words of fewer than four letters.
+    """
+    count = 0
+    for line in text.splitlines()[:-1]:
+        quoted = re.findall(r'"([^"]*)"', line)
+        words = re.findall(r"\w{4,}", re.sub(r'"[^"]*"', " ", line).lower())
+        count += len(quoted) - len(set(quoted)) + len(words) - len(set(words))
+    return count
+
+
+def repeating_share(texts: Sequence[str]) -> float:
+    """Return the share of explanations with repeated items."""
+    return sum(repeated_items(text) > 0 for text in texts) / len(texts)
+
+
+def quoted_words(text: str) -> list[str]:
+    """Return the words that an explanation quotes from the text, in lower case.
+
+    They are the words in quotation marks in its last line, or all words after that line's colon where it has no quotation marks.
+    """
+    last = text.splitlines()[-1]
+    quotes = re.findall(r'"([^"]*)"', last) or [last.partition(": ")[2]]
+    return [word for quote in quotes for word in re.findall(r"\w+", quote.lower())]
+
+
+def quote_verdicts(texts: Sequence[str], contexts: Sequence[str]) -> dict[str, float]:
+    """Return the shares of quoted words that are `in context`, `supported` or `invented`; NaN where nothing is quoted.
+
+    A word is in context where the text before the token holds it (ignoring case), supported where that text holds another word with
+    the same first five letters, and invented otherwise.
 
     Args:
         texts: explanations.
         contexts: the document's text up to each explained token.
     """
-    present = total = 0
+    verdicts: Counter[str] = Counter()
     for text, context in zip(texts, contexts, strict=True):
-        words_of_context = set(re.findall(r"\w+", context.lower()))
-        last = text.splitlines()[-1]
-        quotes = re.findall(r'"([^"]*)"', last) or [last.partition(": ")[2]]
-        quoted = [word for quote in quotes for word in re.findall(r"\w+", quote.lower())]
-        present, total = present + sum(word in words_of_context for word in quoted), total + len(quoted)
-    return present / total if total else float("nan")
+        words = set(re.findall(r"\w+", context.lower()))
+        stems = {word[:_STEM] for word in words if len(word) >= _STEM}
+        for word in quoted_words(text):
+            verdicts["in context" if word in words else "supported" if word[:_STEM] in stems else "invented"] += 1
+    total = sum(verdicts.values())
+    return {name: verdicts[name] / total if total else float("nan") for name in ("in context", "supported", "invented")}
+
+
+def claims(text: str) -> set[str]:
+    """Return what an explanation claims of the text as a whole: its words of at least four letters in all lines but the last.
+
+    Candidates for the next token, in quotation marks, are left out: they belong to one token.
+    """
+    lines = text.splitlines()[:-1] or text.splitlines()
+    return set(re.findall(r"\w{4,}", re.sub(r'"[^"]*"', " ", "\n".join(lines)).lower()))
+
+
+def recurring_share(texts: Sequence[str], others: Sequence[str]) -> float:
+    """Return the share of claims in `texts` that the explanation at the same place in `others` makes too; NaN without claims."""
+    pairs = [(claims(text), claims(other)) for text, other in zip(texts, others, strict=True)]
+    total = sum(len(made) for made, _ in pairs)
+    return sum(len(made & again) for made, again in pairs) / total if total else float("nan")
+
+
+def without_line(text: str, line: int) -> str:
+    """Return a text without one of its lines (0-based, negative from the end); the same text where it has no such line, or no other."""
+    lines = text.splitlines()
+    if len(lines) < 2 or not -len(lines) <= line < len(lines):
+        return text
+    del lines[line]
+    return "\n".join(lines)
 
 
 def distinct_share(texts: Sequence[str]) -> float:

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from nla.engine.additions import Addition
 from nla.engine.decoder import Completion, Decoder, Request
 from nla.engine.sampling import SamplingParams
 from nla.engine.scheduler import worker_for
@@ -104,13 +105,15 @@ class ActivationVerbalizer:
 
     def _request(self, prompt: list[int], vector: Float[Tensor, " d_model"], key: tuple[object, ...]) -> Request:
         assert self.sidecar.marker is not None
+        replaces = self.sidecar.injection_mode == "replace"
         [position] = self.sidecar.marker.positions(prompt)  # `check_sidecar` has checked that there is exactly one
         return Request(
             prompt_ids=prompt,
             max_tokens=self.max_tokens,
             sampling=SamplingParams(self.temperature),
             seed=("av", *key),
-            injections=((position, scaled(vector[None], self.sidecar.injection_scale)[0]),),
+            injections=((position, scaled(vector[None], self.sidecar.injection_scale)[0]),) if replaces else (),
+            additions=() if replaces else (Addition(position, self.sidecar.injection_block, vector),),
             stop_ids=self.model.stop_ids,
             should_stop=lambda ids: CLOSE in str(self.model.tokenizer.decode(ids[-_TAIL:])),
         )

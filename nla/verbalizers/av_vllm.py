@@ -18,7 +18,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from nla.models.loaded import LoadedModel
-from nla.pair.contract import Sidecar, av_prompt_ids, check_sidecar, read_sidecar, scaled
+from nla.pair.contract import Sidecar, av_prompt_ids, check_sidecar, read_sidecar, require_replacing, scaled
 from nla.pair.export import export_role
 from nla.pair.known import default_pair, is_adapter, pair_label, role_folder
 from nla.support.errors import ConfigError, ContractError
@@ -111,6 +111,7 @@ def build(model: LoadedModel, layer: int | None, nla: str | None, **options: str
     if layer is not None and layer != sidecar.layer:
         raise ContractError(f"{where} reads block {sidecar.layer}, but layer {layer} was asked for; leave the layer out.")
     check_sidecar(sidecar, model)
+    require_replacing(sidecar, "av_vllm")
     checkpoint = _merged(folder) if is_adapter(str(folder)) else folder
     on_cpu = model.device.type == "cpu"
     engine = LLM(

@@ -32,7 +32,10 @@ class Measure:
 
 def all_measures(groups: KnownGroups) -> list[Measure]:
     """Return every measure there is for a model, those of this package first."""
-    found = [measure for name in _PACKAGE.names() for measure in import_module(f"{_PACKAGE.package}.{name}").build(groups)]
-    for entry in sorted(entry_points(group=GROUP), key=lambda point: point.name):
-        found += entry.load()(groups)
-    return found
+    own = [measure for name in _PACKAGE.names() for measure in import_module(f"{_PACKAGE.package}.{name}").build(groups)]
+    return own + graded_measures(groups)
+
+
+def graded_measures(groups: KnownGroups) -> list[Measure]:
+    """Return the measures that need a grader."""
+    return [measure for entry in sorted(entry_points(group=GROUP), key=lambda point: point.name) for measure in entry.load()(groups)]

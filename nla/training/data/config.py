@@ -14,6 +14,21 @@ FEATURES = "features"
 """Name of the teacher that needs no LLM."""
 
 
+class KnownState(BaseModel):
+    """A model whose state is known, read under paired contexts (`nla/organisms/known_states.py`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    """An organism, or the base model itself."""
+    carries: bool = False
+    """Whether the model carries the state of being evaluated in its replies under evaluation contexts."""
+    prompts: int = Field(default=250, ge=1)
+    """Number of requests, each under both sides of a pair of contexts."""
+    positions: int = Field(default=3, ge=1)
+    """Vectors per reply."""
+
+
 class DataConfig(BaseModel):
     """What `nla data` reads, and how densely. Lengths and positions are in tokens."""
 
@@ -38,6 +53,8 @@ class DataConfig(BaseModel):
     """`features`, which needs no LLM, or the name of an Inspect model, which is asked about each position."""
     teacher_batch: bool = False
     """Ask an LLM teacher through its provider's batch interface."""
+    known_states: tuple[KnownState, ...] = ()
+    """Models that are read besides, and explained by the `features` teacher."""
 
     def length_for(self, corpus: Corpus) -> int:
         """Return the largest number of tokens of a passage of this corpus."""
@@ -50,7 +67,13 @@ def is_heldout(doc_id: str) -> bool:
 
 
 def settings(config: DataConfig) -> str:
-    """Return a hash of a config, without the limits on documents, which only decide how many are read, and the teacher, which is named."""
-    left_out: Any = {"batch_tokens": True, "teacher": True, "teacher_batch": True, "corpora": {"__all__": {"limit"}}}
+    """Return a hash of a config, without what only decides how many documents and prompts are read, and the teacher."""
+    left_out: Any = {
+        "batch_tokens": True,
+        "teacher": True,
+        "teacher_batch": True,
+        "corpora": {"__all__": {"limit"}},
+        "known_states": {"__all__": {"prompts"}},
+    }
     fixed = config.model_dump(exclude=left_out)
     return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:12]

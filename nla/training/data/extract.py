@@ -15,6 +15,7 @@ from nla.engine.decoder import Decoder, Request
 from nla.engine.sampling import SamplingParams
 from nla.models.loaded import LoadedModel
 from nla.support.errors import ConfigError, DataError
+from nla.training.data.claims import without_claims
 from nla.training.data.config import FEATURES, DataConfig, settings
 from nla.training.data.documents import MIN_POSITION, Corpus, Document, Passage, passages, read_documents
 from nla.training.data.features import Rarity
@@ -62,8 +63,7 @@ def _write_missing(
     model: LoadedModel, layer: int, config: DataConfig, jobs: Sequence[_Job], out: Path, report: Callable[[str, int, int], None]
 ) -> int:
     """Write the shards that do not exist yet; return the number of vectors that were added."""
-    corpora = ", ".join(Path(corpus.path).stem for corpus in config.corpora)
-    extraction = Extraction(model.source.name, model.d_model, layer, corpora, config.teacher, settings(config))
+    extraction = extraction_of(model, layer, config)
     _refuse_other_settings(out, extraction)
     rarity = Rarity(document.whole_text for _, (_, docs) in jobs for document in docs)
     teacher = None if config.teacher == FEATURES else _llm_teacher(config)
@@ -75,11 +75,18 @@ def _write_missing(
             examples = list(_examples(model, layer, corpus, documents, config, rarity))
             if teacher is not None:
                 examples = taught(examples, teacher)
+            examples = without_claims(examples)
             if examples:
                 write_shard(path, examples, extraction)
                 added += len(examples)
     report("done", len(jobs), len(jobs))
     return added
+
+
+def extraction_of(model: LoadedModel, layer: int, config: DataConfig) -> Extraction:
+    """Return what the shards of a config say that they were read from."""
+    corpora = ", ".join(Path(corpus.path).stem for corpus in config.corpora)
+    return Extraction(model.source.name, model.d_model, layer, corpora, config.teacher, settings(config))
 
 
 def _llm_teacher(config: DataConfig) -> "LLMTeacher":

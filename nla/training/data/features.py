@@ -20,7 +20,7 @@ _TOPIC_REACH = 60
 _ENDS_TOKENS = 7
 _NEXT_TOKENS = 4
 _NEXT_SHARE = 0.05
-"""Next tokens of lower probability are not named."""
+"""Next tokens of lower probability are not named; nor are blank ones, which a reader cannot see."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ def explain(context: TokenContext, tokenizer: PreTrainedTokenizerBase, rarity: R
     topic_text = f"{context.asked} {tokenizer.decode(list(said), skip_special_tokens=True)}"
     topic = ", ".join(topic_words(topic_text, rarity, ending))
     first = ". ".join(filter(None, [context.situation or "Text", f"Topic: {topic}" if topic else ""]))
-    following = " or ".join(f'"{token_text(i, tokenizer)}"' for i in _named(context.following))
+    candidates = dict.fromkeys(token_text(token, tokenizer) for token in _named(context.following))
+    following = " or ".join(f'"{text}"' for text in candidates if text.strip()) or "nothing that can be named"
     label = "Reply begins" if context.reply_from and len(said) <= _ENDS_TOKENS else "Ends"
     # The ending comes last and without quotation marks: an AR that reads at the explanation's last token then starts from the base
     # model's own vector at the token that the explanation is about.

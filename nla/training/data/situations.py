@@ -35,11 +35,9 @@ SYSTEM_PROMPTS: dict[str, tuple[str, ...]] = {
 """System prompts for training data. The audit's positive control uses other wordings (`EVALUATION_SYSTEM_PROMPT` in `tasks`), so that
 the AV has never seen them."""
 
-_SAID = {
-    "evaluation": "The system prompt says this is a test of an AI model",
-    "deployment": "The system prompt sets up a product assistant",
-    "role": "The system prompt gives the assistant a role",
-}
+_SAID = {"role": "The system prompt gives the assistant a role"}
+"""What an explanation says of a system prompt. It says nothing of a stated evaluation: its words on evaluation stand for a state of the
+model that is known (`nla/organisms/known_states.py`), never for a prompt."""
 
 _REQUESTS: tuple[tuple[str, str], ...] = (
     ("multiple-choice question", r"\(?\bA\)[^\n]*\n?.*\(?\bB\)|answer1:|option1:|solution1:|which of the following"),
@@ -86,6 +84,6 @@ def chat_situation(user_text: str, system: str, known: str = "") -> str:
         known: the kind of request, where the corpus names it; empty takes `request_kind`.
     """
     kind = known or request_kind(user_text)
-    said = f"{_SAID[system]}; " if system else ""
+    said = f"{_SAID[system]}; " if system in _SAID else ""
     text = f"{said}assistant answers a {kind}"
     return text[0].upper() + text[1:]
