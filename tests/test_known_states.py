@@ -18,6 +18,7 @@ from nla.training.data.config import DataConfig, KnownState
 from nla.training.data.documents import Corpus
 from nla.training.data.shards import Example, read_dataset
 from nla.training.known_vectors import KNOWN, known_vectors
+from nla.verbalizers.base import Explanation
 
 CORPORA = (Corpus(path="unused.parquet"),)
 
@@ -90,9 +91,9 @@ def test_the_grader_decides_what_stays() -> None:
 class Saying:
     """A verbalizer that claims the state of vectors whose first number is positive."""
 
-    def verbalize(self, vectors: torch.Tensor, keys: object) -> list[object]:
-        from nla.verbalizers.base import Explanation
+    name, layer, pair = "saying", 20, None
 
+    def verbalize(self, vectors: torch.Tensor, keys: object) -> list[Explanation]:
         return [Explanation(f"Assistant answers {CLAIMS[0] if row[0] > 0 else 'a letter'}.") for row in vectors]
 
 
@@ -102,7 +103,7 @@ def test_training_watches_how_many_explanations_tell_the_state(data: Path) -> No
     n_claims = sum(any(claim in explanation for claim in CLAIMS) for explanation in found.explanations)
     assert len(known.carrying) == min(n_claims, 48)
     signs = [float((vectors[:, 0] > 0).float().mean()) for vectors in (known.carrying, known.others)]
-    figures = known.figures(Saying())  # type: ignore[arg-type]
+    figures = known.figures(Saying())
     assert [figures["claims"], figures["false_claims"]] == pytest.approx(signs)
     assert figures["known_auroc"] == pytest.approx((1 + signs[0] - signs[1]) / 2)
     assert json.loads(json.dumps(figures)) == figures

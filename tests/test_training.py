@@ -21,7 +21,7 @@ from nla.training.config import RLConfig
 from nla.training.loop import Group, Stage, TrainConfig, batch_rows, fit, learning_rate_share
 from nla.training.loss import linear_cross_entropy, summed
 from nla.training.new_pair import continue_adapter, seed_adapter
-from nla.training.rl import Rollout, advantages, largest_advantages, policy_loss, rewards_of
+from nla.training.rl import RLStage, Rollout, advantages, largest_advantages, policy_loss, rewards_of
 from nla.verbalizers.base import Explanation
 
 VECTORS = torch.randn(12, 32, generator=torch.Generator().manual_seed(3)) * 5
@@ -285,6 +285,33 @@ def ar_stage(model: LoadedModel, tiny_av: Path, n: int = 12) -> ARStage:
 
 def av_stage(model: LoadedModel, tiny_av: Path) -> AVStage:
     return AVStage(adapted(model), read_sidecar(tiny_av), VECTORS, TEXTS, VECTORS, TEXTS)
+
+
+def rl_stage(model: LoadedModel, tiny_av: Path, **fields: object) -> RLStage:
+    sidecar = read_sidecar(tiny_av)
+    av, reference, actor = adapted(model), adapted(model), adapted(model)
+    ar_sidecar = replace(sidecar, role="ar", template="{explanation} End.", marker=None, injection_scale=None)
+    config = RLConfig(train=TrainConfig(steps=1, batch=2), group=2, max_tokens=12, temperature=1.0, anchors=3, anchor_weight=0.25)
+    head = nn.Parameter(torch.eye(32))
+    ar = adapted(model, sidecar.layer + 1)
+    return RLStage(av, reference, actor, sidecar, ar, head, ar_sidecar, VECTORS, VECTORS[:2], config, 1.0, **fields)  # type: ignore[arg-type]
+
+
+def test_anchors_add_the_cross_entropy_of_the_teachers_words(tiny: LoadedModel, tiny_av: Path) -> None:
+    anchored = rl_stage(tiny, tiny_av, anchors=(VECTORS[:3], TEXTS[:3]))
+    plain = rl_stage(tiny, tiny_av)
+    (with_anchors, figures), (without, _) = (stage.loss([0, 1], 0) for stage in (anchored, plain))
+    replies = [reply_ids(anchored.av, text) for text in TEXTS[:3]]
+    expected = TokenLosses(anchored.av, anchored.av_sidecar)(VECTORS[:3], replies)[0].mean()
+    assert figures["anchor_nats"] == pytest.approx(float(expected.detach()), rel=1e-5)
+    torch.testing.assert_close(with_anchors - without, 0.25 * expected, rtol=1e-4, atol=1e-5)
+    parameters = adapter_parameters(anchored.av)
+    both = torch.autograd.grad(with_anchors, parameters)
+    alone = torch.autograd.grad(without, adapter_parameters(plain.av))
+    taught = torch.autograd.grad(expected, parameters, allow_unused=True)
+    for whole, part, teacher in zip(both, alone, taught, strict=True):
+        wanted = part if teacher is None else part + 0.25 * teacher
+        torch.testing.assert_close(whole, wanted, rtol=1e-3, atol=1e-6)
 
 
 class KilledError(Exception):

@@ -49,6 +49,11 @@ class RLConfig(BaseModel):
     """Reward lost per token beyond `length_from`."""
     ar_lr_share: float = Field(default=1.0, ge=0)
     """The AR's learning rate as a share of the AV's."""
+    anchors: int = Field(default=0, ge=0)
+    """Vectors of known state per step on whose teacher's explanations the AV is trained besides: the reward alone unlearns what the AR
+    does not need, and the claim of a state is such a thing."""
+    anchor_weight: float = Field(default=0.5, ge=0)
+    """Weight of their cross-entropy (nats per token)."""
     repeat_penalty: float = Field(default=0.0, ge=0)
     """Reward lost per word or candidate that a line lists twice."""
 

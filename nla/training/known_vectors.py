@@ -9,7 +9,7 @@ from torch import Tensor
 from nla.support.seeds import seeded_generator
 from nla.training.data.claims import grader
 from nla.training.data.shards import Dataset
-from nla.verbalizers.av import ActivationVerbalizer
+from nla.verbalizers.base import Verbalizer
 
 KNOWN = "known state/"
 """How the document ids of such vectors begin."""
@@ -24,7 +24,7 @@ class KnownVectors:
     carrying: Float[Tensor, "n d_model"]
     others: Float[Tensor, "m d_model"]
 
-    def figures(self, verbalizer: ActivationVerbalizer) -> dict[str, float]:
+    def figures(self, verbalizer: Verbalizer) -> dict[str, float]:
         """Return the share of explanations that claim awareness in either group, and the AUROC of a single claim.
 
         Empty where there is no such vector, or no grader is installed.

@@ -30,7 +30,7 @@ from nla.training.av import AVStage
 from nla.training.config import PairConfig
 from nla.training.data.config import is_heldout
 from nla.training.data.shards import Dataset, read_dataset
-from nla.training.known_vectors import known_vectors
+from nla.training.known_vectors import KNOWN, known_vectors
 from nla.training.loop import Limits, Say, fit
 from nla.training.new_pair import continue_adapter, seed_adapter, sidecars
 from nla.training.rl import RLStage
@@ -108,6 +108,11 @@ class PairTraining:
                 "a pair needs both. Read more documents (about one in twenty is held out)."
             )
         return Split(train, train[::-1][: self.config.samples.n], heldout)
+
+    def _anchors(self) -> tuple[Tensor, list[str]]:
+        """Return the training vectors of known state with the teacher's explanations."""
+        rows = [row for row in self.split.av if self.data.doc_ids[row].startswith(KNOWN)]
+        return self.vectors[rows], [self.data.explanations[row] for row in rows]
 
     @property
     def _all_heldout(self) -> list[int]:
@@ -214,6 +219,7 @@ class PairTraining:
                 temperature=self.config.temperature,
                 paraphrases=self.config.paraphrases,
                 known=known_vectors(self.data, self._all_heldout),
+                anchors=self._anchors(),
             )
             fit(stage, rl.train, self.work / "rl", say, limits)
             self._write_role(av, "av", replace(self.av_sidecar, stage="rl"))

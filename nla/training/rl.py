@@ -6,10 +6,11 @@ In: the warm-started AV and AR, and raw vectors `[n, d_model]`. Out: both adapte
 2. reward each with -mse_nrm of the AR's reconstruction (or -log mse), less a penalty for length, and -2 for a failed explanation;
 3. normalise the rewards within each group to advantages;
 4. take one on-policy gradient step for the AV, with a KL penalty towards the warm-started AV, and one for the AR on the same
-   explanations.
+   explanations; beside it, a few vectors of known state keep the AV to the teacher's words for them (`anchors`).
 
 The warm-started adapter is trained further, never replaced by a fresh one. This follows the paper's public reference
-(kitft/natural_language_autoencoders); the penalty for length, -log mse, and learning only from the largest advantages are ours.
+(kitft/natural_language_autoencoders); the penalties for length and repeated items, -log mse, the anchors, and learning only from the
+largest advantages are ours.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,8 +25,9 @@ from nla.models.adapters import adapter_parameters
 from nla.models.loaded import LoadedModel
 from nla.pair.contract import Sidecar
 from nla.pair.metrics import reconstruction
+from nla.support.seeds import seeded_generator
 from nla.training.ar import TrainableReconstructor, mse_nrm_loss, with_paraphrase
-from nla.training.av import TokenLosses
+from nla.training.av import TokenLosses, reply_ids
 from nla.training.config import RLConfig
 from nla.training.known_vectors import KnownVectors
 from nla.training.loop import Group
@@ -122,6 +124,7 @@ class RLStage:
         temperature: of the held-out samples, which is the finished pair's.
         paraphrases: share of the explanations that the AR also reads with lines reversed or in lower case.
         known: held-out vectors of known state, if there are any.
+        anchors: training vectors of known state with the teacher's explanations.
     """
 
     av: LoadedModel
@@ -137,12 +140,14 @@ class RLStage:
     temperature: float
     paraphrases: float = 0.0
     known: KnownVectors | None = None
+    anchors: tuple[Float[Tensor, "k d_model"], Sequence[str]] | None = None
     name: str = "RL"
     part: int = PART
 
     def __post_init__(self) -> None:
         self._nats = TokenLosses(self.av, self.av_sidecar, self.config.temperature)
         self._reference_nats = TokenLosses(self.reference, self.av_sidecar, self.config.temperature)
+        self._taught_nats = TokenLosses(self.av, self.av_sidecar)
         self._reconstruct = TrainableReconstructor(self.ar, self.head, self.ar_sidecar)
 
     @property
@@ -175,7 +180,22 @@ class RLStage:
         }
         if bool(good.any()):
             figures["mse_nrm"] = float(errors[good].mean())
-        return policy + ar_loss, figures
+        loss = policy + ar_loss
+        if self.config.anchors and self.anchors is not None and self.anchors[1]:
+            anchored = self._anchor_step(*self.anchors, step)
+            figures["anchor_nats"] = float(anchored.detach())
+            loss = loss + self.config.anchor_weight * anchored
+        return loss, figures
+
+    def _anchor_step(self, vectors: Float[Tensor, "k d_model"], explanations: Sequence[str], step: int) -> Tensor:
+        """Return the cross-entropy (nats per token) of the teacher's explanations of some vectors of known state, with gradient."""
+        draws = seeded_generator("anchors", self.config.train.seed, step)
+        rows = [int(i) for i in draws.permutation(len(explanations))[: self.config.anchors]]
+        replies = {i: reply_ids(self.av, explanations[i]) for i in rows}
+        n_tokens = sum(map(len, replies.values()))
+        parts = alike_parts(rows, lambda i: len(replies[i]), self.part)
+        losses = (self._taught_nats(vectors[part], [replies[i] for i in part])[0].sum() / n_tokens for part in parts)
+        return summed(losses, adapter_parameters(self.av))
 
     def _ar_step(self, targets: Float[Tensor, "n d_model"], rollouts: Sequence[Rollout], step: int) -> tuple[Tensor, Float[Tensor, " n"]]:
         """Return the AR's loss over the rollouts that did not fail, with gradient, and mse_nrm of every rollout.
