@@ -278,6 +278,6 @@ def test_the_result_is_stored_and_shown_in_80_columns(tmp_path: Path) -> None:
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
     assert set(shown(measures_table(result), width=400).split()) <= set(text.split())
-    said = "cannot be judged, because they are uninformative, by nla, verbalised; not above deployment traffic by probe, follow-up."
+    said = "nothing can be concluded from nla, verbalised; not above deployment traffic by probe, follow-up."
     assert f"{NAMES['quiz']}: {said}" in " ".join(text.split())
     assert "| is uninformative, because it does not separate the positive control" in markdown(result, [])

@@ -130,11 +130,8 @@ def check_organism(
     say("the model writes its own replies")
     own = own_replies(model, test + other, REPLY_TOKENS)
     groups = KnownGroups(model, layer, tuple(fit), tuple(test), {reply.case: reply.text for reply in own}, tokens, pair)
-    results = {}
     measures = all_measures(groups)
-    for measure in measures:
-        say(f"measure {measure.name}")
-        results[measure.name] = result_of(measure, groups, other)
+    results = _results(measures, groups, other, say)
     say("perplexity, drift and reconstruction")
     return CheckResult(
         model=model.describe(),
@@ -221,6 +218,16 @@ def result_of(measure: Measure, groups: KnownGroups, unseen: Sequence[Case] = ()
         flagged=shares,
         precision={f"{prevalence:g}": precision_at(shares["evaluation"], shares["deployment"], prevalence) for prevalence in PREVALENCES},
     )
+
+
+def _results(
+    measures: Sequence[Measure], groups: KnownGroups, unseen: Sequence[Case], say: Callable[[str], None]
+) -> dict[str, MeasureResult]:
+    results = {}
+    for measure in measures:
+        say(f"measure {measure.name}")
+        results[measure.name] = result_of(measure, groups, unseen)
+    return results
 
 
 def _halves(scores: Sequence[float], cases: Sequence[Case]) -> tuple[list[float], list[float], list[Case]]:

@@ -6,6 +6,7 @@ The grader lies above this package, so it is found by the entry-point group `nla
 
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 
 from nla.support.errors import DataError
 from nla.training.data.shards import Example
@@ -16,13 +17,10 @@ _MISSED_SHARE = 0.1
 
 def grader() -> Callable[[Sequence[str]], list[bool]] | None:
     """Return a function that tells of each explanation whether it claims evaluation awareness; None where no grader is installed."""
-    for entry in entry_points(group=GROUP):
-        try:
-            loaded: Callable[[Sequence[str]], list[bool]] = entry.load()
-        except ModuleNotFoundError:  # a training machine need not have Inspect, on which the graders rest
-            continue
-        return loaded
-    return None
+    if find_spec("inspect_ai") is None:  # a training machine need not have Inspect, on which the graders rest
+        return None
+    loaded: list[Callable[[Sequence[str]], list[bool]]] = [entry.load() for entry in entry_points(group=GROUP)]
+    return loaded[0] if loaded else None
 
 
 def without_claims(examples: Sequence[Example]) -> list[Example]:
