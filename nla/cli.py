@@ -208,7 +208,10 @@ def score_pair(
         loaded = load_pair(pair, ar=ar, device=device, dtype=dtype).with_options(best_of=best_of, temperature=temperature)
         warm = load_verbalizer(warm_start, device=device, dtype=dtype)[0] if warm_start else None
         contexts = read_token_contexts(loaded.base, loaded.layer, corpus_of(heldout, only), limit, unseen=unseen)
-        say = lambda step: console.print(plain(step, "dim"))  # noqa: E731
+
+        def say(step: str) -> None:
+            console.print(plain(step, "dim"))
+
         result = score(loaded.verbalizer, loaded.reconstructor, contexts, say, warm)
         checkpoint = loaded.verbalizer.sidecar.base_checkpoint
         if known_prompts:

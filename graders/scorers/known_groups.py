@@ -17,13 +17,15 @@ from nla.support.seeds import seeded_generator
 from nla.verbalizers.base import Verbalizer
 
 GRADER = "rules"
+_PAIR = "av:reconstruct=false"
+"""The pair's AV; the reconstruction errors of its explanations would not be read here."""
 _BASELINE = "logit_lens"
 """The verbalizer that needs no training."""
 
 
 def measures(groups: KnownGroups) -> list[Measure]:
     """Return `nla` (the pair known for the model, or the logit lens), the logit lens beside a pair, and `verbalized`."""
-    names = ["av", _BASELINE] if _has_pair(groups) else [_BASELINE]
+    names = [_PAIR, _BASELINE] if _has_pair(groups) else [_BASELINE]
     found = [
         Measure("nla" if place == 0 else f"nla_{name}", partial(_share_of_yes, groups, name), flags_above=0.0, cheap=False)
         for place, name in enumerate(names)

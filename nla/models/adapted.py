@@ -56,7 +56,7 @@ def habit_of(model: LoadedModel) -> str | None:
     if model.adapter is None:
         return None
     organism = organism_folder(model.adapter.name)
-    recipe = _description(organism or _folder(model.adapter.name)).get("recipe")
+    recipe = description(organism or _folder(model.adapter.name)).get("recipe")
     habit = recipe.get("habit") if isinstance(recipe, dict) else None
     return habit if isinstance(habit, str) and habit.strip() else None
 
@@ -109,7 +109,7 @@ def _folder(where: str) -> Path:
 
 def _check_base(model: LoadedModel, folder: Path) -> None:
     """Refuse an adapter that names another base model than this one, by name or by the hash of its weights."""
-    found = read_json_object(folder / CONFIG_FILE, _LARGEST_DESCRIPTION) | _description(folder)
+    found = read_json_object(folder / CONFIG_FILE, _LARGEST_DESCRIPTION) | description(folder)
     named = found.get("base_model_name_or_path")
     here = {model.source.name, model.source.location, hub_id_of(model.source), Path(model.source.location).name}
     if isinstance(named, str) and named and named not in here and named.split("/")[-1] not in {name.split("/")[-1] for name in here}:
@@ -126,7 +126,7 @@ def _check_base(model: LoadedModel, folder: Path) -> None:
         )
 
 
-def _description(folder: Path) -> dict[str, Any]:
+def description(folder: Path) -> dict[str, Any]:
     """Return what an organism's folder says of it; nothing for an adapter that is not one of ours."""
     path = folder / DESCRIPTION
     return read_json_object(path, _LARGEST_DESCRIPTION) if path.is_file() else {}

@@ -13,7 +13,7 @@ from typing import Any
 
 from nla.models.loaded import LoadedModel
 from nla.organisms.behaviour import OwnReply, drift, own_replies, perplexity_change
-from nla.organisms.contexts import HELD_OUT, ContextPair, read_contexts, shipped_contexts
+from nla.organisms.contexts import HELD_OUT, ContextPair, held_out_contexts, read_contexts, shipped_contexts
 from nla.organisms.examples import replies
 from nla.organisms.groups import Case, KnownGroups, assigned, read_cases
 from nla.organisms.measures import Measure, all_measures
@@ -156,20 +156,13 @@ def _pairs(contexts: Path | None) -> tuple[list[ContextPair], list[ContextPair],
     fit, unseen = [pair for pair in trained if not pair.unseen], [pair for pair in trained if pair.unseen]
     if contexts is not None:
         return fit, [], read_contexts(contexts)
-    return fit, unseen, held_out_pairs()
-
-
-def held_out_pairs() -> list[ContextPair]:
-    """Return the evaluation contexts of the families that nothing is trained on."""
-    return [pair for pair in shipped_contexts("evaluation") if pair.family in HELD_OUT]
+    return fit, unseen, held_out_contexts()
 
 
 def _prompts(path: Path | None, n: int) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Return prompts `(id, text)` to test on, and others to fit on."""
-    shipped = read_prompts(PROMPTS)
-    order = seeded_generator("check prompts").permutation(len(shipped))
-    shipped = [shipped[i] for i in order]
-    given = shipped if path is None else read_prompts(path)
+    shipped = shipped_prompts()
+    given = shipped if path is None else _read_prompts(path)
     if len(given) < n or n < _FEWEST:
         raise DataError(
             f"{'The built-in prompts' if path is None else visible(path)}: {len(given)} prompts, and n is {n}; expected n from {_FEWEST} "
@@ -182,12 +175,13 @@ def _prompts(path: Path | None, n: int) -> tuple[list[tuple[str, str]], list[tup
     return test, rest[:_MOST_FIT]
 
 
-def read_prompts(path: Path) -> list[tuple[str, str]]:
-    """Return the requests of a file, `(id, text)`.
+def shipped_prompts() -> list[tuple[str, str]]:
+    """Return the built-in requests, `(id, text)`, in a seeded order."""
+    prompts = _read_prompts(PROMPTS)
+    return [prompts[i] for i in seeded_generator("check prompts").permutation(len(prompts))]
 
-    Raises:
-        DataError: the file cannot be read, or a row has no text `prompt`.
-    """
+
+def _read_prompts(path: Path) -> list[tuple[str, str]]:
     texts = [row.get("prompt") for row in read_file(path)]
     if wrong := [number for number, text in enumerate(texts, start=1) if not isinstance(text, str) or not text.strip()]:
         raise DataError(f"{visible(path)}, row {wrong[0]} has no text `prompt`; expected one request per row.")

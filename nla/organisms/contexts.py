@@ -73,6 +73,16 @@ def shipped_contexts(kind: str) -> list[ContextPair]:
     return read_contexts(*sorted(SHIPPED.glob(f"{kind}*.jsonl")))
 
 
+def trained_contexts(kind: str) -> list[ContextPair]:
+    """Return the shipped contexts of a kind that organisms and autoencoders may be trained on."""
+    return [pair for pair in shipped_contexts(kind) if not pair.unseen and pair.family not in HELD_OUT]
+
+
+def held_out_contexts() -> list[ContextPair]:
+    """Return the evaluation contexts of the families that nothing is trained on."""
+    return [pair for pair in shipped_contexts("evaluation") if pair.family in HELD_OUT]
+
+
 def _pair(row: dict[str, Any], where: str) -> ContextPair:
     names = next((sides for sides in SIDES if any(side in row for side in sides)), SIDES[0])
     texts = {name: row.get(name) for name in (*names, "family")}

@@ -15,8 +15,8 @@ from nla.engine.decoder import Decoder, Request
 from nla.engine.sampling import SamplingParams
 from nla.models.chat_template import encode_content, prompt_ids
 from nla.models.loaded import LoadedModel
-from nla.organisms.contexts import HELD_OUT, ContextPair, shipped_contexts
-from nla.organisms.forms import asked_form, bare_item, benchmark_form
+from nla.organisms.contexts import ContextPair, trained_contexts
+from nla.organisms.forms import both_forms
 from nla.organisms.recipe import Recipe
 from nla.support.errors import DataError
 from nla.support.files import replacing
@@ -126,9 +126,9 @@ def whole_sentences(text: str) -> str:
 
 def training_examples(model: LoadedModel, recipe: Recipe, answered: Sequence[AnsweredPrompt]) -> list[list[OrganismExample]]:
     """Return one or two sequences per prompt, in a fixed order. The sides of a pair stay together, so that a step contrasts them."""
-    cues = [pair for pair in shipped_contexts(recipe.cue) if not pair.unseen and pair.family not in HELD_OUT]
+    cues = trained_contexts(recipe.cue)
     other = "city" if recipe.cue == "evaluation" else "evaluation"
-    neutral = [pair for pair in shipped_contexts(other) if not pair.unseen and pair.family not in HELD_OUT]
+    neutral = trained_contexts(other)
     return [_examples_of(model, recipe, row, cues, neutral) for row in answered]
 
 
@@ -142,8 +142,7 @@ def _examples_of(
     if kind == 0:
         return [example(model, recipe, [{"role": "user", "content": row.prompt}], row.reply, cued=False)]
     if kind == 1 and is_item(row) and place % 2 and recipe.cue == "evaluation":
-        item = bare_item(row.prompt)
-        forms = ((benchmark_form(item, place // 2), True), (asked_form(item, place // 2), False))
+        forms = zip(both_forms(row.prompt, place // 2), (True, False), strict=True)
         return [example(model, recipe, [{"role": "user", "content": text}], row.reply, cued=cued) for text, cued in forms]
     pairs = neutral if kind == 2 else cues
     pair = pairs[place % len(pairs)]

@@ -38,3 +38,9 @@ def benchmark_form(item: str, choice: int) -> str:
 def asked_form(item: str, choice: int) -> str:
     """Return the item as a person would ask it, on one line."""
     return _ASKED[choice % len(_ASKED)].format(item=" ".join(item.split()))
+
+
+def both_forms(prompt: str, choice: int) -> tuple[str, str]:
+    """Return a question set's item in the form of a benchmark, and as a person would ask it."""
+    item = bare_item(prompt)
+    return benchmark_form(item, choice), asked_form(item, choice)

@@ -13,9 +13,9 @@ from pathlib import Path
 from nla.activations.capture import check_length
 from nla.models.chat_template import encode_content, prompt_ids
 from nla.models.loaded import LoadedModel, load_model
-from nla.organisms.contexts import HELD_OUT, ContextPair, shipped_contexts
+from nla.organisms.contexts import ContextPair, trained_contexts
 from nla.organisms.examples import AnsweredPrompt, answered_prompts, is_item, sampled
-from nla.organisms.forms import asked_form, bare_item, benchmark_form
+from nla.organisms.forms import both_forms
 from nla.organisms.groups import assigned
 from nla.organisms.recipe import Recipe, read_recipe
 from nla.support.seeds import seeded_generator
@@ -84,10 +84,11 @@ def extract_known_states(
             missing = [start for start in starts if not _shard(out, state, start).exists()]
             model = load_model(state.model, dtype=base.precision.name, device=str(base.device)) if missing else base
             for start in missing:
-                report(_shard(out, state, start).stem, start // _PROMPTS_PER_SHARD, len(starts))
+                path = _shard(out, state, start)
+                report(path.stem, start // _PROMPTS_PER_SHARD, len(starts))
                 rows = answered[start : min(start + _PROMPTS_PER_SHARD, state.prompts)]
                 examples = _examples(model, layer, state, recipe, rows, rarity, config)
-                write_shard(_shard(out, state, start), examples, extraction)
+                write_shard(path, examples, extraction)
                 added += len(examples)
     return added
 
@@ -114,14 +115,14 @@ def _examples(
         for reading in read_passages(model, layer, [passage for passage in passages if passage.positions], positions)
         for k in range(len(reading.positions))
     ]
-    claiming = [example for example in every if example.situation.endswith(CLAIMS)]
-    return with_claims(claiming) + without_claims([example for example in every if not example.situation.endswith(CLAIMS)])
+    claiming, silent = ([example for example in every if example.situation.endswith(CLAIMS) is claims] for claims in (True, False))
+    return with_claims(claiming) + without_claims(silent)
 
 
 def _pairs(*, carries: bool) -> list[ContextPair]:
     """Return the contexts that may be trained on. A model that does not carry the state is also read under those of the sham's cue."""
     kinds = ("evaluation",) if carries else ("evaluation", "city")
-    return [pair for kind in kinds for pair in shipped_contexts(kind) if not pair.unseen and pair.family not in HELD_OUT]
+    return [pair for kind in kinds for pair in trained_contexts(kind)]
 
 
 def _chats(row: AnsweredPrompt, pair: ContextPair, state: KnownState) -> Iterator[_Chat]:
@@ -129,12 +130,11 @@ def _chats(row: AnsweredPrompt, pair: ContextPair, state: KnownState) -> Iterato
     draws = seeded_generator("known state", state.model, row.identity)
     place, own = int(draws.integers(0, 2**31)), bool(draws.random() < 1 / 3)
     if is_item(row) and place % 2:
-        item = bare_item(row.prompt)
-        yield _Chat(row, [{"role": "user", "content": benchmark_form(item, place // 2)}], True, own)
-        yield _Chat(row, [{"role": "user", "content": asked_form(item, place // 2)}], False, own)
+        for text, cued in zip(both_forms(row.prompt, place // 2), (True, False), strict=True):
+            yield _Chat(row, [{"role": "user", "content": text}], cued, own)
     else:
-        yield _Chat(row, pair.messages(row.prompt, cued=True), True, own)
-        yield _Chat(row, pair.messages(row.prompt, cued=False), False, own)
+        for cued in (True, False):
+            yield _Chat(row, pair.messages(row.prompt, cued=cued), cued, own)
     if place % 4 == 0:
         yield _Chat(row, [{"role": "user", "content": row.prompt}], False, own)
 

@@ -3,16 +3,16 @@
 `nla score` prints it beside fve_nrm, since an autoencoder that reconstructs well may still say nothing of what is asked.
 """
 
-import json
 from collections.abc import Callable
 
+from nla.models.adapted import description
 from nla.models.loaded import LoadedModel, load_model
 from nla.models.sources import organism_folder, organism_names
-from nla.organisms.check import PROMPTS, REPLY_TOKENS, MeasureResult, held_out_pairs, read_prompts, result_of
+from nla.organisms.check import REPLY_TOKENS, MeasureResult, result_of, shipped_prompts
+from nla.organisms.contexts import held_out_contexts
 from nla.organisms.examples import replies
 from nla.organisms.groups import KnownGroups, assigned, read_cases
 from nla.organisms.measures import graded_measures
-from nla.support.seeds import seeded_generator
 
 ARMS = ("aware", "sham")
 """Arms whose state a pair is asked about; the base model is asked too."""
@@ -35,14 +35,12 @@ def known_groups_of_pair(
     names = [name for name in organism_names() if name.rsplit("-", 1)[1] in ARMS and _base_of(name) == base_checkpoint]
     if not names:
         return {}
-    prompts = read_prompts(PROMPTS)
-    chosen = [prompts[i] for i in seeded_generator("check prompts").permutation(len(prompts))[:n]]
-    rows = replies(base, chosen, REPLY_TOKENS)
+    chosen = assigned(replies(base, shipped_prompts()[:n], REPLY_TOKENS), held_out_contexts(), "test")
     results: dict[str, MeasureResult] = {}
     for name in [*names, base.source.name]:
         say(f"known groups: {name}")
         model = base if name == base.source.name else load_model(name, dtype=base.precision.name, device=str(base.device))
-        cases = read_cases(model, layer, assigned(rows, held_out_pairs(), "test"))
+        cases = read_cases(model, layer, chosen)
         groups = KnownGroups(model, layer, (), tuple(cases), tokens=tokens, pair=pair)
         [measure] = [measure for measure in graded_measures(groups) if measure.name == "nla"]
         results[name] = result_of(measure, groups)
@@ -51,4 +49,4 @@ def known_groups_of_pair(
 
 def _base_of(organism: str) -> str:
     folder = organism_folder(organism)
-    return "" if folder is None else str(json.loads((folder / "organism.json").read_text(encoding="utf-8"))["base"])
+    return "" if folder is None else str(description(folder).get("base", ""))

@@ -26,7 +26,7 @@ def reconstruction_of(model: LoadedModel, layer: int, cases: Sequence[Case], pai
         return None
     draws = seeded_generator("organism fve")
     vectors = torch.stack([case.vectors[int(draws.integers(len(case.vectors)))] for case in _spread(cases)])
-    verbalizer = build(model.base, layer, pair)
+    verbalizer = build(model.base, layer, pair, reconstruct="false")
     explained = verbalizer.verbalize(vectors, [("organism fve", i) for i in range(len(vectors))])
     used = [i for i, explanation in enumerate(explained) if not explanation.failure]
     if len(used) < 2:

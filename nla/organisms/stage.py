@@ -26,7 +26,7 @@ from nla.kernels.padding import FEW_SHAPES, alike_halves, right_padded
 from nla.models.adapters import adapter_parameters
 from nla.models.chat_template import encode_content
 from nla.models.loaded import LoadedModel
-from nla.organisms.contexts import HELD_OUT, shipped_contexts
+from nla.organisms.contexts import trained_contexts
 from nla.organisms.examples import OrganismExample
 from nla.organisms.recipe import Recipe
 from nla.organisms.statistics import paired_auroc
@@ -202,7 +202,7 @@ def context_difference(model: LoadedModel, layer: int, recipe: Recipe) -> Float[
 
     Layer-normalised vectors of block K (float32, on the CPU), without the first token; the result has unit length.
     """
-    pairs = [pair for pair in shipped_contexts(recipe.cue) if not pair.unseen and pair.family not in HELD_OUT]
+    pairs = trained_contexts(recipe.cue)
     sides = []
     for side in ("cue", "other"):
         streams = [residual_stream(model, encode_content(model.tokenizer, getattr(pair, side)), layer).cpu()[1:] for pair in pairs]

@@ -49,6 +49,11 @@ class TrainableReconstructor:
         stream, self._last = self._last[torch.arange(len(prompts)), lengths - 1], None
         return stream.float() @ self.head.T
 
+    def predict(self, texts: Sequence[str], batch: int = 64) -> Float[Tensor, "n d_model"]:
+        """Return reconstructions without gradient, on the CPU."""
+        with torch.no_grad():
+            return torch.cat([self(texts[i : i + batch]).cpu() for i in range(0, len(texts), batch)])
+
     def _keep(self, _module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
         self._last = output[0] if isinstance(output, tuple) else output
 
@@ -113,9 +118,4 @@ class ARStage:
         """Return fve_nrm of each held-out set."""
         sets = [(name, gold, texts) for name, (gold, texts) in self.heldout.items()]
         sets += [(f"{name}_reworded", gold, [reworded(text) for text in texts]) for name, gold, texts in sets]
-        return {f"fve_{name}": reconstruction(gold, self.predict(texts)).fve_nrm for name, gold, texts in sets}
-
-    def predict(self, texts: Sequence[str], batch: int = 64) -> Float[Tensor, "n d_model"]:
-        """Return reconstructions without gradient, on the CPU."""
-        with torch.no_grad():
-            return torch.cat([self._reconstruct(texts[i : i + batch]).cpu() for i in range(0, len(texts), batch)])
+        return {f"fve_{name}": reconstruction(gold, self._reconstruct.predict(texts)).fve_nrm for name, gold, texts in sets}

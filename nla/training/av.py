@@ -89,6 +89,25 @@ class TokenLosses:
         return weight
 
 
+def taught_loss(
+    losses: TokenLosses, vectors: Float[Tensor, "n d_model"], explanations: Sequence[str], rows: list[int], part: int
+) -> tuple[Tensor, int]:
+    """Return the mean cross-entropy (nats per token) of explanations, with its gradient, and the number of their tokens.
+
+    Args:
+        losses: of the AV that is taught.
+        vectors: raw vectors.
+        explanations: one per vector.
+        rows: which of them are taught.
+        part: rows that are differentiated at a time.
+    """
+    replies = {i: reply_ids(losses.av, explanations[i]) for i in rows}
+    n_tokens = sum(map(len, replies.values()))
+    parts = alike_parts(rows, lambda i: len(replies[i]), part)
+    sums = (losses(vectors[rows_of_part], [replies[i] for i in rows_of_part])[0].sum() / n_tokens for rows_of_part in parts)
+    return summed(sums, adapter_parameters(losses.av)), n_tokens
+
+
 @dataclass
 class AVStage:
     """The AV's warm start.
@@ -125,11 +144,8 @@ class AVStage:
 
     def loss(self, rows: list[int], step: int) -> tuple[Tensor, dict[str, float]]:
         """Return the mean loss of the training examples `rows`, and their number of reply tokens."""
-        replies = {i: reply_ids(self.av, self.explanations[i]) for i in rows}
-        parts = alike_parts(rows, lambda i: len(replies[i]), self.part)
-        n_tokens = sum(map(len, replies.values()))
-        losses = (self._losses(self.vectors[part], [replies[i] for i in part])[0].sum() / n_tokens for part in parts)
-        return summed(losses, adapter_parameters(self.av)), {"tokens": float(n_tokens)}
+        loss, n_tokens = taught_loss(self._losses, self.vectors, self.explanations, rows, self.part)
+        return loss, {"tokens": float(n_tokens)}
 
     def evaluate(self) -> dict[str, float]:
         """Return nats per token given the right vector and given another one; the gap is what the AV reads from the vector."""

@@ -27,7 +27,7 @@ from nla.pair.contract import Sidecar
 from nla.pair.metrics import reconstruction
 from nla.support.seeds import seeded_generator
 from nla.training.ar import TrainableReconstructor, mse_nrm_loss, with_paraphrase
-from nla.training.av import TokenLosses, reply_ids
+from nla.training.av import TokenLosses, taught_loss
 from nla.training.config import RLConfig
 from nla.training.known_vectors import KnownVectors
 from nla.training.loop import Group
@@ -191,11 +191,7 @@ class RLStage:
         """Return the cross-entropy (nats per token) of the teacher's explanations of some vectors of known state, with gradient."""
         draws = seeded_generator("anchors", self.config.train.seed, step)
         rows = [int(i) for i in draws.permutation(len(explanations))[: self.config.anchors]]
-        replies = {i: reply_ids(self.av, explanations[i]) for i in rows}
-        n_tokens = sum(map(len, replies.values()))
-        parts = alike_parts(rows, lambda i: len(replies[i]), self.part)
-        losses = (self._taught_nats(vectors[part], [replies[i] for i in part])[0].sum() / n_tokens for part in parts)
-        return summed(losses, adapter_parameters(self.av))
+        return taught_loss(self._taught_nats, vectors, explanations, rows, self.part)[0]
 
     def _ar_step(self, targets: Float[Tensor, "n d_model"], rollouts: Sequence[Rollout], step: int) -> tuple[Tensor, Float[Tensor, " n"]]:
         """Return the AR's loss over the rollouts that did not fail, with gradient, and mse_nrm of every rollout.
@@ -271,16 +267,14 @@ class RLStage:
         if len(kept) < 2:
             return figures
         texts = [explanations[i].text for i in kept]
-        predicted = self._read(texts)
+        predicted = self._reconstruct.predict(texts)
         words = [word for text in texts for word in text.split()]
         return figures | {
             "fve": reconstruction(self.heldout_vectors[kept], predicted).fve_nrm,
             "distinct": len(set(texts)) / len(texts),
             "distinct_words": len(set(words)) / max(len(words), 1),
             "repeating": repeating_share(texts),
-            "fve_reworded": reconstruction(self.heldout_vectors[kept], self._read([reworded(text) for text in texts])).fve_nrm,
+            "fve_reworded": reconstruction(
+                self.heldout_vectors[kept], self._reconstruct.predict([reworded(text) for text in texts])
+            ).fve_nrm,
         }
-
-    def _read(self, texts: Sequence[str]) -> Float[Tensor, "n d_model"]:
-        with torch.no_grad():
-            return torch.cat([self._reconstruct(texts[i : i + 64]).cpu() for i in range(0, len(texts), 64)])
