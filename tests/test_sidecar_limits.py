@@ -26,7 +26,7 @@ GOOD: dict[str, Any] = {
     "extraction": {"injection_scale": 150.0, "mse_scale": None},
     "tokens": {"injection_char": "@", "injection_token_id": 1, "injection_left_neighbor_id": 2, "injection_right_neighbor_id": 3},
     "prompt_templates": {"av": "Say <{injection_char}>", "ar": "{explanation} End."},
-    "harness": {"temperature": 0.2, "max_tokens": 96},
+    "harness": {"temperature": 0.2, "max_tokens": 96, "lines_without_repeats": 2},
 }
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), st.integers(10**30, 10**40), st.floats(), st.text(st.characters(), max_size=20), st.dates()

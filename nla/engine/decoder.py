@@ -11,7 +11,7 @@ The `local/` provider, the verbalizers and reinforcement learning use it. It is 
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -54,7 +54,8 @@ class Request:
 
     `injections` are pairs of a prompt position and a vector `[d_model]` that replaces the embedding there, after any embedding scale of
     the model; `additions` are vectors that are added after a block. `seed` is the key of the row's random draws. `should_stop` is called
-    with the generated ids after each token and ends the row by returning True. `cancelled` may be set from any thread.
+    with the generated ids after each token and ends the row by returning True. `banned` is called with them before each token and returns
+    the ids that may not come next. `cancelled` may be set from any thread.
     """
 
     prompt_ids: list[int]
@@ -65,6 +66,7 @@ class Request:
     additions: tuple[Addition, ...] = ()
     stop_ids: frozenset[int] = frozenset()
     should_stop: Callable[[list[int]], bool] | None = None
+    banned: Callable[[list[int]], Collection[int]] | None = None
     top_logprobs: int | None = None
     cancelled: bool = False
 
@@ -346,6 +348,7 @@ class Decoder:
 
     def _choose(self, rows: list[_Row], logits: Float[Tensor, "row vocab"]) -> None:
         uniforms = [float(row.draws.random()) for row in rows]
+        _ban(rows, logits)
         tokens = choose_tokens(logits, [row.request.sampling for row in rows], uniforms)
         for i, (row, token) in enumerate(zip(list(rows), tokens, strict=True)):
             row.ids.append(token)
@@ -376,6 +379,14 @@ class Decoder:
     def _keep_prefix(self, ids: NDArray[np.int64], slot: int, beyond_switch: bool) -> Prefix:
         """Copy the keys and values of a row's first tokens, and store the copy for later rows while there is room."""
         return self._prefixes.keep(ids, beyond_switch, lambda: self._cache.read_prefix(slot, ids))
+
+
+def _ban(rows: Sequence[_Row], logits: Float[Tensor, "row vocab"]) -> None:
+    """Set the logits of the tokens that may not come next to minus infinity, in place."""
+    pairs = [(i, token) for i, row in enumerate(rows) if row.request.banned is not None for token in row.request.banned(row.ids)]
+    if pairs:
+        where, tokens = torch.tensor(pairs, device=logits.device).T
+        logits[where, tokens] = -torch.inf
 
 
 def _token_logprob(logits: Float[Tensor, " vocab"], token: int, top: int) -> TokenLogprob:

@@ -97,6 +97,11 @@ class Sidecar:
         """The longest explanation, in tokens."""
         return integer(self.harness.get("max_tokens", MAX_TOKENS), "harness.max_tokens", 1, 100_000)
 
+    @property
+    def lines_without_repeats(self) -> int:
+        """The number of an explanation's first lines in which no word and no candidate may come twice."""
+        return integer(self.harness.get("lines_without_repeats", 0), "harness.lines_without_repeats", 0, 1_000)
+
 
 def read_sidecar(folder: Path) -> Sidecar:
     """Read the sidecar of a checkpoint folder.
@@ -151,6 +156,7 @@ def _parse(meta: dict[str, Any], folder: Path) -> Sidecar:
     )
     assert sidecar.temperature >= 0  # raises where the field cannot be right
     assert sidecar.max_tokens > 0
+    assert sidecar.lines_without_repeats >= 0
     return sidecar
 
 

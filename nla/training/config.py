@@ -86,6 +86,8 @@ class PairConfig(BaseModel):
     temperature: float = Field(default=0.7, ge=0)
     """Sampling temperature that the finished pair is used at."""
     max_tokens: int = Field(default=96, ge=8)
+    lines_without_repeats: int = Field(default=0, ge=0)
+    """First lines of an explanation in which the AV may not list a word or a candidate twice."""
     av_adapter: AdapterSpec = AdapterSpec()
     ar_adapter: AdapterSpec = AdapterSpec()
     data: DataConfig

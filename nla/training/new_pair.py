@@ -56,6 +56,8 @@ def sidecars(config: PairConfig, model: LoadedModel, layer: int) -> tuple[Sideca
             f"the marker {config.marker!r} is {len(ids)} tokens in {model.source.name}'s tokenizer; choose a character that is one token."
         )
     harness = {"temperature": config.temperature, "max_tokens": config.max_tokens}
+    if config.lines_without_repeats:
+        harness["lines_without_repeats"] = config.lines_without_repeats
     draft = Sidecar(
         role="av",
         d_model=model.d_model,

@@ -29,6 +29,7 @@ from nla.pair.known import ar_beside, base_model, default_pair, is_adapter, pair
 from nla.pair.reconstructor import Reconstructor, load_reconstructor
 from nla.support.errors import ConfigError, ContractError
 from nla.verbalizers.base import UNUSABLE, Explanation, read_options, usable_rows
+from nla.verbalizers.no_repeats import RepeatGuard, Spellings
 
 OPEN, CLOSE = "<explanation>", "</explanation>"
 NEEDS_PAIR = True
@@ -101,9 +102,12 @@ class ActivationVerbalizer:
     def requests(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Request]:
         """Return the requests to the decoding engine, one per vector."""
         prompt = av_prompt_ids(self.model.tokenizer, self.sidecar)
-        return [self._request(prompt, vector, key) for vector, key in zip(vectors, keys, strict=True)]
+        spellings = Spellings(self.model.tokenizer) if self.sidecar.lines_without_repeats else None
+        return [self._request(prompt, vector, key, spellings) for vector, key in zip(vectors, keys, strict=True)]
 
-    def _request(self, prompt: list[int], vector: Float[Tensor, " d_model"], key: tuple[object, ...]) -> Request:
+    def _request(
+        self, prompt: list[int], vector: Float[Tensor, " d_model"], key: tuple[object, ...], spellings: Spellings | None
+    ) -> Request:
         assert self.sidecar.marker is not None
         replaces = self.sidecar.injection_mode == "replace"
         [position] = self.sidecar.marker.positions(prompt)  # `check_sidecar` has checked that there is exactly one
@@ -116,6 +120,7 @@ class ActivationVerbalizer:
             additions=() if replaces else (Addition(position, self.sidecar.injection_block, vector),),
             stop_ids=self.model.stop_ids,
             should_stop=lambda ids: CLOSE in str(self.model.tokenizer.decode(ids[-_TAIL:])),
+            banned=RepeatGuard(spellings, OPEN, self.sidecar.lines_without_repeats) if spellings else None,
         )
 
     def explanation(self, completion: Completion) -> Explanation:
