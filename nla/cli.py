@@ -2,7 +2,6 @@
 
 import time
 from contextlib import nullcontext
-from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -12,13 +11,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from nla.editing.command import edit_command
 from nla.organisms.commands import app as organisms_app
 from nla.support.command import application, run
 from nla.support.display import plain
 
 if TYPE_CHECKING:
-    from nla.organisms.check import MeasureResult
-    from nla.training.evaluation import Measure
+    from nla.training.evaluation import Score
     from nla.training.loop import Limits
 
 app = application(
@@ -30,6 +29,7 @@ app = application(
 models_app = typer.Typer()
 app.add_typer(models_app, name="models")
 app.add_typer(organisms_app, name="organism")
+app.command("edit")(edit_command)
 
 
 @models_app.callback(invoke_without_command=True)
@@ -58,10 +58,6 @@ def fetch_model(name: Annotated[str, typer.Argument(help="An alias of `nla model
     from nla.models.sources import fetch_with_progress
 
     Console().print(plain(f"{name}: {fetch_with_progress(name)}"), soft_wrap=True)
-
-
-_KNOWN_TOKENS = 10
-"""Tokens per reply that the known-groups test of `nla score` explains."""
 
 
 _AV_SHARE, _AR_SHARE = 0.45, 0.25
@@ -105,7 +101,9 @@ def make_data(
     from nla.models.loaded import load_model
     from nla.organisms.known_states import extract_known_states
     from nla.training.config import read_config
+    from nla.training.data.dead_lines import refuse_dead_lines
     from nla.training.data.extract import extract
+    from nla.training.data.shards import read_dataset
 
     pair = read_config(config)
     model = load_model(pair.model, device=device, dtype=dtype)
@@ -117,6 +115,7 @@ def make_data(
     if data.known_states:
         added += extract_known_states(model, data, out, corpora, report)
     console.print(plain(f"{added} vectors added to {out}"))
+    refuse_dead_lines(read_dataset(out).explanations)
 
 
 def _report_shard(console: Console, what: str, done: int, n: int) -> None:
@@ -196,10 +195,9 @@ def score_pair(
     Example: nla score smollm2 --heldout docs.parquet --limit 400 --json s.json
     """
     from nla.api import load_pair
-    from nla.organisms.pair_check import known_groups_of_pair
+    from nla.scoring import Scoring, score_pair
     from nla.support.locks import exclusive_lock
-    from nla.training.evaluation import score, write_json
-    from nla.training.heldout import corpus_of, read_token_contexts
+    from nla.training.evaluation import write_json
     from nla.verbalizers.av import load_verbalizer
 
     console = Console(stderr=True)
@@ -207,37 +205,40 @@ def score_pair(
     with exclusive_lock(json_out, "nla score") if json_out else nullcontext():
         loaded = load_pair(pair, ar=ar, device=device, dtype=dtype).with_options(best_of=best_of, temperature=temperature)
         warm = load_verbalizer(warm_start, device=device, dtype=dtype)[0] if warm_start else None
-        contexts = read_token_contexts(loaded.base, loaded.layer, corpus_of(heldout, only), limit, unseen=unseen)
-
-        def say(step: str) -> None:
-            console.print(plain(step, "dim"))
-
-        result = score(loaded.verbalizer, loaded.reconstructor, contexts, say, warm)
-        checkpoint = loaded.verbalizer.sidecar.base_checkpoint
-        if known_prompts:
-            known = known_groups_of_pair(loaded.base, checkpoint, pair, loaded.layer, known_prompts, _KNOWN_TOKENS, say)
-            result = replace(result, measures=[*result.measures, *(m for name, found in known.items() for m in _known_rows(name, found))])
-        table = Table("measure", "estimate", "95 % interval", "note", title=plain(f"{pair} on {heldout.name}"))
-        for measure in result.measures:
-            interval = f"{measure.low:.3f} to {measure.high:.3f}" if measure.low is not None else ""
-            table.add_row(plain(measure.name), f"{measure.estimate:.3f}", interval, plain(measure.note))
-        Console().print(table)
-        summary = f"{result.n} vectors of {result.n_documents} documents, {result.n_failed} failed; {result.settings}"
-        Console().print(plain(summary, "dim"))
+        scoring = Scoring(heldout=heldout, limit=limit, only=only, unseen=unseen, known_prompts=known_prompts)
+        result = score_pair(loaded, scoring, lambda step: console.print(plain(step, "dim")), warm)
+        _print_score(f"{pair} on {heldout.name}", result)
         if json_out is not None:
             write_json(json_out, result)
 
 
-def _known_rows(name: str, found: "MeasureResult") -> "list[Measure]":
-    """Return what the known-groups test gave on one model, as rows of the score."""
-    from nla.training.evaluation import Measure
+def _print_score(title: str, result: "Score") -> None:
+    table = Table("measure", "estimate", "95 % interval", "note", title=plain(title))
+    for measure in result.measures:
+        interval = f"{measure.low:.3f} to {measure.high:.3f}" if measure.low is not None else ""
+        table.add_row(plain(measure.name), f"{measure.estimate:.3f}", interval, plain(measure.note))
+    Console().print(table)
+    Console().print(plain(f"{result.n} vectors of {result.n_documents} documents, {result.n_failed} failed; {result.settings}", "dim"))
 
-    shares = [
-        Measure(f"{name}: flagged in {side} contexts", share, note=f"any of {_KNOWN_TOKENS} tokens")
-        for side, share in found.flagged.items()
-    ]
-    auroc = found.auroc
-    return [Measure(f"{name}: AUROC of the share of YES", auroc.estimate, auroc.low, auroc.high, f"{auroc.n} prompts"), *shares]
+
+@app.command("card")
+def renew_card(
+    pair: Annotated[Path, typer.Argument(help="A pair's folder with av/, ar/, README.md and card.toml.")],
+    corpora: CorporaBase = None,
+    text: Annotated[list[Path] | None, typer.Option("--text", help="Another text that quotes the figures, such as README.md.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Score a pair on the documents that its card.toml names, and write the figures into its card.
+
+    Scores that the folder already has for these adapters are kept, so an interrupted run resumes.
+
+    Example: nla card nla/pairs/smollm2-135m-L20 --corpora ../shared/data --text README.md
+    """
+    from nla.card import renew
+
+    console = Console(stderr=True)
+    for path in renew(pair, corpora, text or [], device, lambda step: console.print(plain(step, "dim"))):
+        Console().print(plain(path), soft_wrap=True)
 
 
 @app.command("explain")

@@ -56,7 +56,8 @@ def test_what_may_come_again(smollm2: LoadedModel) -> None:
 
     assert banned("") == set()
     assert banned("Chat with the user. Topic: click,") >= {" chat", "Chat", " user", " topic", " click", "click", " Click"}
-    assert " with" in banned("Chat with the user.") and " the" not in banned("Chat with the user.")
+    assert " with" in banned("Chat with the user.")
+    assert " the" not in banned("Chat with the user.")
     assert banned("Chat. Topic: click") & {" click", "ing"} == {" click"}  # "clicking" is another word
     assert " chat" not in banned("Chat. Topic: click.\nNext:")  # another line
     assert " the" in banned('Chat.\nNext: " the" or "')

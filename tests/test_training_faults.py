@@ -229,3 +229,27 @@ def test_wilsons_interval_is_that_of_statsmodels(hits: int, n: int) -> None:
     from statsmodels.stats.proportion import proportion_confint
 
     assert wilson_interval(hits, n) == pytest.approx(proportion_confint(hits, n, method="wilson"), abs=1e-12)
+
+
+class Ending(Line):
+    """A stage that ends once it has seen three steps, and remembers how many it was shown before each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[int] = []
+
+    def follow(self, history: list[dict[str, float]]) -> str:
+        self.shown.append(len(history))
+        return "three are enough" if len(history) >= 3 else ""
+
+
+def test_a_stage_may_end_early_and_a_second_run_leaves_it_so(tmp_path: Path) -> None:
+    said: list[str] = []
+    stage = Ending()
+    config = CONFIG.model_copy(update={"eval_every": 3, "checkpoint_every": 100})
+    rows = fit(stage, config, tmp_path, said.append)
+    assert (len(rows), stage.shown, (tmp_path / "checkpoint-000003").is_dir()) == (3, [0, 1, 2, 3], True)
+    assert said[-1] == "line: ended at step 3 of 6, because three are enough."
+    again = Ending()
+    assert fit(again, config, tmp_path, quiet) == rows
+    assert again.shown == [3]

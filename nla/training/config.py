@@ -40,7 +40,11 @@ class RLConfig(BaseModel):
     """Sampling temperature of the rollouts, and of the distribution whose log-probabilities are trained."""
     max_tokens: int = Field(default=96, ge=8)
     kl: float = Field(default=0.05, ge=0)
-    """Weight of the KL penalty towards the warm-started AV."""
+    """Weight of the KL penalty towards the warm-started AV; the first one, where there is a target."""
+    kl_target: float | None = Field(default=None, gt=0)
+    """KL divergence, in nats per token, that the weight is steered towards. None: the weight never changes."""
+    patience: int | None = Field(default=None, ge=1)
+    """Evaluations after which training ends early if nothing is gained, or something else is lost (`rl_control`). None: it never does."""
     reward: str = Field(default="-mse", pattern="^(-mse|-log mse)$")
     failure_reward: float = -2.0
     """Reward of an explanation that failed or was truncated."""

@@ -91,6 +91,18 @@ class Stage(Protocol):
         ...
 
 
+@runtime_checkable
+class Following(Protocol):
+    """A stage that changes with what it has measured, or ends early."""
+
+    def follow(self, history: list[dict[str, float]]) -> str:
+        """Take note of the metrics of all steps so far, before each step, and return why training should end here, or nothing.
+
+        What changes from step to step follows from these metrics alone, so that a resumed run goes on as it would have.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a run of a stage is given besides its config; a checkpoint may be resumed under other limits."""
@@ -149,7 +161,11 @@ def _steps(
     """Take all steps that are left. `metrics` is None in all processes but the main one."""
     step, skipped, spent = progress.step, progress.skipped, progress.seconds
     started, first = time.monotonic() - spent, step
+    history = [figures for figures in read_metrics(run.folder) if figures["step"] <= step]
     while step < config.steps and (budget is None or spent < budget):
+        if isinstance(stage, Following) and (reason := stage.follow(history)):
+            say(f"{stage.name}: ended at step {step} of {config.steps}, because {reason}.")
+            return
         lr = config.lr * learning_rate_share(step, config, spent / budget if budget else 0.0)
         for group in run.optimizer.param_groups:
             group["lr"] = lr * group["lr_share"]
@@ -166,6 +182,7 @@ def _steps(
         figures |= {"step": step, "skipped": skipped, "lr": lr, "seconds": spent}
         if step % config.eval_every == 0 or last:
             figures |= {f"heldout_{name}": value for name, value in stage.evaluate().items()}
+        history.append(figures)
         if metrics is not None:
             metrics.add(figures)
             accelerator.log({name: value for name, value in figures.items() if name != "step"}, step=step)
@@ -173,7 +190,7 @@ def _steps(
                 per_step = (spent - progress.seconds) / (step - first)
                 left = min((config.steps - step) * per_step, budget - spent if budget else math.inf)
                 say(_line(stage.name, figures, step, config.steps, per_step, left))
-            if step % config.checkpoint_every == 0 or last or signals:
+            if step % config.checkpoint_every == 0 or step % config.eval_every == 0 or last or signals:
                 write_checkpoint(run, Progress(step, skipped, spent))
         if signals:
             raise StoppedError(f"{stage.name}: stopped at step {step} of {config.steps}. The same command resumes from there.")

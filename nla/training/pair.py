@@ -29,6 +29,7 @@ from nla.training.ar import ARStage
 from nla.training.av import AVStage
 from nla.training.config import PairConfig
 from nla.training.data.config import is_heldout
+from nla.training.data.dead_lines import refuse_dead_lines
 from nla.training.data.shards import Dataset, read_dataset
 from nla.training.known_vectors import KNOWN, known_vectors
 from nla.training.loop import Limits, Say, fit
@@ -74,7 +75,7 @@ class PairTraining:
 
         Raises:
             ConfigError: they are of another width or layer, or `nla data` is writing them.
-            DataError: they cannot be read.
+            DataError: they cannot be read, or a line of their explanations is nearly always the same.
         """
         folder = self.work / "data"
         if not folder.is_dir():
@@ -84,6 +85,7 @@ class PairTraining:
         shards, expected = (data.extraction.d_model, data.extraction.layer_index), (self.model.d_model, self.layer)
         if shards != expected:
             raise ConfigError(f"{folder} holds vectors of (width, layer) {shards}, expected {expected}; make them again.")
+        refuse_dead_lines(data.explanations)
         return data
 
     @cached_property

@@ -32,6 +32,7 @@ from nla.training.config import RLConfig
 from nla.training.known_vectors import KnownVectors
 from nla.training.loop import Group
 from nla.training.loss import PART, summed
+from nla.training.rl_control import kl_weight, reason_to_end
 from nla.training.text_measures import repeated_items, repeating_share, reworded
 from nla.verbalizers.av import ActivationVerbalizer
 from nla.verbalizers.base import Explanation
@@ -149,6 +150,7 @@ class RLStage:
         self._reference_nats = TokenLosses(self.reference, self.av_sidecar, self.config.temperature)
         self._taught_nats = TokenLosses(self.av, self.av_sidecar)
         self._reconstruct = TrainableReconstructor(self.ar, self.head, self.ar_sidecar)
+        self._kl_weight = self.config.kl
 
     @property
     def n_examples(self) -> int:
@@ -158,6 +160,11 @@ class RLStage:
     def groups(self) -> list[Group]:
         """Return two groups: the AV's adapter, and the AR's adapter with its head."""
         return [Group(adapter_parameters(self.av)), Group([*adapter_parameters(self.ar), self.head], self.config.ar_lr_share)]
+
+    def follow(self, history: list[dict[str, float]]) -> str:
+        """Steer the KL penalty by the steps so far, and return why training should end early, or nothing (`rl_control`)."""
+        self._kl_weight = kl_weight(history, self.config)
+        return reason_to_end(history, self.config.patience)
 
     def loss(self, rows: list[int], step: int) -> tuple[Tensor, dict[str, float]]:
         """Draw rollouts for the vectors `rows`; return the sum of policy and reconstruction loss, and figures about the rollouts."""
@@ -173,6 +180,7 @@ class RLStage:
         figures = {
             "reward": float(rewards.mean()),
             "kl": kl,
+            "kl_weight": self._kl_weight,
             "failed": float((~good).float().mean()),
             "length": sum(len(rollout.ids) for rollout in rollouts) / len(rollouts),
             "distinct": len(set(texts)) / len(texts),
@@ -235,7 +243,7 @@ class RLStage:
                 with torch.no_grad():
                     reference = self._reference_nats(targets[part], replies)[0]
                 nats, lengths = self._nats(targets[part], replies)
-                loss, penalty = policy_loss(nats, reference, lengths, advantage[part], self.config.kl)
+                loss, penalty = policy_loss(nats, reference, lengths, advantage[part], self._kl_weight)
                 divergence += float(penalty) / n_tokens
                 yield loss / n_tokens
 
