@@ -1,4 +1,4 @@
-"""Vectors that are added to the residual stream while a prompt runs: the injection of NLAs of the nanoNLA kind.
+"""Vectors that are added to the residual stream while a prompt runs: the injection of NLAs of the nanoNLA kind, and edited explanations.
 
 Other NLAs replace the embedding of their marker instead (`Request.injections`).
 """
@@ -17,18 +17,19 @@ from nla.models.loaded import LoadedModel
 
 @dataclass(frozen=True, eq=False)
 class Addition:
-    """A vector that is added to the output of a block, at one position of the prompt, with the norm of what it is added to."""
+    """A vector that is added to the output of a block, at one position of the prompt, with `share` of the norm of what it is added to."""
 
     position: int
     block: int
     """0-based."""
     vector: Float[Tensor, " d_model"]
+    share: float = 1.0
 
 
-def with_addition(stream: Float[Tensor, " d_model"], vector: Float[Tensor, " d_model"]) -> Float[Tensor, " d_model"]:
-    """Return the stream plus the vector, brought to the stream's own L2 norm (norms in float32). A zero vector adds nothing."""
+def with_addition(stream: Float[Tensor, " d_model"], vector: Float[Tensor, " d_model"], share: float = 1.0) -> Float[Tensor, " d_model"]:
+    """Return the stream plus the vector, brought to `share` of the stream's L2 norm (norms in float32). A zero vector adds nothing."""
     unit = torch.nn.functional.normalize(vector.float().to(stream.device), dim=-1, eps=1e-12)
-    changed: Tensor = stream.float() + stream.float().norm() * unit
+    changed: Tensor = stream.float() + share * stream.float().norm() * unit
     return changed.to(stream.dtype)
 
 
@@ -55,7 +56,7 @@ def _hook(rows: Sequence[Sequence[Addition]], block: int, start: int) -> Callabl
             for addition in additions:
                 if addition.block == block:
                     at = addition.position - start
-                    stream[row, at] = with_addition(stream[row, at], addition.vector)
+                    stream[row, at] = with_addition(stream[row, at], addition.vector, addition.share)
         return (stream, *output[1:]) if isinstance(output, tuple) else stream
 
     return hook
