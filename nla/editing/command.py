@@ -91,9 +91,9 @@ def _print(result: "EditResult", console: Console) -> None:
                 changes.add_row(outcome.arm, length, f"{alpha:g}", *changed, f"{outcome.perplexity:.2f}")
         changes.add_row(*_random_row([outcome for outcome in of_alpha if outcome.arm.startswith("random")], alpha))
     console.print(changes)
-    for alpha, texts in result.samples.items():
+    for strength, texts in result.samples.items():
         for text in texts:
-            console.print(plain(f"alpha {alpha}: {text}"), soft_wrap=True)
+            console.print(plain(f"alpha {strength}: {text}"), soft_wrap=True)
 
 
 def _random_row(outcomes: "Sequence[Outcome]", alpha: float) -> list[str]:
