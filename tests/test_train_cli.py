@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.commands import typed
+from tests.varied_texts import varied_text
 
 pytestmark = pytest.mark.slow
 
@@ -62,17 +63,12 @@ windows = 1
 """
 
 
-def text_of(i: int) -> str:
-    """A text whose topic words differ from those of most others, so that no line of the teacher's explanations is always the same."""
-    vessel = ("ferry", "barge", "canoe", "tanker", "rowing boat", "trawler", "catamaran")[i % 7]
-    water = ("river", "harbour", "channel", "lagoon", "estuary")[i % 5]
-    return f"Text {i} tells how the {vessel} number {i * 7} crosses the wide {water} at dawn."
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Callable[[str], Path]) -> Path:
     folder = tmp_path_factory.mktemp("project")
-    pd.DataFrame({"doc_id": [str(i) for i in range(400)], "text": [text_of(i) for i in range(400)]}).to_parquet(folder / "texts.parquet")
+    pd.DataFrame({"doc_id": [str(i) for i in range(400)], "text": [varied_text(i) for i in range(400)]}).to_parquet(
+        folder / "texts.parquet"
+    )
     (folder / "pair.toml").write_text(CONFIG.format(model=tiny_folder("llama")))
     return folder
 

@@ -3,7 +3,7 @@
     python -m tests.without_packages MODEL_FOLDER WORK_FOLDER
 
 Started by `tests/test_without_inspect.py`. Allowed are the packages that such a machine has and what they require themselves; every
-other installed package, Inspect first, is as if it were not installed. Before that only the standard library is imported.
+other installed package, Inspect first, is as if it were not installed. Before that only the standard library and plain texts are imported.
 """
 
 import importlib.metadata
@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
+
+from tests.varied_texts import varied_text
 
 MACHINE = ("torch", "transformers", "peft", "accelerate", "safetensors", "pyarrow", "pydantic", "typer", "rich", "numpy", "tokenizers")
 """What a training machine has (issue 19, item 2); jaxtyping is added, since the shapes in all signatures are written with it."""
@@ -55,7 +57,7 @@ class Machine(PathFinder):
         return None if fullname.partition(".")[0] in self.names else PathFinder.find_spec(fullname, path, target)
 
 
-TEXTS = [f"Text {i} tells how the ferry number {i * 7} crosses the wide river at dawn and at dusk." for i in range(120)]
+TEXTS = [varied_text(i) for i in range(120)]
 CONFIG = """
 model = "{model}"
 base_checkpoint = ""
