@@ -1,7 +1,6 @@
 """What `audit run` does: one model, tasks and conditions. It is read from a TOML file or from flags, and kept beside the logs."""
 
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from nla.activations.contrast_sets import UNRELATED
 from nla.instrument import CONTRAST, Instrument
 from nla.support.errors import ConfigError, first_line, near_name
 from nla.support.files import replacing
+from nla.support.toml_files import read_toml
 
 BASE = "base"
 POSITIVE = "positive_control"
@@ -171,12 +171,7 @@ def read_fields(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file is missing or is not TOML.
     """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as ex:
-        raise ConfigError(f"{path} cannot be read: {ex.strerror}. Expected an audit's TOML file.") from ex
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as ex:
-        raise ConfigError(f"{path} is not TOML: {first_line(ex)}") from ex
+    return read_toml(path, "Expected an audit's TOML file.")
 
 
 def make_audit(fields: dict[str, Any], where: str) -> AuditConfig:

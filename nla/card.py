@@ -8,7 +8,6 @@ kept under a digest of both adapters and sidecars, so figures of an earlier pair
 import hashlib
 import json
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,10 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nla.api import load_pair
 from nla.scoring import Scoring, score_pair
-from nla.support.display import visible
 from nla.support.errors import ConfigError, DataError, first_line
 from nla.support.files import replacing
 from nla.support.locks import exclusive_lock
+from nla.support.toml_files import problems_of, read_toml
+from nla.training.evaluation import Measure
 
 CONFIG_FILE, SCORES_FILE, TEXT_FILE = "card.toml", "scores.json", "README.md"
 _SAMPLES = 14
@@ -61,7 +61,7 @@ def renew(pair: Path, corpora: Path | None, texts: Sequence[Path], device: str, 
     card = read_card(pair / CONFIG_FILE)
     paths = [pair / TEXT_FILE, *texts]
     for path in paths:
-        _regions(path)  # before any work is done
+        _require_marks(path)  # before any work is done
     scores_file = pair / SCORES_FILE
     with exclusive_lock(scores_file, "nla card"):
         scores = _scored(pair, card, corpora, scores_file, device, say)
@@ -79,15 +79,11 @@ def read_card(path: Path) -> Card:
     Raises:
         ConfigError: it is missing, not TOML, or has an unknown or wrong field.
     """
+    fields = read_toml(path, "It names the documents that the card's figures come from.")
     try:
-        return Card.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as ex:
-        raise ConfigError(f"{path} cannot be read: {ex.strerror}. It names the documents that the card's figures come from.") from ex
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as ex:
-        raise ConfigError(f"{path} is not TOML: {first_line(ex)}") from ex
+        return Card.model_validate(fields)
     except ValidationError as ex:
-        problems = "; ".join(f"{visible('.'.join(map(str, e['loc'])))}: {e['msg']}" for e in ex.errors()[:4])
-        raise ConfigError(f"{path} does not say what to score: {problems}") from ex
+        raise ConfigError(f"{path} does not say what to score: {problems_of(ex)}") from ex
 
 
 def _scored(pair: Path, card: Card, corpora: Path | None, stored_in: Path, device: str, say: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -146,13 +142,16 @@ def _table(score: dict[str, Any]) -> str:
     options += [f"--known-prompts {scoring['known_prompts']}"]
     head = f"{scoring['title']} (`nla score PAIR {' '.join(options)}`):"
     counts = f"{score['n']} vectors of {score['n_documents']} documents, {score['n_failed']} failed."
-    rows = ["| measure | estimate | 95 % interval | note |", "|---|---|---|---|", *map(_row, score["measures"])]
+    rows = [
+        "| measure | estimate | 95 % interval | note |",
+        "|---|---|---|---|",
+        *(_row(Measure(**fields)) for fields in score["measures"]),
+    ]
     return "\n".join([head, "", counts, "", *rows])
 
 
-def _row(measure: dict[str, Any]) -> str:
-    interval = "" if measure["low"] is None else f"{measure['low']:.3f} to {measure['high']:.3f}"
-    return f"| {measure['name']} | {measure['estimate']:.3f} | {interval} | {measure['note']} |"
+def _row(measure: Measure) -> str:
+    return f"| {measure.name} | {measure.estimate:.3f} | {measure.interval} | {measure.note} |"
 
 
 def samples(score: dict[str, Any]) -> str:
@@ -173,20 +172,14 @@ def summary(score: dict[str, Any]) -> str:
     return ", ".join([f"fve_nrm {estimates['fve_nrm, round trip']:.3f} on {score['n']} vectors", *retrieval])
 
 
-def _regions(path: Path) -> list[str]:
-    """Return the names of a text's marked regions.
-
-    Raises:
-        DataError: the text cannot be read, or has none.
-    """
+def _require_marks(path: Path) -> None:
+    """Raise a DataError where a text cannot be read, or has no marks."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as ex:
         raise DataError(f"{path} cannot be read: {first_line(ex)}") from ex
-    names = [match[1] for match in _marked(text)]
-    if not names:
+    if not any(_marked(text)):
         raise DataError(f"{path} has no place for figures; expected the marks <!-- card:NAME --> and <!-- /card:NAME -->.")
-    return names
 
 
 def _marked(text: str) -> Iterator[re.Match[str]]:

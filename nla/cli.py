@@ -98,12 +98,19 @@ def make_data(
 
     Example: nla data nla/pairs/smollm2.toml --corpora ../shared/data
     """
+    from nla.training.data.dead_lines import refuse_dead_lines
+    from nla.training.data.shards import read_dataset
+
+    out = _extract(config, corpora, work, teacher, device, dtype)
+    refuse_dead_lines(read_dataset(out).explanations)
+
+
+def _extract(config: Path, corpora: Path | None, work: Path | None, teacher: str | None, device: str, dtype: str) -> Path:
+    """Write the shards that are missing, and return their folder."""
     from nla.models.loaded import load_model
     from nla.organisms.known_states import extract_known_states
     from nla.training.config import read_config
-    from nla.training.data.dead_lines import refuse_dead_lines
     from nla.training.data.extract import extract
-    from nla.training.data.shards import read_dataset
 
     pair = read_config(config)
     model = load_model(pair.model, device=device, dtype=dtype)
@@ -115,7 +122,7 @@ def make_data(
     if data.known_states:
         added += extract_known_states(model, data, out, corpora, report)
     console.print(plain(f"{added} vectors added to {out}"))
-    refuse_dead_lines(read_dataset(out).explanations)
+    return out
 
 
 def _report_shard(console: Console, what: str, done: int, n: int) -> None:
@@ -145,7 +152,7 @@ def train(
     from nla.training.pair import PairTraining
 
     if stage is TrainStage.ALL:
-        make_data(config, corpora, work, None, device, dtype)
+        _extract(config, corpora, work, None, device, dtype)  # training reads the explanations, and refuses dead lines
     settings = read_config(config)
     settings = settings.model_copy(update={"start": start}) if start else settings
     pair = PairTraining(settings, _work_folder(config, work), dtype=dtype, device=device)
@@ -170,7 +177,7 @@ def _limits(ends: float | None, share: float, log_with: str | None) -> "Limits":
 
 
 @app.command("score")
-def score_pair(
+def score_command(
     pair: Annotated[str, typer.Argument(help="An alias (smollm2), a pair's folder with av/ and ar/, or an AV's hub id or folder.")],
     heldout: Annotated[Path, typer.Option(help="Documents the pair never saw: .parquet, .jsonl, .csv or .txt.")],
     ar: Annotated[str | None, typer.Option(help="The AR's folder or hub id, if it is not beside the AV.")] = None,
@@ -215,8 +222,7 @@ def score_pair(
 def _print_score(title: str, result: "Score") -> None:
     table = Table("measure", "estimate", "95 % interval", "note", title=plain(title))
     for measure in result.measures:
-        interval = f"{measure.low:.3f} to {measure.high:.3f}" if measure.low is not None else ""
-        table.add_row(plain(measure.name), f"{measure.estimate:.3f}", interval, plain(measure.note))
+        table.add_row(plain(measure.name), f"{measure.estimate:.3f}", measure.interval, plain(measure.note))
     Console().print(table)
     Console().print(plain(f"{result.n} vectors of {result.n_documents} documents, {result.n_failed} failed; {result.settings}", "dim"))
 

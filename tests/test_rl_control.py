@@ -1,5 +1,7 @@
 """The KL penalty is steered to its target, training ends where nothing is gained, and dead lines of the teacher are refused."""
 
+import re
+
 import pytest
 
 from nla.support.errors import DataError
@@ -42,8 +44,6 @@ def evaluations(**series: list[float]) -> list[dict[str, float]]:
     ],
 )
 def test_training_ends_where_nothing_is_gained_or_something_is_lost(series: dict[str, list[float]], reason: str) -> None:
-    import re
-
     ended = reason_to_end(evaluations(**series), 2)
     assert re.search(reason, ended) if reason else ended == ""
     assert reason_to_end(evaluations(**series), None) == ""

@@ -1,8 +1,7 @@
 """`nla edit`: edit an explanation, and see what the model says then."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,15 +37,18 @@ def edit_command(
     """
     from nla.api import load_pair
     from nla.editing.edit import edit
-    from nla.support.files import replacing
+    from nla.support.locks import exclusive_lock
+    from nla.training.evaluation import write_json
 
     old, new = _replacement(replace)
-    loaded = load_pair(pair, ar=ar, device=device, dtype=dtype)
-    result = edit(loaded, text, token, old, new, strengths(alpha), continuation or [], samples)
-    _print(result, Console())
-    if json_out is not None:
-        with replacing(json_out) as scratch:
-            scratch.write_text(json.dumps(asdict(result), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    alphas = strengths(alpha)
+    # Taken before the work is done, so that an output that cannot be written is known at once.
+    with exclusive_lock(json_out, "nla edit") if json_out else nullcontext():
+        loaded = load_pair(pair, ar=ar, device=device, dtype=dtype)
+        result = edit(loaded, text, token, old, new, alphas, continuation or [], samples)
+        _print(result, Console())
+        if json_out is not None:
+            write_json(json_out, result)
 
 
 def _replacement(spec: str) -> tuple[str, str]:

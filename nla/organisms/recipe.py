@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from nla.support.display import visible
 from nla.support.errors import ConfigError, first_line, near_name
 from nla.support.paths import user_path
+from nla.support.toml_files import problems_of
 from nla.training.data.documents import Corpus
 from nla.training.loop import TrainConfig
 
@@ -117,8 +118,7 @@ def read_recipe(arm: str) -> Recipe:
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as ex:
         raise ConfigError(f"{visible(path)} cannot be read as TOML: {first_line(ex)}") from ex
     except ValidationError as ex:
-        problems = "; ".join(f"{visible('.'.join(map(str, e['loc'])))}: {e['msg']}" for e in ex.errors()[:4])
-        raise ConfigError(f"{visible(path)} does not describe an organism: {problems}") from ex
+        raise ConfigError(f"{visible(path)} does not describe an organism: {problems_of(ex)}") from ex
 
 
 def _filled_up(fields: dict[str, object], like: str) -> dict[str, object]:

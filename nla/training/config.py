@@ -1,13 +1,12 @@
 """The config of a whole pair, read from a TOML file: base model, contract, adapters, data and every training stage."""
 
-import tomllib
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nla.models.adapters import AdapterSpec
-from nla.support.display import visible
-from nla.support.errors import ConfigError, first_line
+from nla.support.errors import ConfigError
+from nla.support.toml_files import problems_of, read_toml
 from nla.training.data.config import DataConfig
 from nla.training.loop import TrainConfig
 
@@ -111,12 +110,8 @@ def read_config(path: Path) -> PairConfig:
     Raises:
         ConfigError: the file is missing or not TOML, or has unknown fields or invalid values.
     """
+    fields = read_toml(path)
     try:
-        return PairConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as ex:
-        raise ConfigError(f"{path} cannot be read: {ex.strerror}.") from ex
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as ex:
-        raise ConfigError(f"{path} is not TOML: {first_line(ex)}") from ex
+        return PairConfig.model_validate(fields)
     except ValidationError as ex:
-        problems = "; ".join(f"{visible('.'.join(map(str, e['loc'])))}: {e['msg']}" for e in ex.errors()[:4])
-        raise ConfigError(f"{path} does not describe a pair: {problems}") from ex
+        raise ConfigError(f"{path} does not describe a pair: {problems_of(ex)}") from ex

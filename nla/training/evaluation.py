@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -38,6 +39,9 @@ from nla.training.text_measures import (
 from nla.verbalizers.av import ActivationVerbalizer
 from nla.verbalizers.base import Explanation
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 _AMONG = 100
 """Vectors that the right one has to be found among, in the retrieval measure."""
 _LINES = 3
@@ -56,6 +60,11 @@ class Measure:
     low: float | None = None
     high: float | None = None
     note: str = ""
+
+    @property
+    def interval(self) -> str:
+        """The interval in words; empty where there is none."""
+        return "" if self.low is None else f"{self.low:.3f} to {self.high:.3f}"
 
 
 @dataclass(frozen=True)
@@ -248,8 +257,8 @@ def kl_to_warm_start(
     return total / count, count
 
 
-def write_json(path: Path, result: Score) -> None:
-    """Write a score as JSON, whole or not at all.
+def write_json(path: Path, result: "DataclassInstance") -> None:
+    """Write a result, such as a `Score`, as JSON, whole or not at all.
 
     Raises:
         DataError: the file cannot be written.

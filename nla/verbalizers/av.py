@@ -9,7 +9,7 @@ Contract: `nla.pair.contract`.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
@@ -102,12 +102,14 @@ class ActivationVerbalizer:
     def requests(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Request]:
         """Return the requests to the decoding engine, one per vector."""
         prompt = av_prompt_ids(self.model.tokenizer, self.sidecar)
-        spellings = Spellings(self.model.tokenizer) if self.sidecar.lines_without_repeats else None
-        return [self._request(prompt, vector, key, spellings) for vector, key in zip(vectors, keys, strict=True)]
+        return [self._request(prompt, vector, key) for vector, key in zip(vectors, keys, strict=True)]
 
-    def _request(
-        self, prompt: list[int], vector: Float[Tensor, " d_model"], key: tuple[object, ...], spellings: Spellings | None
-    ) -> Request:
+    @cached_property
+    def _spellings(self) -> Spellings:
+        """Kept over calls, because an audit asks for the explanations of each transcript by itself."""
+        return Spellings(self.model.tokenizer)
+
+    def _request(self, prompt: list[int], vector: Float[Tensor, " d_model"], key: tuple[object, ...]) -> Request:
         assert self.sidecar.marker is not None
         replaces = self.sidecar.injection_mode == "replace"
         [position] = self.sidecar.marker.positions(prompt)  # `check_sidecar` has checked that there is exactly one
@@ -120,7 +122,7 @@ class ActivationVerbalizer:
             additions=() if replaces else (Addition(position, self.sidecar.injection_block, vector),),
             stop_ids=self.model.stop_ids,
             should_stop=lambda ids: CLOSE in str(self.model.tokenizer.decode(ids[-_TAIL:])),
-            banned=RepeatGuard(spellings, OPEN, self.sidecar.lines_without_repeats) if spellings else None,
+            banned=RepeatGuard(self._spellings, OPEN, guarded) if (guarded := self.sidecar.lines_without_repeats) else None,
         )
 
     def explanation(self, completion: Completion) -> Explanation:

