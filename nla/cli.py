@@ -13,6 +13,8 @@ from rich.table import Table
 
 from nla.editing.command import edit_command
 from nla.organisms.commands import app as organisms_app
+from nla.probes.concept_commands import app as concepts_app
+from nla.probes.linear_command import probe_command
 from nla.support.command import application, run
 from nla.support.display import plain
 
@@ -29,7 +31,9 @@ app = application(
 models_app = typer.Typer()
 app.add_typer(models_app, name="models")
 app.add_typer(organisms_app, name="organism")
+app.add_typer(concepts_app, name="concepts")
 app.command("edit")(edit_command)
+app.command("probe")(probe_command)
 
 
 @models_app.callback(invoke_without_command=True)
@@ -203,8 +207,8 @@ def score_command(
     """
     from nla.api import load_pair
     from nla.scoring import Scoring, score_pair
+    from nla.support.json_output import write_json
     from nla.support.locks import exclusive_lock
-    from nla.training.evaluation import write_json
     from nla.verbalizers.av import load_verbalizer
 
     console = Console(stderr=True)

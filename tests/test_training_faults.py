@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from nla.support.errors import ConfigError, DataError
 from nla.support.locks import LOCK_FILE, exclusive_lock
+from nla.support.wilson import wilson_interval
 from nla.training.checkpoints import METRICS, read_metrics
 from nla.training.curves import CurvePoint, collect
-from nla.training.intervals import wilson_interval
 from nla.training.loop import Group, Limits, TrainConfig, fit
 from nla.training.samples import draw_samples, read_samples
 from nla.verbalizers.base import Explanation

@@ -107,6 +107,7 @@ def use(folder: Path, model: str) -> dict[str, object]:
     from nla.activations.capture import residual_stream
     from nla.models.loaded import load_model
     from nla.pair.reconstructor import load_reconstructor
+    from nla.support import json_output
     from nla.training import evaluation
     from nla.training.data.documents import Corpus
     from nla.training.heldout import read_token_contexts
@@ -127,7 +128,7 @@ def use(folder: Path, model: str) -> dict[str, object]:
 
     contexts = read_token_contexts(base, 1, Corpus(path=str(folder / "texts.jsonl")), 12)
     score = evaluation.score(Tagged(av.model, av.sidecar, 1.0, 16), ar, contexts)
-    evaluation.write_json(folder / "score.json", score)
+    json_output.write_json(folder / "score.json", score)
     return {
         "vectors": list(vectors.shape),
         "finite": bool(torch.isfinite(vectors).all()),

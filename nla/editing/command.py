@@ -37,8 +37,8 @@ def edit_command(
     """
     from nla.api import load_pair
     from nla.editing.edit import edit
+    from nla.support.json_output import write_json
     from nla.support.locks import exclusive_lock
-    from nla.training.evaluation import write_json
 
     old, new = _replacement(replace)
     alphas = strengths(alpha)

@@ -23,7 +23,7 @@ from nla.support.display import visible
 from nla.support.errors import DataError
 from nla.support.rows import read_file
 from nla.support.seeds import seeded_generator
-from nla.training.intervals import wilson_interval
+from nla.support.wilson import wilson_interval
 
 PROMPTS = Path(__file__).parent / "prompts.jsonl"
 """Requests written for this project, on which nothing is trained."""

@@ -5,12 +5,9 @@ explanations are reconstructed. Out: a `Score` of named measures. The instrument
 shuffled words) say what each figure would be without a readable explanation.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -21,10 +18,10 @@ from torch.nn.functional import cosine_similarity, normalize
 from nla.pair.metrics import mse_nrm, reconstruction, retrieval_hits, unit
 from nla.pair.reconstructor import Reconstructor
 from nla.support.errors import DataError
-from nla.support.files import replacing
+from nla.support.wilson import wilson_interval
 from nla.training.av import TokenLosses
 from nla.training.heldout import TokenContexts
-from nla.training.intervals import fve_interval, mean_interval, wilson_interval
+from nla.training.intervals import fve_interval, mean_interval
 from nla.training.text_measures import (
     distinct_share,
     distinct_trigrams,
@@ -38,9 +35,6 @@ from nla.training.text_measures import (
 )
 from nla.verbalizers.av import ActivationVerbalizer
 from nla.verbalizers.base import Explanation
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 _AMONG = 100
 """Vectors that the right one has to be found among, in the retrieval measure."""
@@ -255,13 +249,3 @@ def kl_to_warm_start(
             ratio = nats - warm_nats
             total, count = total + float((ratio.exp() - ratio - 1).sum()), count + len(ratio)
     return total / count, count
-
-
-def write_json(path: Path, result: "DataclassInstance") -> None:
-    """Write a result, such as a `Score`, as JSON, whole or not at all.
-
-    Raises:
-        DataError: the file cannot be written.
-    """
-    with replacing(path) as scratch:
-        scratch.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")

@@ -1,12 +1,10 @@
-"""Confidence intervals of a pair's scores: 95 % percentile bootstrap over whole documents, and Wilson's interval for a share.
+"""Confidence intervals of a pair's scores: 95 % percentile bootstrap over whole documents.
 
 Vectors of one document are alike, so documents are resampled, not vectors. The audit's statistics (`audit.stats`) lie above `nla` and
 need statsmodels, which a training machine does not have; hence the few lines here.
 """
 
-import math
 from collections.abc import Sequence
-from statistics import NormalDist
 
 import numpy as np
 from jaxtyping import Float
@@ -47,16 +45,6 @@ def mean_interval(values: NDArray[np.float64], documents: Sequence[str]) -> tupl
     index, weights = _document_weights(documents)
     total, count = np.bincount(index, weights=values), np.bincount(index).astype(float)
     return _percentiles((weights @ total) / (weights @ count))
-
-
-def wilson_interval(hits: int, n: int) -> tuple[float, float]:
-    """Return Wilson's score interval of the share hits / n."""
-    z = NormalDist().inv_cdf(1 - _TAIL)
-    share = hits / n
-    centre = share + z * z / (2 * n)
-    reach = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    return max(0.0, (centre - reach) / scale), min(1.0, (centre + reach) / scale)
 
 
 def _document_weights(documents: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
