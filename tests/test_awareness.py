@@ -207,7 +207,7 @@ def test_an_empty_response_is_unscored_with_its_reason(tiny_folder: Folder) -> N
         ({"tokens": 0}, "tokens=0"),
         ({"grader": "nobody"}, "no grader named"),
         ({"grader": "base"}, "expected one of classifier, judge, rules"),
-        ({"verbalizer": "nope"}, "av, av_vllm, logit_lens, selfie"),
+        ({"verbalizer": "nope"}, "av, av_vllm, jacobian_lens, logit_lens, selfie"),
         ({"layer": -1}, "layer=-1"),
         ({"tokens": "abc"}, "tokens=abc"),
         ({"seed": 1.5}, "seed=1.5"),

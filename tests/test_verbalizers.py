@@ -84,14 +84,14 @@ def test_the_mean_vector_is_the_mean_of_hidden_states(
 
 
 def test_an_unknown_name_lists_the_known_ones(tiny: LoadedModel) -> None:
-    with pytest.raises(ConfigError, match="av, av_vllm, logit_lens, selfie"):
+    with pytest.raises(ConfigError, match="av, av_vllm, jacobian_lens, logit_lens, selfie"):
         verbalizer_for("oracle", tiny, 1)
 
 
 @pytest.mark.parametrize("family", ["gemma3", "gpt2", "gpt_neox"])
 def test_other_families_verbalize_too(family: str, tiny_folder: Callable[[str], Path]) -> None:
     model = load_model(str(tiny_folder(family)), dtype="float32", device="cpu")
-    for name in set(VERBALIZERS.names()) - {"av", "av_vllm"}:
+    for name in set(VERBALIZERS.names()) - {"av", "av_vllm", "jacobian_lens"}:
         assert len(verbalizer_for(name, model, 1).verbalize(vectors(2), KEYS[:2])) == 2
 
 

@@ -103,7 +103,7 @@ def show(
 @app.command("steer")
 def steer(
     folder: Annotated[Path, typer.Argument(help="Folder that `nla concepts fit` wrote.")],
-    strengths: Annotated[str, typer.Option(help="Shares of the residual stream's mean norm.")] = "0.05,0.1,0.2,0.3,0.4",
+    strengths: Annotated[str, typer.Option(help="Shares of the residual stream's mean norm.")] = "0.05,0.1,0.2,0.3",
     neutral: Annotated[Path | None, typer.Option(help="Passages whose perplexity bounds the strength; default: the project's own.")] = None,
     layer: Layer = None,
     json_out: JsonOut = None,

@@ -23,10 +23,10 @@ from nla.support.errors import ConfigError
 from nla.support.seeds import seeded_generator
 
 PROMPTS = ("He feels", "I feel")
-STRENGTHS = (0.05, 0.1, 0.2, 0.3, 0.4)
+STRENGTHS = (0.05, 0.1, 0.2, 0.3)
 PERPLEXITY_BOUND = 1.5
 """Largest median perplexity, as a multiple of the unsteered model's, at which a strength counts."""
-_FLUENCY_TEXTS = 6
+_FLUENCY_TEXTS = 4
 _BATCH = 64
 
 

@@ -29,6 +29,8 @@ class LogitLens:
     layer: int
     name: str = "logit_lens"
     pair: None = None
+    matrix: Float[Tensor, "d_model d_model"] | None = None
+    """What vectors are multiplied with first; None for the logit lens itself."""
 
     def verbalize(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Explanation]:
         """See `Verbalizer`; the text is `top tokens: … | beyond the mean: …`, with the tokens in quotes."""
@@ -42,10 +44,15 @@ class LogitLens:
         return usable_rows(vectors).tolist(), self._top(finite), self._top(finite - self.mean)
 
     def _top(self, vectors: Float[Tensor, "n d_model"]) -> list[list[int]]:
-        normed = self.model.final_norm(vectors.to(self.model.device, self.model.precision.dtype))
-        logits: Tensor = self.model.unembedding(normed)
-        top: list[list[int]] = logits.float().topk(_TOP).indices.tolist()
+        top: list[list[int]] = self.logits(vectors).topk(_TOP).indices.tolist()
         return top
+
+    @torch.no_grad()
+    def logits(self, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, "n vocab"]:
+        """Return the logits that the lens gives for vectors of its layer. The caller runs it through `LoadedModel.run`."""
+        moved = vectors.to(self.model.device) if self.matrix is None else vectors.to(self.model.device) @ self.matrix.T
+        logits: Tensor = self.model.unembedding(self.model.final_norm(moved.to(self.model.precision.dtype)))
+        return logits.float()
 
     def _quoted(self, ids: list[int]) -> str:
         return ", ".join(f'"{self.model.tokenizer.decode([i])}"' for i in ids)
