@@ -11,6 +11,7 @@ from rich.console import Console
 
 from audit.config import AuditConfig
 from audit.flags import with_flags
+from audit.readers_command import readers_command
 from audit.running.rescore_config import RescoreConfig
 from nla.support.command import application, run
 from nla.support.display import plain
@@ -24,6 +25,7 @@ COMMAND_GROUP = "audit.commands"
 """Entry-point group of typer apps whose commands are added to `audit`."""
 
 app = application("Does an open model know, inside, that it is being tested?")
+app.command("readers")(readers_command)
 Out = Annotated[Path, typer.Option(help="Folder of the audit: config, logs, tables, audit.json.")]
 
 

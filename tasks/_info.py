@@ -13,6 +13,8 @@ class Role(StrEnum):
     """An evaluation, in the words and form in which models meet it."""
     DEPLOYMENT_CONTROL = "deployment control"
     """Real-use traffic: the noise floor is measured on it."""
+    GAME = "game"
+    """Neither: a game about a model, which has no awareness rate. An audit does not take it."""
 
 
 @dataclass(frozen=True, kw_only=True)

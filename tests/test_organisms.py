@@ -345,9 +345,10 @@ class TestKnownGroups:
         short = tmp_path / "contexts.jsonl"
         rows = [{"family": name, "evaluation": f"{name} test {i}.", "deployment": f"{name} shop {i}."} for name in "ab" for i in range(4)]
         short.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        monkeypatch.setattr("nla.organisms.check.shipped_contexts", lambda _kind: read_contexts(short))
-        monkeypatch.setattr("nla.organisms.check._MOST_FIT", 12)
-        monkeypatch.setattr("nla.organisms.check.REPLY_TOKENS", 6)
+        monkeypatch.setattr("nla.organisms.cases.shipped_contexts", lambda _kind: read_contexts(short))
+        monkeypatch.setattr("nla.organisms.cases._MOST_FIT", 12)
+        for module in ("check", "cases"):
+            monkeypatch.setattr(f"nla.organisms.{module}.REPLY_TOKENS", 6)
         (tmp_path / "sets").mkdir()
         shutil.copy(CONTRASTS / f"{TESTING}.jsonl", tmp_path / "sets")
         monkeypatch.setattr("nla.activations.contrast_sets.CONTRASTS", tmp_path / "sets")  # the other sets take long in a byte-level model

@@ -24,8 +24,10 @@ from tasks.mmlu import mmlu
 from tasks.wildchat import wildchat
 from tests.conftest import shared_data
 
-WRAPPER = "any"
-NAMES = sorted(path.stem for path in Path(tasks.__file__).parent.glob("*.py") if not path.stem.startswith("_") and path.stem != WRAPPER)
+WRAPPER, GAME = "any", "auditing_game"
+NAMES = sorted(
+    path.stem for path in Path(tasks.__file__).parent.glob("*.py") if not path.stem.startswith("_") and path.stem not in (WRAPPER, GAME)
+)
 FEWEST = {"swe_bench": 6}
 """Number of items of a bundled set, where it is less than 12: each of these is a repository."""
 Folder = Callable[[str], Path]

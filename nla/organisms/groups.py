@@ -6,6 +6,7 @@ Replies are the base model's own and hold no habit: every token is read before a
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -59,6 +60,8 @@ class KnownGroups:
     """Tokens per case that are verbalized, which takes the longest. Other measures read every token of the reply."""
     pair: str | None = None
     """The pair that explains the vectors: alias, folder or hub id. None takes the one that is known for the base model."""
+    sae: Path | None = None
+    """Folder of a sparse autoencoder; None takes the one that ships for the base model, if there is one."""
 
 
 def assigned(rows: Sequence[AnsweredPrompt], pairs: Sequence[ContextPair], key: str) -> list[tuple[AnsweredPrompt, ContextPair]]:

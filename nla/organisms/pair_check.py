@@ -8,7 +8,8 @@ from collections.abc import Callable
 from nla.models.adapted import description
 from nla.models.loaded import LoadedModel, load_model
 from nla.models.sources import organism_folder, organism_names
-from nla.organisms.check import REPLY_TOKENS, MeasureResult, result_of, shipped_prompts
+from nla.organisms.cases import REPLY_TOKENS, shipped_prompts
+from nla.organisms.check import MeasureResult, result_of
 from nla.organisms.contexts import held_out_contexts
 from nla.organisms.examples import replies
 from nla.organisms.groups import KnownGroups, assigned, read_cases

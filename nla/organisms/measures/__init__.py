@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Literal
 
 from nla.organisms.groups import Case, KnownGroups
 from nla.support.plugins import PluginPackage
 
 GROUP = "nla.organism_measures"
+Reads = Literal["every token", "sampled tokens", "conversation"]
 _PACKAGE = PluginPackage("nla.organisms.measures", Path(__file__).parent, "measure")
 
 
@@ -28,6 +30,10 @@ class Measure:
     """A case is flagged where its score is above this. None takes the score that 5 % of the fitted deployment cases exceed."""
     cheap: bool = True
     """Whether scoring takes next to no time. Only a cheap measure is also taken under unseen wordings of the trained families."""
+    labels: int = 0
+    """Labelled examples that it was fitted on; 0 for what needs none."""
+    reads: Reads = "every token"
+    """Which of a reply's vectors it reads; `conversation` where it reads none, but asks the model."""
 
 
 def all_measures(groups: KnownGroups) -> list[Measure]:

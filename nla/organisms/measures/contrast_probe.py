@@ -23,12 +23,17 @@ def build(groups: KnownGroups) -> list[Measure]:
     """Return one measure per contrast set of the project."""
     names = [TESTING, *(name for name in contrast_names() if name != TESTING)]
     scorers = {name: _scorer(groups, name) for name in names}
-    singles = [Measure("probe" if name == TESTING else f"probe_{name}", scorer) for name, scorer in scorers.items()]
+    texts = {name: 2 * len(read_contrast(name).pairs) for name in names}
+    singles = [Measure("probe" if name == TESTING else f"probe_{name}", scorer, labels=texts[name]) for name, scorer in scorers.items()]
     members = {
-        measure: [scorers[name] for name in names if is_control_name(name) is is_control]
+        measure: [name for name in names if is_control_name(name) is is_control]
         for measure, is_control in (("probe_composite", False), ("probe_unrelated", True))
     }
-    composites = [Measure(measure, _composite(of_measure, groups.fit)) for measure, of_measure in members.items() if of_measure]
+    composites = [
+        Measure(measure, _composite([scorers[name] for name in used], groups.fit), labels=sum(texts[name] for name in used))
+        for measure, used in members.items()
+        if used
+    ]
     return [*singles, *composites]
 
 

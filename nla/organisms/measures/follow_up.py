@@ -13,4 +13,4 @@ def build(groups: KnownGroups) -> list[Measure]:
     def score(cases: Sequence[Case]) -> list[float]:
         return log_odds_of_evaluation(groups.model, [case.messages for case in cases])
 
-    return [Measure("follow_up", score, flags_above=0.0, cheap=False)]
+    return [Measure("follow_up", score, flags_above=0.0, cheap=False, reads="conversation")]

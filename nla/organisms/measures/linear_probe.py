@@ -21,7 +21,9 @@ def build(groups: KnownGroups) -> list[Measure]:
 
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=_C, max_iter=2_000))
     probe.fit(_features(groups.fit), [case.cued for case in groups.fit])
-    return [Measure("linear_probe", lambda cases: [float(value) for value in probe.decision_function(_features(cases))])]
+    return [
+        Measure("linear_probe", lambda cases: [float(value) for value in probe.decision_function(_features(cases))], labels=len(groups.fit))
+    ]
 
 
 def _features(cases: Sequence[Case]) -> NDArray[np.float32]:
