@@ -16,6 +16,7 @@ from nla.organisms.commands import app as organisms_app
 from nla.probes.concept_commands import app as concepts_app
 from nla.probes.linear_command import probe_command
 from nla.readers.lens_command import app as lens_app
+from nla.readers.oracle_commands import app as oracle_app
 from nla.readers.sae_commands import app as sae_app
 from nla.support.command import application, run
 from nla.support.display import plain
@@ -35,6 +36,7 @@ app.add_typer(models_app, name="models")
 app.add_typer(organisms_app, name="organism")
 app.add_typer(concepts_app, name="concepts")
 app.add_typer(lens_app, name="lens")
+app.add_typer(oracle_app, name="oracle")
 app.add_typer(sae_app, name="sae")
 app.command("edit")(edit_command)
 app.command("probe")(probe_command)

@@ -20,12 +20,10 @@ from nla.organisms.groups import Case, KnownGroups, assigned, read_cases
 from nla.organisms.latents import latent_aurocs, mean_activations, telling_latents
 from nla.organisms.readers import lenses, sae_latents
 from nla.organisms.readers.concept_vectors import build as concept_reader
-from nla.organisms.spectrum import read_spectrum
 from nla.probes.excerpts import top_excerpts
 from nla.probes.sae import SparseAutoencoder, save_sae
 from nla.support.errors import ContractError
 from nla.support.memory import memory_use
-from tests.commands import typed
 
 PAIRS = [ContextPair("f", "system", "Test.", "Shop."), ContextPair("g", "user_prefix", "Exam:", "Hello:")]
 
@@ -158,5 +156,3 @@ def test_the_command_tables_every_reader(
         assert result["seconds_per_1000"] > 0
     assert stored["readers"]["follow_up"]["n_read"] == 20
     assert stored["readers"]["nla"]["n_read"] == 20
-    assert read_spectrum.__kwdefaults__["n"] == 40
-    assert "--sae" in typed(app, ["readers", "--help"])

@@ -62,6 +62,8 @@ class KnownGroups:
     """The pair that explains the vectors: alias, folder or hub id. None takes the one that is known for the base model."""
     sae: Path | None = None
     """Folder of a sparse autoencoder; None takes the one that ships for the base model, if there is one."""
+    oracle: Path | None = None
+    """Folder of a question-answering oracle; None where there is none."""
 
 
 def assigned(rows: Sequence[AnsweredPrompt], pairs: Sequence[ContextPair], key: str) -> list[tuple[AnsweredPrompt, ContextPair]]:

@@ -58,6 +58,7 @@ def read_spectrum(
     layer: int | None = None,
     pair: str | None = None,
     sae: Path | None = None,
+    oracle: Path | None = None,
     contexts: Path | None = None,
     prompts: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
@@ -71,6 +72,7 @@ def read_spectrum(
         layer: K; None takes two thirds of the depth.
         pair: the NLA; None takes the one that is known for the base model.
         sae: folder of a sparse autoencoder; None takes the shipped one.
+        oracle: folder of a question-answering oracle; None leaves it out.
         contexts: the user's own paired contexts; None takes the held-out families.
         prompts: the user's own requests.
         say: receives a line for each step.
@@ -80,7 +82,7 @@ def read_spectrum(
     """
     layer = model.check_layer(layer)
     cases = known_cases(model, layer, n, contexts=contexts, prompts=prompts, say=say)
-    groups = KnownGroups(model, layer, cases.fit, cases.test, tokens=tokens, pair=pair, sae=sae)
+    groups = KnownGroups(model, layer, cases.fit, cases.test, tokens=tokens, pair=pair, sae=sae, oracle=oracle)
     say("fitting the readers")
     results = {}
     for reader in all_readers(groups):

@@ -86,6 +86,26 @@ def auroc_over_prompts(cued: Sequence[float], others: Sequence[float], prompts: 
     return Estimate(paired_auroc(cued, others), float(low), float(high), len(names))
 
 
+def auroc_over_documents(
+    positive: Sequence[float], negative: Sequence[float], positive_documents: Sequence[str], negative_documents: Sequence[str]
+) -> Estimate:
+    """Return the AUROC of two groups with a percentile bootstrap over documents.
+
+    Args:
+        positive: scores of the group expected to score higher.
+        negative: scores of the other group.
+        positive_documents: the document of each score; a document is drawn with all of its scores, on both sides.
+        negative_documents: the same for `negative`.
+    """
+    names, index = np.unique(np.asarray([*positive_documents, *negative_documents]), return_inverse=True)
+    rng = seeded_generator("auroc over documents", len(index), len(names))
+    weights = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=_DRAWS).astype(float).T
+    sides = np.asarray(positive, dtype=float), np.asarray(negative, dtype=float)
+    draws = resampled_aurocs(*sides, weights[index[: len(positive)]], weights[index[len(positive) :]])
+    low, high = np.nanquantile(draws, [_TAIL, 1 - _TAIL])
+    return Estimate(auroc(*sides), float(low), float(high), len(names))
+
+
 def precision_at(sensitivity: float, false_positive_rate: float, prevalence: float) -> float | None:
     """Return the share of flags that are right where `prevalence` of all transcripts have the state; None where nothing is flagged."""
     right, wrong = sensitivity * prevalence, false_positive_rate * (1 - prevalence)
