@@ -13,7 +13,7 @@ import pandas as pd
 from audit.analysis.result import AuditResult, Cell
 from audit.analysis.stored import StoredAudit
 from audit.terminal import against_floor
-from nla.organisms.stored_check import StoredCheck
+from nla.organisms.stored_check import StoredCheck, StoredSpectrum
 from reports.csv_text import safe_csv
 from reports.figures import all_figures
 from reports.markdown import markdown
@@ -21,19 +21,20 @@ from reports.output import PAGE, write_files
 from reports.page import page
 
 
-def build_report(audit: StoredAudit, out: Path, checks: Sequence[StoredCheck] = ()) -> Path:
+def build_report(audit: StoredAudit, out: Path, checks: Sequence[StoredCheck] = (), spectra: Sequence[StoredSpectrum] = ()) -> Path:
     """Write the report of an analysed audit (`audit.analysis.stored.read_stored`) into a folder, and return the path of the page.
 
     Args:
         audit: the analysed audit.
         out: the report's folder.
         checks: known-groups checks of models (`nla.organisms.stored_check.read_check`), which are drawn into one figure.
+        spectra: tables of readers (`nla.organisms.stored_check.read_spectrum_file`), which are drawn into another.
 
     Raises:
         ConfigError: another process is writing a report into the folder.
         DataError: the folder holds files that no report wrote, or it cannot be written.
     """
-    drawn = all_figures(audit.result, checks)
+    drawn = all_figures(audit.result, checks, spectra)
     files = {f"figures/{figure.name}.{kind}": figure.encoded(kind) for figure in drawn for kind in ("svg", "png")}
     tables = {"cells": cell_table(audit.result), "transcripts": audit.transcripts, "explanations": audit.explanations}
     tables |= {f"figure_{figure.name}": figure.table for figure in drawn}

@@ -68,6 +68,9 @@ def report(
     check: Annotated[
         list[Path] | None, typer.Option(help="A file of `nla organism check --json`, for a figure; may be given several times.")
     ] = None,
+    readers: Annotated[
+        list[Path] | None, typer.Option(help="A file of `audit readers --json`, for a section; may be given several times.")
+    ] = None,
     pdf: Annotated[bool, typer.Option("--pdf", help="Also print the page into report.pdf, by Chromium.")] = False,
 ) -> None:
     """Write a self-contained page, Markdown, figures and tables of an audit.
@@ -76,7 +79,7 @@ def report(
     """
     from audit.analysis.analyze import analyze_folder
     from audit.analysis.stored import is_analyzed, read_stored
-    from nla.organisms.stored_check import read_check
+    from nla.organisms.stored_check import read_check, read_spectrum_file
     from reports.build import build_report
     from reports.pdf import find_browser, print_page
 
@@ -85,8 +88,9 @@ def report(
     browser = find_browser() if pdf else None
     start = time.perf_counter()
     checks = [read_check(path) for path in check or []]
+    spectra = [read_spectrum_file(path) for path in readers or []]
     stored = read_stored(audit) if is_analyzed(audit) else analyze_folder(audit)
-    page = build_report(stored, out, checks)
+    page = build_report(stored, out, checks, spectra)
     console = Console()
     if browser is not None:
         console.print(plain(print_page(browser, page, out)), soft_wrap=True)

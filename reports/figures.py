@@ -10,11 +10,12 @@ from matplotlib.figure import Figure
 from audit.analysis.result import AuditResult, Cell, StrengthEffect
 from audit.analysis.score_change_record import ScoreChange, StrengthScores
 from audit.config import BASE
-from nla.organisms.stored_check import StoredCheck
+from nla.organisms.stored_check import StoredCheck, StoredSpectrum
 from nla.support.figures import BLUE, GREY, ORANGE, RED, drawable
 from reports.drawing import INK, Drawn, bar, beside, caption, condition_words, estimate_columns, legend, slope_panel, wrapped
 from reports.instrument_figures import curves, grader, instrument, places, reconstruction, training
 from reports.measure_figures import agreement, areas, known_groups, moves, roc
+from reports.readers_figure import readers
 from reports.words import has_explanations, unit_text
 
 _HOW_TO_READ_RATES = (
@@ -26,8 +27,8 @@ _MOST_PANELS = 4
 """Small multiples in one row."""
 
 
-def all_figures(result: AuditResult, checks: Sequence[StoredCheck] = ()) -> list[Drawn]:
-    """All figures for which the result, or known-groups checks beside it, have numbers."""
+def all_figures(result: AuditResult, checks: Sequence[StoredCheck] = (), spectra: Sequence[StoredSpectrum] = ()) -> list[Drawn]:
+    """All figures for which the result, or known-groups checks and tables of readers beside it, have numbers."""
     makers: tuple[Callable[[AuditResult], Drawn | None], ...] = (
         rates,
         areas,
@@ -46,7 +47,7 @@ def all_figures(result: AuditResult, checks: Sequence[StoredCheck] = ()) -> list
         training,
     )
     drawn_results = [drawn for make in makers if (drawn := make(result)) is not None]
-    return [*drawn_results, known_groups(checks)] if checks else drawn_results
+    return [*drawn_results, *([known_groups(checks)] if checks else []), *([readers(spectra)] if spectra else [])]
 
 
 def rates(result: AuditResult) -> Drawn | None:

@@ -22,7 +22,7 @@ from nla.organisms.readers import lenses, sae_latents
 from nla.organisms.readers.concept_vectors import build as concept_reader
 from nla.probes.excerpts import top_excerpts
 from nla.probes.sae import SparseAutoencoder, save_sae
-from nla.support.errors import ContractError
+from nla.support.errors import ContractError, DataError
 from nla.support.memory import memory_use
 
 PAIRS = [ContextPair("f", "system", "Test.", "Shop."), ContextPair("g", "user_prefix", "Exam:", "Hello:")]
@@ -156,3 +156,26 @@ def test_the_command_tables_every_reader(
         assert result["seconds_per_1000"] > 0
     assert stored["readers"]["follow_up"]["n_read"] == 20
     assert stored["readers"]["nla"]["n_read"] == 20
+
+
+def spectrum_file(path: Path, name: str, area: float) -> Path:
+    auroc = {"estimate": area, "low": area - 0.05, "high": area + 0.05, "n": 20}
+    reader = {"auroc": auroc, "auroc_by_family": {}, "labels": 60, "reads": "every token", "n_read": 9, "seconds_per_1000": 0.5}
+    stored = {"model": {"model": name, "adapter": None}, "layer": 20, "n": 20, "tokens": 2}
+    readers = {"linear_probe": reader | {"megabytes": 3.0}, "nla": reader | {"megabytes": None}}
+    path.write_text(json.dumps(stored | {"readers": readers}), encoding="utf-8")
+    return path
+
+
+def test_a_report_has_a_section_with_what_each_reader_costs(tmp_path: Path) -> None:
+    from nla.organisms.stored_check import read_spectrum_file
+    from reports.readers_figure import readers as section
+
+    drawn = section([read_spectrum_file(spectrum_file(tmp_path / f"{name}.json", name, area)) for name, area in (("a", 0.9), ("b", 0.5))])
+    assert list(drawn.table["AUROC"]) == [0.9, 0.9, 0.5, 0.5]
+    assert set(drawn.table["labels"]) == {60}
+    [axes] = drawn.figure.axes
+    assert [line.get_xdata().tolist() for line in axes.lines[:2]] == [[0.9, 0.9], [0.5, 0.5]]
+    (tmp_path / "other.json").write_text('{"model": {}}')
+    with pytest.raises(DataError, match=r"is no table of readers .* make one with `audit readers MODEL --json FILE`"):
+        read_spectrum_file(tmp_path / "other.json")

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers import DynamicCache
 
+from nla.kernels.kv_cache import cache_argument
 from nla.kernels.padding import FEW_SHAPES, right_padded
 from nla.models.chat_template import encode, encode_content, render
 from nla.models.loaded import LoadedModel
@@ -51,6 +53,7 @@ class Oracle:
         assert sidecar.marker is not None
         self.role, self.sidecar = role, sidecar
         self.marker = sidecar.marker.token_id
+        self.beginning = encode(role.tokenizer, self._split("")[0])
         self.answers = [encode_content(role.tokenizer, word)[0] for word in ("Yes", "No")]
         if self.answers[0] == self.answers[1]:
             raise ConfigError(f"{role.source.name} writes Yes and No with the same first token, so their odds cannot be compared.")
@@ -64,35 +67,53 @@ class Oracle:
         return odds
 
     def logits(self, asked: Sequence[Asked]) -> Float[Tensor, "n 2"]:
-        """Return the logits of Yes and No at the first token of the answer, with gradient where the adapter is trained."""
-        rows = [self._ids(one) for one in asked]
-        ids = right_padded([row for row, _ in rows], FEW_SHAPES).to(self.role.device)
+        """Return the logits of Yes and No at the first token of the answer, with gradient where the adapter is trained.
+
+        The prompt before the marker is the same for all questions, so it runs as one row whose keys and values they share.
+        """
+        rows = [self.ids_from_marker(one) for one in asked]
+        device = self.role.device
+        ids = right_padded(rows, FEW_SHAPES).to(device)
         embeds = self.role.embedding(ids)
-        vectors = [(i, one.vector) for i, one in enumerate(asked) if one.vector is not None]
-        if vectors:
-            slots = torch.tensor([(i, rows[i][1]) for i, _ in vectors], device=ids.device)
-            given = scaled(torch.stack([vector for _, vector in vectors]).to(ids.device), self.sidecar.injection_scale)
-            embeds = embeds.index_put((slots[:, 0], slots[:, 1]), given.to(embeds))
-        decoder = self.role.network.get_decoder()
-        hidden = decoder(inputs_embeds=embeds, use_cache=False).last_hidden_state
-        last = torch.tensor([len(row) - 1 for row, _ in rows], device=ids.device)
+        given = [(i, one.vector) for i, one in enumerate(asked) if one.vector is not None]
+        if given:
+            vectors = scaled(torch.stack([vector for _, vector in given]).to(device), self.sidecar.injection_scale)
+            places = torch.tensor([i for i, _ in given], device=device)
+            embeds = embeds.index_put((places, torch.zeros_like(places)), vectors.to(embeds))
+        hidden = self._hidden(embeds)
+        last = torch.tensor([len(row) - 1 for row in rows], device=device)
         weight = self.role.unembedding.weight
         assert isinstance(weight, Tensor)
-        logits: Tensor = hidden[torch.arange(len(rows), device=ids.device), last] @ weight[self.answers].T.to(hidden.dtype)
+        logits: Tensor = hidden[torch.arange(len(rows), device=device), last] @ weight[self.answers].T.to(hidden.dtype)
         return logits.float()
 
-    def prompt_ids(self, question: str) -> tuple[list[int], int]:
-        """Return the token ids of the prompt with a question, and the position of the marker in them."""
-        return self._ids(Asked(question))
+    def _hidden(self, embeds: Float[Tensor, "n pos d_model"]) -> Float[Tensor, "n pos d_model"]:
+        """Return the final hidden states of what follows the shared beginning of the prompt."""
+        decoder, device = self.role.network.get_decoder(), embeds.device
+        cache = DynamicCache(config=self.role.text_config)
+        decoder(input_ids=torch.tensor([self.beginning], device=device), use_cache=True, **cache_argument(decoder, cache))
+        for layer in cache.layers:
+            layer.keys = layer.keys.expand(len(embeds), -1, -1, -1)  # type: ignore[union-attr]
+            layer.values = layer.values.expand(len(embeds), -1, -1, -1)  # type: ignore[union-attr]
+        start = len(self.beginning)
+        positions = torch.arange(start, start + embeds.shape[1], device=device)[None]
+        out = decoder(inputs_embeds=embeds, position_ids=positions, use_cache=True, **cache_argument(decoder, cache))
+        hidden: Tensor = out.last_hidden_state
+        return hidden
 
-    def _ids(self, asked: Asked) -> tuple[list[int], int]:
+    def ids_from_marker(self, asked: Asked) -> list[int]:
+        """Return the token ids of the prompt from the marker on, or from the text that stands in its place."""
+        _, after = self._split(asked.question)
+        middle = [self.marker] if asked.text is None else encode_content(self.role.tokenizer, asked.text)[-TEXT_TOKENS:]
+        return [*middle, *_without_bos(self.role, after)]
+
+    def _split(self, question: str) -> tuple[str, str]:
+        """Return the prompt before and behind the marker, as text."""
         template = self.sidecar.template.replace("{injection_char}", _MARK)
-        content = f"{template}\n{asked.question} Answer Yes or No."
+        content = f"{template}\n{question} Answer Yes or No."
         prompt = render(self.role.tokenizer, [{"role": "user", "content": content}], [], add_generation_prompt=True)
         before, after = prompt.split(_MARK)
-        middle = [self.marker] if asked.text is None else encode_content(self.role.tokenizer, asked.text)[-TEXT_TOKENS:]
-        start = encode(self.role.tokenizer, before)
-        return [*start, *middle, *_without_bos(self.role, after)], len(start)
+        return before, after
 
 
 def _without_bos(role: LoadedModel, text: str) -> list[int]:
