@@ -52,6 +52,20 @@ def task_function(name: str) -> "Callable[..., Task]":
     return maker
 
 
+def measured_task(name: str) -> "Callable[..., Task]":
+    """Return the task function of a task that an audit can measure.
+
+    Raises:
+        ConfigError: see `task_function`; or the task is a game, which has no awareness rate.
+    """
+    from tasks._info import Role
+
+    function = task_function(name)
+    if getattr(getattr(function, "info", None), "role", None) is Role.GAME:
+        raise ConfigError(f"The task {visible(name)} is a game about a model and has no awareness rate; run it with `inspect eval`.")
+    return function
+
+
 def task_info(name: str) -> "TaskInfo":
     """Return the `TaskInfo` of a task.
 

@@ -10,6 +10,7 @@ from inspect_ai import eval
 from inspect_ai.model import ModelOutput, ModelUsage, get_model
 from inspect_ai.tool import ToolCall
 
+from audit.task_files import measured_task
 from nla.models.loaded import AdapterIdentity, load_model
 from nla.support.errors import ConfigError
 from nla.support.wilson import wilson_interval
@@ -129,6 +130,11 @@ def test_a_table_counts_calls_and_its_grep_takes_any_pattern() -> None:
         anyio.run(searched, "x")
     assert shown([]) == "nothing"
     assert len(shown(["x" * 10_000])) <= 1_500
+
+
+def test_an_audit_does_not_take_a_game() -> None:
+    with pytest.raises(ConfigError, match="is a game about a model and has no awareness rate"):
+        measured_task("auditing_game")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from audit.config import BASE, CONFIG_FILE, AuditConfig, Condition, check_kept, 
 from audit.logs import LOGS, Warn, set_unreadable_aside, warn_on_stderr, why_failed
 from audit.running.progress import RunProgress
 from audit.running.sweep import with_strengths
-from audit.task_files import task_function
+from audit.task_files import measured_task
 from graders.scorers.calibrated import check_calibration
 from nla.organisms.stored_check import read_check
 from nla.support.errors import ConfigError, DataError, StoppedError
@@ -52,7 +52,7 @@ def run_audit(
             folder cannot be written to.
         StoppedError: the user stopped the run (Ctrl-C).
     """
-    makers = {name: task_function(name) for name in config.tasks}
+    makers = {name: measured_task(name) for name in config.tasks}
     _check_model_name(config.model)
     if config.known_groups is not None:  # which is used only after everything has run
         read_check(user_path(config.known_groups))
