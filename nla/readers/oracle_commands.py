@@ -38,7 +38,7 @@ def train(
     organism: Annotated[str | None, typer.Option(help="A model that carries the state of being evaluated; default: BASE-aware.")] = None,
     steps: Annotated[int, typer.Option(help="Training steps.", min=2)] = 200,
     batch: Annotated[int, typer.Option(help="Questions per step.", min=1)] = 24,
-    lr: Annotated[float, typer.Option(help="Peak learning rate.", min=1e-7, max=1)] = 5e-4,
+    lr: Annotated[float, typer.Option(help="Peak learning rate.", min=1e-7, max=1)] = 3e-4,
     json_out: Annotated[Path | None, typer.Option("--json", help="Also write the scores to this file.")] = None,
     device: Device = "auto",
     dtype: DType = "auto",

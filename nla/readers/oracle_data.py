@@ -7,6 +7,7 @@ hash of their id. The question about evaluation is about the implanted state: Ye
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -27,8 +28,13 @@ from nla.support.seeds import seeded_generator
 _TESTED = 0.3
 """Share of the documents whose questions are kept from training."""
 _REPLY_TOKENS = 24
+_PASSAGES = 120
+"""Passages of each kind that are asked about."""
 _CHATS = 48
 """Requests that are answered for questions about chats: the last of the shipped ones, since known-groups tests take the first."""
+
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ def _about_passages(model: LoadedModel, layer: int) -> list[Question]:
     rows += [(encode_content(model.tokenizer, row["text"]), 0, f"neutral/{i}") for i, row in enumerate(neutral)]
     read = _read(model, layer, rows)
     first, rest = read[: len(documents)], read[len(documents) :]
-    felt = [(one.vector, one.text, one.document, passage.label) for one, passage in zip(first, emotions.passages, strict=True)]
+    felt = [(one.vector, one.text, one.document, passage.label) for one, passage in zip(first, passages, strict=True)]
     topics = [(one.vector, one.text, one.document, str(row["topic"])) for one, row in zip(rest, neutral, strict=True)]
     words = [(one.vector, one.text, one.document, one.next_word) for one in rest if one.next_word.isalpha()]
     return [
@@ -102,6 +108,12 @@ def _about_passages(model: LoadedModel, layer: int) -> list[Question]:
         *balanced("topic", topics, sorted({topic for *_, topic in topics})),
         *balanced("next word", words, sorted({word for *_, word in words})),
     ]
+
+
+def _some(rows: Sequence[Row]) -> list[Row]:
+    """Return a seeded part, so that no family of questions is many times as large as another."""
+    order = seeded_generator("oracle passages", len(rows)).permutation(len(rows))[:_PASSAGES]
+    return [rows[i] for i in order]
 
 
 def _about_languages(model: LoadedModel, layer: int) -> list[Question]:
