@@ -94,9 +94,9 @@ def _read(model: LoadedModel, layer: int, rows: Sequence[tuple[list[int], int, s
 
 def _about_passages(model: LoadedModel, layer: int) -> list[Question]:
     emotions = read_concepts(EMOTIONS)
-    documents = [f"emotion/{passage.label}/{passage.topic}/{passage.arm}" for passage in emotions.passages]
-    rows = [(encode_content(model.tokenizer, passage.text), 0, name) for passage, name in zip(emotions.passages, documents, strict=True)]
-    neutral = read_file(NEUTRAL)
+    passages, neutral = _some(emotions.passages), _some(read_file(NEUTRAL))
+    documents = [f"emotion/{passage.label}/{passage.topic}/{passage.arm}" for passage in passages]
+    rows = [(encode_content(model.tokenizer, passage.text), 0, name) for passage, name in zip(passages, documents, strict=True)]
     rows += [(encode_content(model.tokenizer, row["text"]), 0, f"neutral/{i}") for i, row in enumerate(neutral)]
     read = _read(model, layer, rows)
     first, rest = read[: len(documents)], read[len(documents) :]
