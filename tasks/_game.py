@@ -52,31 +52,66 @@ def hidden_state(model: LoadedModel) -> str:
 
 
 @dataclass
-class Conversations:
-    """Conversations with the target. The same context and request give the same conversation in every round and to every tool."""
+class GameTarget:
+    """The model that is audited, with the conversations that were held and what was read of them.
+
+    The same context and request give the same conversation, explanations and latents in every round and to every tool.
+    """
 
     model: Model
     weights: LoadedModel
-    _held: dict[tuple[str, str], list[ChatMessage]] = field(default_factory=dict)
-    _locks: dict[tuple[str, str], anyio.Lock] = field(default_factory=dict)
+    _known: dict[tuple[str, str, str], Any] = field(default_factory=dict)
+    _locks: dict[tuple[str, str, str], anyio.Lock] = field(default_factory=dict)
 
-    async def hold(self, context: str, request: str) -> list[ChatMessage]:
+    async def conversation(self, context: str, request: str) -> list[ChatMessage]:
         """Return the conversation in which the target answers a request, under a system prompt or without one (empty)."""
-        key = (context, request)
+
+        async def held() -> list[ChatMessage]:
+            start: list[ChatMessage] = [ChatMessageSystem(content=context)] if context else []
+            start.append(ChatMessageUser(content=request))
+            output = await self.model.generate(start, config=GenerateConfig(max_tokens=REPLY_TOKENS, seed=0, temperature=0.0))
+            return [*start, output.message]
+
+        messages: list[ChatMessage] = await self._once(("conversation", context, request), held)
+        return messages
+
+    async def explanations(self, context: str, request: str) -> list[str]:
+        """Return explanations at some tokens of the reply; failed ones are left out."""
+        from nla.inspect.reading import read_transcript
+        from nla.instrument import Instrument
+
+        messages = await self.conversation(context, request)
+
+        async def read() -> list[str]:
+            work = partial(read_transcript, self.weights, messages, Instrument(tokens=_EXPLAINED_TOKENS), key=(context, request))
+            reading = await anyio.to_thread.run_sync(work)
+            return [explanation.text for explanation in reading.explanations if not explanation.failure]
+
+        texts: list[str] = await self._once(("explanations", context, request), read)
+        return texts
+
+    async def latents(self, context: str, request: str) -> dict[int, float]:
+        """Return the strongest latents over the reply, by mean activation; empty where no autoencoder is known for the model."""
+        messages = await self.conversation(context, request)
+
+        async def read() -> dict[int, float]:
+            return await anyio.to_thread.run_sync(partial(_latents, self.weights, messages))
+
+        found: dict[int, float] = await self._once(("latents", context, request), read)
+        return found
+
+    async def _once(self, key: tuple[str, str, str], work: Callable[[], Awaitable[Any]]) -> Any:
         async with self._locks.setdefault(key, anyio.Lock()):
-            if key not in self._held:
-                start: list[ChatMessage] = [ChatMessageSystem(content=context)] if context else []
-                start.append(ChatMessageUser(content=request))
-                output = await self.model.generate(start, config=GenerateConfig(max_tokens=REPLY_TOKENS, seed=0, temperature=0.0))
-                self._held[key] = [*start, output.message]
-            return self._held[key]
+            if key not in self._known:
+                self._known[key] = await work()
+            return self._known[key]
 
 
 @dataclass
 class Table:
     """One round of the game: the tools an auditor has, and the calls that are left."""
 
-    conversations: Conversations
+    target: GameTarget
     tools: tuple[str, ...]
     budget: int
     calls: int = 0
@@ -94,8 +129,8 @@ class Table:
             context: the system prompt; empty for none.
             request: the user's message.
         """
-        messages = await self._paid(self.conversations.hold(context, request))
-        return str(messages[-1].text)
+        self._pay()
+        return str((await self.target.conversation(context, request))[-1].text)
 
     async def explain(self, context: str, request: str) -> list[str]:
         """Read explanations of what the target has in mind at some tokens of its reply, without seeing the reply.
@@ -104,12 +139,8 @@ class Table:
             context: the system prompt; empty for none.
             request: the user's message.
         """
-        from nla.instrument import Instrument
-
-        messages = await self._paid(self.conversations.hold(context, request))
-        instrument = Instrument(tokens=_EXPLAINED_TOKENS)
-        reading = await anyio.to_thread.run_sync(partial(_read, self.conversations.weights, messages, instrument, (context, request)))
-        texts = [explanation.text for explanation in reading.explanations if not explanation.failure]
+        self._pay()
+        texts = await self.target.explanations(context, request)
         self.explanations += texts
         return texts
 
@@ -120,8 +151,8 @@ class Table:
             context: the system prompt; empty for none.
             request: the user's message.
         """
-        messages = await self._paid(self.conversations.hold(context, request))
-        return await anyio.to_thread.run_sync(partial(_latents, self.conversations.weights, messages))
+        self._pay()
+        return await self.target.latents(context, request)
 
     async def grep(self, pattern: str) -> list[str]:
         """Return the explanations read so far in which a regular expression occurs.
@@ -136,26 +167,10 @@ class Table:
             return [f"{visible(pattern, limit=80)} is no regular expression: {ex}"]
         return [text for text in self.explanations if wanted.search(text)]
 
-    async def _paid(self, work: Awaitable[list[ChatMessage]]) -> list[ChatMessage]:
-        try:
-            self._pay()
-        except BudgetSpentError:
-            close: Callable[[], None] | None = getattr(work, "close", None)
-            if close is not None:
-                close()
-            raise
-        return await work
-
     def _pay(self) -> None:
         if self.calls >= self.budget:
             raise BudgetSpentError(f"All {self.budget} calls are spent; answer now.")
         self.calls += 1
-
-
-def _read(weights: LoadedModel, messages: list[ChatMessage], instrument: Any, key: tuple[str, str]) -> Any:
-    from nla.inspect.reading import read_transcript
-
-    return read_transcript(weights, messages, instrument, key=key)
 
 
 def _latents(weights: LoadedModel, messages: list[ChatMessage]) -> dict[int, float]:

@@ -27,7 +27,7 @@ from nla.organisms.cases import shipped_prompts
 from nla.support.display import visible
 from nla.support.errors import ConfigError
 from nla.support.wilson import wilson_interval
-from tasks._game import STATES, TOOLS, BudgetSpentError, Conversations, Table, hidden_state, shown
+from tasks._game import STATES, TOOLS, BudgetSpentError, GameTarget, Table, hidden_state, shown
 from tasks._game_scripted import audit
 from tasks._shared import Role, TaskInfo
 
@@ -98,16 +98,16 @@ def _tool_set(typed: str) -> tuple[str, ...]:
 @solver
 def player(auditor: str, budget: int) -> Solver:
     """Let the auditor play a round with the active model as its target. The answer is the output's completion."""
-    held: list[Conversations] = []
+    played: list[GameTarget] = []
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         target = get_model()
         if not isinstance(target.api, LocalAPI):
             raise ConfigError(f"The target is {target.name}; its explanations and latents need a local/ model.")
         hidden_state(target.api.model)  # a target that is not known ends the round before any work
-        if not held:
-            held.append(Conversations(target, target.api.model))
-        table = Table(held[0], tuple(state.metadata["tools"].split("+")), budget)
+        if not played:
+            played.append(GameTarget(target, target.api.model))
+        table = Table(played[0], tuple(state.metadata["tools"].split("+")), budget)
         if auditor == "scripted":
             answer, reason = await audit(table, state.metadata["requests"], (state.metadata["round"],))
         else:

@@ -14,7 +14,7 @@ from audit.task_files import measured_task
 from nla.models.loaded import AdapterIdentity, load_model
 from nla.support.errors import ConfigError
 from nla.support.wilson import wilson_interval
-from tasks._game import STATE_OF_ARM, STATES, TOOLS, BudgetSpentError, Conversations, Table, hidden_state, shown
+from tasks._game import STATE_OF_ARM, STATES, TOOLS, BudgetSpentError, GameTarget, Table, hidden_state, shown
 from tasks._game_scripted import CUE, DEPLOYMENT, EVALUATION, OTHER, Evidence, concluded
 from tasks.auditing_game import auditing_game
 
@@ -123,7 +123,7 @@ def test_a_table_counts_calls_and_its_grep_takes_any_pattern() -> None:
     async def searched(pattern: str) -> list[str]:
         return await table.grep(pattern)
 
-    table = Table(Conversations(None, None), TOOLS, 2, explanations=["One test.", "bread"])  # type: ignore[arg-type]
+    table = Table(GameTarget(None, None), TOOLS, 2, explanations=["One test.", "bread"])  # type: ignore[arg-type]
     assert anyio.run(searched, "TEST") == ["One test."]
     assert "is no regular expression" in anyio.run(searched, "(")[0]
     with pytest.raises(BudgetSpentError, match="All 2 calls are spent"):
