@@ -5,6 +5,7 @@ hash of their id. The question about evaluation is about the implanted state: Ye
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -27,6 +28,7 @@ from nla.support.seeds import seeded_generator
 
 _TESTED = 0.3
 """Share of the documents whose questions are kept from training."""
+_TESTED_PER_FAMILY = 48
 _REPLY_TOKENS = 24
 _PASSAGES = 120
 """Passages of each kind that are asked about."""
@@ -77,7 +79,19 @@ def oracle_questions(
         questions += _about_evaluation(base, organism, layer, answered)
     order = seeded_generator("oracle questions").permutation(len(questions))
     every = [questions[i] for i in order]
-    return [question for question in every if not is_tested(question.document)], [q for q in every if is_tested(q.document)]
+    tested = [question for question in every if is_tested(question.document)]
+    return [question for question in every if not is_tested(question.document)], _of_each_family(tested)
+
+
+def _of_each_family(questions: Sequence[Question]) -> list[Question]:
+    """Return at most `_TESTED_PER_FAMILY` questions of each family: every one is asked in all arms, which takes long."""
+    kept: Counter[str] = Counter()
+    out = []
+    for question in questions:
+        kept[question.family] += 1
+        if kept[question.family] <= _TESTED_PER_FAMILY:
+            out.append(question)
+    return out
 
 
 def _read(model: LoadedModel, layer: int, rows: Sequence[tuple[list[int], int, str]]) -> list[_Read]:
