@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from audit.running.ray_engine import gpus_each
+from audit.running.ray_engine import Job, ShardWorker, gpus_each
+from audit.running.rescore_config import make_rescore
+from audit.running.shards import Shard, make_plan, shard_folder
 from nla.support.files import PREFIX
 from tests.commands import typed
 from tests.test_shards import assert_equal_to_one_process, write_logs
@@ -129,6 +131,32 @@ def _run_by_bash(script: str, folder: Path, **environment: str) -> list[str]:
 def test_gpus_are_shared_out_so_that_all_workers_fit(gpus: float, workers: int, each: float) -> None:
     assert gpus_each(gpus, workers) == each
     assert each == 0 or (gpus // each if each >= 1 else gpus * (1 // each)) >= workers
+
+
+def worker(logs: Path, out: Path, folder: Path) -> ShardWorker:
+    """A worker as Ray makes it; its work needs no Ray."""
+    config = make_rescore({"tokens": 3, "verbalizer": "logit_lens", "layer": 1})
+    plan, where = make_plan([str(logs)], out, config, 6, pytest.fail)
+    return ShardWorker(Job(plan, where, out, config, folder, "run"))
+
+
+def test_a_shard_that_kills_its_worker_is_given_up_after_three_tries(logs: Path, tmp_path: Path) -> None:
+    scorer = worker(logs, tmp_path / "out", Path.cwd())
+    for number, name, given_up in ((1, "run", True), (2, "earlier", False)):
+        folder = shard_folder(tmp_path / "out", Shard(number, 6))
+        folder.mkdir(parents=True)
+        (folder / f".tries-{name}").write_bytes(b"...")  # what three killed workers leave
+        row = scorer({"shard": number})
+        assert row["done"] == (0 if given_up else 2)
+        assert ("killed 3 times" in row["error"]) == given_up
+        assert [path.name for path in folder.iterdir()] == ([".tries-run"] if given_up else ["second.eval.part"])
+
+
+def test_a_workers_mistake_is_returned_as_one_sentence(logs: Path, tmp_path: Path) -> None:
+    row = worker(logs, tmp_path / "out", tmp_path / "nowhere")({"shard": 1})
+    assert (row["shard"], row["done"]) == (1, 0)
+    assert "has no folder" in row["error"]
+    assert "shared folder" in row["error"]
 
 
 def test_ray_scores_every_shard_once_and_resumes(logs: Path, at_once: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import importlib.util
 import logging
 import os
 import secrets
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +22,16 @@ from audit.running.launch import SHARDS_PER_WORKER
 from audit.running.merge import merge_shards
 from audit.running.rescore_config import RescoreConfig
 from audit.running.shard_worker import score_shard
-from audit.running.shards import PLAN_FILE, ShardPlan, make_plan, read_plan
+from audit.running.shards import PLAN_FILE, Shard, ShardPlan, make_plan, read_plan, shard_folder
 from graders.scorers import measure_scorers
 from nla.support.command import resource_error
 from nla.support.display import visible
 from nla.support.errors import ConfigError, DataError, HarnessError, StoppedError, first_line
 
-_RETRIES = 3
-"""How often Ray starts a killed worker again, and gives it its shard again."""
+_MOST_TRIES = 3
+"""How often one run tries a shard. Ray starts killed workers again without end, also where a shard needs more memory than there is."""
+_TRIES = ".tries-"
+"""First part of the name of the file that counts them in a shard's folder."""
 _OBJECT_STORE_BYTES = 128 * 2**20
 """Ray's default is a third of the memory, but what passes through it here is a few numbers per shard."""
 
@@ -44,6 +47,8 @@ class Job:
     config: RescoreConfig
     folder: Path
     """Where the command was started; paths in the settings are relative to it."""
+    run: str
+    """Tells the tries of this run from those of earlier ones."""
 
 
 class ShardWorker:
@@ -54,11 +59,10 @@ class ShardWorker:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Score the shard that a row names, and return its number, the transcripts scored, what was said, and the error, if any."""
-        job, number = self._job, int(row["shard"])
+        number, error = int(row["shard"]), ""
         lines: list[str] = []
         try:
-            os.chdir(job.folder)
-            done, error = score_shard(job.plan, job.where, job.out, job.config, number, lines.append, lines.append), ""
+            done = self._score(number, lines.append)
         except HarnessError as ex:
             done, error = 0, str(ex)
         except Exception as ex:
@@ -67,6 +71,31 @@ class ShardWorker:
                 raise
             done, error = 0, message
         return {"shard": number, "done": done, "lines": "\n".join(lines), "error": error}
+
+    def _score(self, number: int, say: Callable[[str], None]) -> int:
+        job = self._job
+        if not job.folder.is_dir():
+            raise ConfigError(
+                f"The machine {socket.gethostname()} has no folder {job.folder}; on a cluster, start the command in a shared folder."
+            )
+        os.chdir(job.folder)
+        folder = shard_folder(job.out, Shard(number, job.plan.shards))
+        tries = _count_try(folder, job.run)
+        if tries > _MOST_TRIES:
+            raise DataError(f"its worker was killed {tries - 1} times; if memory was short, give fewer --workers or --model-args batch=8.")
+        try:
+            return score_shard(job.plan, job.where, job.out, job.config, number, say, say)
+        finally:  # a killed process does not come here
+            for counted in folder.glob(f"{_TRIES}*"):
+                counted.unlink(missing_ok=True)
+
+
+def _count_try(folder: Path, run: str) -> int:
+    """Return how often this run has begun a shard, this time included."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{_TRIES}{run}").open("ab") as tries:
+        tries.write(b".")
+        return tries.tell()
 
 
 def score_on_ray(
@@ -107,7 +136,7 @@ def score_on_ray(
     say(f"{len(pending)} of {plan.shards} shards are to be scored by {workers} workers.")
     if pending:
         here = {log_id: str(Path(location).resolve()) for log_id, location in where.items()}
-        job = Job(plan, here, out.resolve(), config, Path.cwd())
+        job = Job(plan, here, out.resolve(), config, Path.cwd(), secrets.token_hex(4))
         _raise_first(_run(job, pending, address, min(workers, len(pending)), say))
     return merge_shards(out, say, warn)
 
@@ -131,6 +160,7 @@ def _run(job: Job, pending: Sequence[int], address: str | None, workers: int, sa
     os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default, under which any other program slows the workers down
     if address is None and not os.environ.get("RAY_AUTH_MODE"):
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # an error that is none (ray-project/ray#53727) would be printed
     import ray
 
     try:
@@ -178,7 +208,7 @@ def _start(ray: Any, address: str | None, workers: int, say: Callable[[str], Non
 def _scored_rows(ray: Any, job: Job, pending: Sequence[int], workers: int, say: Callable[[str], None]) -> list[str]:
     data = importlib.import_module("ray.data")
     data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     gpus = float(ray.cluster_resources().get("GPU", 0))
     rows = data.from_items([{"shard": number} for number in pending], override_num_blocks=len(pending))
     results = rows.map(
@@ -187,8 +217,6 @@ def _scored_rows(ray: Any, job: Job, pending: Sequence[int], workers: int, say: 
         compute=data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
         num_cpus=1,
         num_gpus=gpus_each(gpus, workers),
-        max_restarts=_RETRIES,
-        max_task_retries=_RETRIES,
     )
     errors = []
     for ended, row in enumerate(results.iter_rows(), 1):
