@@ -16,10 +16,13 @@ The public Python API is this module's four functions, imported lazily:
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from nla.support.shadowing import tell_of_hidden_packages
+
 if TYPE_CHECKING:
     from audit.api import analyze, compare, read_result, run_audit
 
 __all__ = ["analyze", "compare", "read_result", "run_audit"]
+tell_of_hidden_packages()
 
 
 def __getattr__(name: str) -> Any:

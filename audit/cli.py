@@ -1,7 +1,7 @@
 """The `audit` command. Commands of higher layers (report, demo, label) join it through the entry-point group `audit.commands`."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -186,20 +186,48 @@ def _print_measures(comparison: "AuditComparison", folders: Sequence[Path], cons
 @app.command("score")
 @with_flags(RescoreConfig, leave_out=frozenset({"project_out"}))
 def score_command(
+    context: typer.Context,
     logs: Annotated[list[str], typer.Argument(help="Inspect logs (.eval), or folders of them.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the copies with awareness scores.")] = Path("audited"),
+    shard: Annotated[str | None, typer.Option(help="I/N: score only the I-th of N shards; `audit merge` joins them.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="Who scores the shards: ray or ray:ADDRESS (Ray listens on all interfaces), or slurm, which prints a script."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="With --engine ray: shards that are scored at once.")] = None,
+    shards: Annotated[int | None, typer.Option(min=1, help="With --engine: number of shards; for ray by default 12 per worker.")] = None,
     given: dict[str, Any] | None = None,
 ) -> None:
     """Add awareness to finished logs of an open model, whatever provider wrote them. The logs themselves are not changed.
 
     Example: audit score logs/FILE.eval -o audited --model Qwen/Qwen2.5-7B-Instruct
     """
-    from audit.running.rescore import score_logs
+    from audit.running.launch import Launch, launch
     from audit.running.rescore_config import make_rescore
 
-    console = Console()
-    for path in score_logs(logs, out, make_rescore(given or {}), lambda step: console.print(plain(step, style="dim"))):
-        console.print(plain(path), soft_wrap=True)
+    console, config, how = Console(), make_rescore(given or {}), Launch(shard, engine, workers, shards)
+    if how.is_divided:
+        _print_lines(launch(how, logs, out, config, context, lambda step: console.print(plain(step, style="dim"), soft_wrap=True)))
+        return
+    from audit.running.rescore import score_logs
+
+    _print_lines(score_logs(logs, out, config, lambda step: console.print(plain(step, style="dim"))))
+
+
+def _print_lines(lines: Iterable[object]) -> None:
+    for line in lines:
+        Console().print(plain(line), soft_wrap=True)
+
+
+@app.command("merge")
+def merge_command(out: Annotated[Path, typer.Argument(help="Output folder of `audit score --shard`.")]) -> None:
+    """Join the shards of `audit score LOGS -o OUT --shard I/N` into the logs that one process would have written.
+
+    Example: audit merge audited
+    """
+    from audit.running.merge import merge_shards
+
+    _print_lines(merge_shards(out, lambda step: Console().print(plain(step, style="dim"))))
 
 
 @app.command("calibrate")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nla.support.display import visible
 from nla.support.errors import ConfigError, HarnessError, first_line, near_name
 from nla.support.paths import user_path
+from nla.support.shadowing import HiddenPackageError, hiding
 
 if TYPE_CHECKING:  # Inspect takes seconds to import, and a misspelt name is to be refused at once
     from inspect_ai import Task
@@ -99,7 +100,13 @@ def _load(path: Path) -> ModuleType:
 
 
 def task_names() -> list[str]:
-    """Return the names of all task files in `tasks/`, in alphabetical order."""
+    """Return the names of all task files in `tasks/`, in alphabetical order.
+
+    Raises:
+        HiddenPackageError: another package `tasks` hides ours.
+    """
     package = importlib.import_module("tasks")
+    if said := hiding("tasks._shared"):
+        raise HiddenPackageError(said)
     assert package.__file__ is not None
     return sorted(path.stem for path in Path(package.__file__).parent.glob("*.py") if not path.stem.startswith("_"))

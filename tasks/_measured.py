@@ -131,6 +131,8 @@ def measured(info: TaskInfo) -> Callable[[Callable[..., Task]], Callable[..., Ta
             arguments.apply_defaults()
             values = checked_values(arguments.arguments, hints)
             task = make(**values)
+            if make.__module__ == f"tasks.{make.__name__}" and task.name in ("task", task.registry_name):
+                task = task_with(task, name=make.__name__)  # from an installed package, logs would call it tasks/NAME
             return Measurement(instrument=instrument, **shared).attach(task, make.__name__, info, values.get("source"))
 
         added = [

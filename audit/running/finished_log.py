@@ -28,13 +28,34 @@ _KINDS: tuple[type[ScoreRecord], ...] = (AwarenessRecord, VerbalizedRecord, Cohe
 _RECORDS = {kind.scorer: kind for kind in _KINDS}
 
 
-def prepared(location: str, config: RescoreConfig) -> tuple[EvalLog, Model]:
+def prepared(location: str, config: RescoreConfig, dtype: str | None = None) -> tuple[EvalLog, Model]:
     """Read a log that is to be scored, and load the model that wrote it.
+
+    Args:
+        location: path of the log.
+        config: what to measure.
+        dtype: the dtype for a log that does not record its own; None measures on this machine which is faster.
 
     Raises:
         DataError: the log cannot be read, is unfinished, or has awareness scores already.
         ModelError: it is not known which weights wrote the log, or they cannot be loaded.
         ConfigError: the model arguments differ from those of the log, or now mean something else.
+    """
+    log, weights, arguments = scorable(location, config)
+    if dtype is not None and arguments.get("dtype", "auto") == "auto":
+        arguments |= {"dtype": dtype}
+    model = get_model(f"local/{weights.removeprefix('local/')}", **arguments)
+    _check_state(log, model)
+    return log, model
+
+
+def scorable(location: str, config: RescoreConfig) -> tuple[EvalLog, str, dict[str, Any]]:
+    """Read a log that is to be scored, and return it with the name and the arguments of the model that wrote it. Nothing is loaded.
+
+    Raises:
+        DataError: the log cannot be read, is unfinished, or has awareness scores already.
+        ModelError: it is not known which weights wrote the log.
+        ConfigError: the model arguments differ from those of the log.
     """
     log = _checked(location, config)
     weights = config.model or weights_behind(log.eval.model)
@@ -42,9 +63,7 @@ def prepared(location: str, config: RescoreConfig) -> tuple[EvalLog, Model]:
         raise ModelError(f"{log.location} was written by {log.eval.model}, which does not say what open weights wrote it; give --model.")
     if config.limit is not None and log.samples is not None:
         log = log.model_copy(update={"samples": log.samples[: config.limit]})
-    model = get_model(f"local/{weights.removeprefix('local/')}", **model_args_of(log, config.model_args))
-    _check_state(log, model)
-    return log, model
+    return log, weights, model_args_of(log, config.model_args)
 
 
 def _checked(location: str, config: RescoreConfig) -> EvalLog:

@@ -14,6 +14,7 @@ from typing import Any
 from inspect_ai import score
 from inspect_ai.log import EvalLog, write_eval_log
 from inspect_ai.model import Model
+from inspect_ai.scorer import Scorer
 
 from audit.config import refuse_other_settings
 from audit.logs import LogHeader, Warn, log_headers, read_log, set_unreadable_aside, warn_on_stderr
@@ -55,11 +56,11 @@ def score_logs(
         ModelError: it is not known which weights wrote the logs.
     """
     measure_scorers(config.instrument)  # an unknown measure, grader or contrast set is refused before anything is written
-    headers = _chosen(paths, out, config, warn)
-    targets = _targets(headers, out)
+    headers = chosen_logs(paths, out, config, warn)
+    targets = copy_paths(headers, out)
     skipped: list[HarnessError] = []
     with exclusive_lock(out, "audit score", folder=True):
-        _keep_settings(config, out)
+        keep_settings(config, out)
         set_unreadable_aside(out, warn)
         for number, (header, target) in enumerate(zip(headers, targets, strict=True), 1):
             if target.exists():
@@ -73,16 +74,21 @@ def score_logs(
                     warn(f"{ex} This log is skipped.")
                 continue
             say(f"{number}/{len(targets)} {target.name}")
-            scored = _scored(log, model, config)
-            _write(scored, target)
-            if unscored := unscored_transcripts(scored):
+            copy = scored(log, model, config)
+            write_log(copy, target)
+            if unscored := unscored_transcripts(copy):
                 say(unscored)
     if len(skipped) == len(headers):
         raise skipped[0]
     return [target for target in targets if target.exists()]
 
 
-def _chosen(paths: Sequence[str], out: Path, config: RescoreConfig, warn: Warn) -> list[LogHeader]:
+def chosen_logs(paths: Sequence[str], out: Path, config: RescoreConfig, warn: Warn) -> list[LogHeader]:
+    """Return the headers of the logs among some files and folders that are to be scored, from the oldest to the newest.
+
+    Raises:
+        ConfigError: there is no readable log, or none was created since `config.since`.
+    """
     given = [user_path(path) for path in paths]
     headers = log_headers(given, warn, leave_out=out)
     if not headers:
@@ -96,7 +102,7 @@ def _chosen(paths: Sequence[str], out: Path, config: RescoreConfig, warn: Warn) 
     return recent
 
 
-def _targets(headers: Sequence[LogHeader], out: Path) -> list[Path]:
+def copy_paths(headers: Sequence[LogHeader], out: Path) -> list[Path]:
     """Return a path in the output folder for each log. If logs have the same name, the first digits of their id are appended.
 
     Raises:
@@ -117,7 +123,7 @@ def _targets(headers: Sequence[LogHeader], out: Path) -> list[Path]:
     return targets
 
 
-def _keep_settings(config: RescoreConfig, out: Path) -> None:
+def keep_settings(config: RescoreConfig, out: Path) -> None:
     """Check that the copies in the output folder were made with the same settings, and write the settings to it."""
     path, settings = out / SETTINGS_FILE, config.model_dump(mode="json", exclude={"since"})
     kept = next((file for file in (path, out / _EARLIER_SETTINGS_FILE) if file.is_file()), None)
@@ -140,13 +146,24 @@ def _settings_of_copies(out: Path) -> dict[str, Any] | None:
     return None
 
 
-def _scored(log: EvalLog, model: Model, config: RescoreConfig) -> EvalLog:
+def scorers_of(log: EvalLog, config: RescoreConfig) -> list[Scorer]:
+    """Return the scorers of all measures for a log, whose description of the evaluation graders may use."""
     blurb = config.blurb or str((log.eval.metadata or {}).get("blurb", ""))
-    scorers = measure_scorers(config.instrument, blurb, unmarked_replies=config.unmarked_replies)
+    return measure_scorers(config.instrument, blurb, unmarked_replies=config.unmarked_replies)
+
+
+def scored(log: EvalLog, model: Model, config: RescoreConfig) -> EvalLog:
+    """Return a copy of a log with the scores of all measures added to those it has."""
+    scorers = scorers_of(log, config)
     return score(log, [for_finished_samples(scorer, log) for scorer in scorers], model=model, action="append", display="none")
 
 
-def _write(log: EvalLog, target: Path) -> None:
+def write_log(log: EvalLog, target: Path) -> None:
+    """Write a log to a path whole or not at all.
+
+    Raises:
+        DataError: the disk is full or read-only.
+    """
     with scratch_folder(target.parent) as folder:
         copy = folder / target.name  # Inspect chooses the format of a log by its suffix, so the copy keeps its name
         write_eval_log(log, str(copy))

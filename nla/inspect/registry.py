@@ -8,6 +8,7 @@ from rich.console import Console
 
 import nla.support.paths  # noqa: F401  (records where the command was started)
 from nla.support.errors import HarnessError
+from nla.support.shadowing import hiding, tell_of_hidden_packages
 
 
 @modelapi(name="local")
@@ -23,8 +24,9 @@ def show_user_errors_as_messages() -> None:
     earlier_hook = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-        if isinstance(error, HarnessError):
-            Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        said = str(error) if isinstance(error, HarnessError) else hiding(error.name) if isinstance(error, ModuleNotFoundError) else None
+        if said is not None:
+            Console(stderr=True).print(f"error: {said}", markup=False, highlight=False, soft_wrap=True)
         else:
             earlier_hook(kind, error, traceback)
 
@@ -32,3 +34,4 @@ def show_user_errors_as_messages() -> None:
 
 
 show_user_errors_as_messages()
+tell_of_hidden_packages()

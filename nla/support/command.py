@@ -15,6 +15,7 @@ from rich.console import Console
 from nla.support.display import plain
 from nla.support.errors import HarnessError, StoppedError, first_line, lacks_memory
 from nla.support.files import disk_errno
+from nla.support.shadowing import hiding, tell_of_hidden_packages
 
 
 def application(text: str) -> typer.Typer:
@@ -32,6 +33,7 @@ def application(text: str) -> typer.Typer:
 def run(command: typer.Typer) -> None:
     """Run a command line, and end the process with 2 after a `HarnessError`, 130 after a `StoppedError` (message on stderr)."""
     _escape_what_cannot_be_shown()
+    tell_of_hidden_packages()
     try:
         command()
     except HarnessError as ex:
@@ -39,7 +41,7 @@ def run(command: typer.Typer) -> None:
     except StoppedError as ex:
         _fail(str(ex), 130)
     except Exception as ex:
-        message = resource_error(ex)
+        message = hiding(ex.name) if isinstance(ex, ModuleNotFoundError) else resource_error(ex)
         if message is None:
             raise
         _fail(f"error: {message}", 2)
