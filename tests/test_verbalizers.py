@@ -8,12 +8,14 @@ import torch
 from transformers import PreTrainedModel
 
 from nla.activations.capture import residual_stream
+from nla.activations.jacobian import MeanJacobian
 from nla.activations.mean_vector import NEUTRAL_TEXTS, mean_vector
 from nla.models.loaded import LoadedModel, load_model
 from nla.support.errors import ConfigError
 from nla.support.plugins import VERBALIZERS
 from nla.verbalizers import verbalizer_for
-from nla.verbalizers.base import UNUSABLE
+from nla.verbalizers.base import UNUSABLE, Verbalizer
+from nla.verbalizers.jacobian_lens import save_lens
 
 KEYS: list[tuple[object, ...]] = [(i,) for i in range(5)]
 
@@ -28,9 +30,17 @@ NAMES = [
 ]
 
 
+def made(name: str, model: LoadedModel, av: Path, folder: Path) -> Verbalizer:
+    """A verbalizer of the tiny model; the Jacobian lens, of which none is known for it, with a file."""
+    if name != "jacobian_lens":
+        return verbalizer_for(name, model, 1, str(av))
+    save_lens(folder / "lens.safetensors", model, 1, MeanJacobian(torch.eye(32), 2, 2, 1.0))
+    return verbalizer_for(f"{name}:file={folder / 'lens.safetensors'}", model, 1)
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_one_explanation_per_vector_whatever_the_batch(name: str, tiny: LoadedModel, tiny_av: Path) -> None:
-    verbalizer = verbalizer_for(name, tiny, 1, str(tiny_av))
+def test_one_explanation_per_vector_whatever_the_batch(name: str, tiny: LoadedModel, tiny_av: Path, tmp_path: Path) -> None:
+    verbalizer = made(name, tiny, tiny_av, tmp_path)
     together = verbalizer.verbalize(vectors(), KEYS)
     alone = [verbalizer.verbalize(vectors()[i : i + 1], KEYS[i : i + 1])[0] for i in range(5)]
     assert verbalizer.name == name
@@ -41,8 +51,8 @@ def test_one_explanation_per_vector_whatever_the_batch(name: str, tiny: LoadedMo
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_unusable_vector_fails_alone(name: str, tiny: LoadedModel, tiny_av: Path) -> None:
-    verbalizer = verbalizer_for(name, tiny, 1, str(tiny_av))
+def test_an_unusable_vector_fails_alone(name: str, tiny: LoadedModel, tiny_av: Path, tmp_path: Path) -> None:
+    verbalizer = made(name, tiny, tiny_av, tmp_path)
     broken = vectors()
     broken[1] = torch.nan
     broken[3] = 0
