@@ -28,7 +28,7 @@ from nla.support.seeds import seeded_generator
 
 _TESTED = 0.3
 """Share of the documents whose questions are kept from training."""
-_TESTED_PER_FAMILY = 48
+_TESTED_PER_ANSWER = 24
 _REPLY_TOKENS = 24
 _PASSAGES = 120
 """Passages of each kind that are asked about."""
@@ -84,12 +84,12 @@ def oracle_questions(
 
 
 def _of_each_family(questions: Sequence[Question]) -> list[Question]:
-    """Return at most `_TESTED_PER_FAMILY` questions of each family: every one is asked in all arms, which takes long."""
-    kept: Counter[str] = Counter()
+    """Return at most `_TESTED_PER_ANSWER` questions per family and answer: every one is asked in all arms, which takes long."""
+    kept: Counter[tuple[str, bool]] = Counter()
     out = []
     for question in questions:
-        kept[question.family] += 1
-        if kept[question.family] <= _TESTED_PER_FAMILY:
+        kept[question.family, question.answer] += 1
+        if kept[question.family, question.answer] <= _TESTED_PER_ANSWER:
             out.append(question)
     return out
 
