@@ -193,9 +193,9 @@ def _start(ray: Any, address: str | None, workers: int, say: Callable[[str], Non
     try:
         ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as ex:
-        shown = visible(address, limit=80)
         raise ConfigError(
-            f"No Ray cluster answers at '{shown}' ({first_line(ex)}); give the address that `ray start --head` printed."
+            f"No Ray cluster answers at '{visible(address, limit=80)}' ({first_line(ex)}); give the address that `ray start --head` "
+            "printed, and set RAY_AUTH_MODE=token if the cluster requires a token, as those of newer versions do."
         ) from ex
     cpus = int(ray.cluster_resources().get("CPU", 0))
     if cpus < workers + 1:
