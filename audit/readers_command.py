@@ -1,6 +1,5 @@
 """`audit readers`: every reader of vectors on one model's known groups, in one table."""
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nla.support.display import plain
+from nla.support.options import Device, DType, JsonOut
 
 if TYPE_CHECKING:
     from nla.organisms.spectrum import ReaderResult, Spectrum
@@ -24,9 +24,9 @@ def readers_command(
     oracle: Annotated[Path | None, typer.Option(help="Folder of an oracle that `nla oracle train` made; default: none.")] = None,
     contexts: Annotated[Path | None, typer.Option(help="Paired contexts of your own: rows with family, evaluation, deployment.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="Requests of your own: rows with `prompt`.")] = None,
-    json_out: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
-    device: Annotated[str, typer.Option(help="auto or a torch device name.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")] = "auto",
+    json_out: JsonOut = None,
+    device: Device = "auto",
+    dtype: DType = "auto",
 ) -> None:
     """Read the same vectors with every reader, from labelled vectors to open descriptions, and compare what each buys.
 
@@ -36,11 +36,10 @@ def readers_command(
     from nla.models.loaded import load_model
     from nla.organisms.spectrum import read_spectrum
     from nla.support.json_output import write_json
-    from nla.support.locks import exclusive_lock
+    from nla.support.locks import output_lock
 
     console = Console(stderr=True)
-    # Taken before the work is done, so that an output that cannot be written is known at once.
-    with exclusive_lock(json_out, "audit readers") if json_out else nullcontext():
+    with output_lock(json_out, "audit readers"):
         loaded = load_model(model, dtype=dtype, device=device)
         require_chat_template(loaded.tokenizer, model)
         spectrum = read_spectrum(

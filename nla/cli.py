@@ -1,7 +1,6 @@
 """The `nla` command: models on this machine, and the autoencoder's data, training, scoring and export."""
 
 import time
-from contextlib import nullcontext
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from nla.readers.oracle_commands import app as oracle_app
 from nla.readers.sae_commands import app as sae_app
 from nla.support.command import application, run
 from nla.support.display import plain
+from nla.support.options import Device, DType, JsonOut
 
 if TYPE_CHECKING:
     from nla.training.evaluation import Score
@@ -89,8 +89,6 @@ CorporaBase = Annotated[Path | None, typer.Option("--corpora", help="Folder to w
 WorkFolder = Annotated[
     Path | None, typer.Option("--work", help="Working folder; default: one in the user's cache, named after the config.")
 ]
-Device = Annotated[str, typer.Option(help="auto or a torch device name.")]
-DType = Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")]
 
 
 @app.command("data")
@@ -200,7 +198,7 @@ def score_command(
         str | None, typer.Option(help="The AV from which training by reward started; adds the KL divergence from it.")
     ] = None,
     known_prompts: Annotated[int, typer.Option(help="Prompts per organism of the known-groups test; 0 leaves it out.", min=0)] = 20,
-    json_out: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
+    json_out: JsonOut = None,
     device: Device = "auto",
     dtype: DType = "auto",
 ) -> None:
@@ -214,12 +212,11 @@ def score_command(
     from nla.api import load_pair
     from nla.scoring import Scoring, score_pair
     from nla.support.json_output import write_json
-    from nla.support.locks import exclusive_lock
+    from nla.support.locks import output_lock
     from nla.verbalizers.av import load_verbalizer
 
     console = Console(stderr=True)
-    # Taken before the work is done, so that an output that cannot be written is known at once.
-    with exclusive_lock(json_out, "nla score") if json_out else nullcontext():
+    with output_lock(json_out, "nla score"):
         loaded = load_pair(pair, ar=ar, device=device, dtype=dtype).with_options(best_of=best_of, temperature=temperature)
         warm = load_verbalizer(warm_start, device=device, dtype=dtype)[0] if warm_start else None
         scoring = Scoring(heldout=heldout, limit=limit, only=only, unseen=unseen, known_prompts=known_prompts)

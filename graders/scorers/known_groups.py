@@ -13,7 +13,6 @@ from nla.organisms.measures import Measure
 from nla.pair.known import default_pair
 from nla.support.errors import ConfigError
 from nla.support.plugins import VERBALIZERS
-from nla.support.seeds import seeded_generator
 from nla.verbalizers.base import Verbalizer
 
 GRADER = "rules"
@@ -65,7 +64,7 @@ def _share_of_yes(groups: KnownGroups, name: str, cases: Sequence[Case]) -> list
     """Return the share of explained tokens per case whose explanation is graded YES; failed explanations count as not YES."""
     pair = groups.pair if name == _PAIR else None
     verbalizer: Verbalizer = VERBALIZERS.build(name, groups.model.base, groups.layer, pair)
-    chosen = [(case, position) for case in cases for position in _positions(case, groups.tokens)]
+    chosen = [(case, position) for case in cases for position in case.sampled(groups.tokens)]
     vectors = torch.stack([case.vectors[position] for case, position in chosen])
     explanations = verbalizer.verbalize(vectors, [("known groups", *case.key, position) for case, position in chosen])
     yes = _graded([explanation.text for explanation in explanations], "explanation")
@@ -74,12 +73,6 @@ def _share_of_yes(groups: KnownGroups, name: str, cases: Sequence[Case]) -> list
         shares[case][0] += is_yes and not explanation.failure
         shares[case][1] += 1
     return [flagged / n for flagged, n in shares.values()]
-
-
-def _positions(case: Case, tokens: int) -> list[int]:
-    """Return seeded positions of a reply's tokens, the same on both sides of a pair."""
-    n = len(case.vectors)
-    return sorted(int(i) for i in seeded_generator("known groups tokens", *case.key).permutation(n)[:tokens])
 
 
 def _spoken(groups: KnownGroups, cases: Sequence[Case]) -> list[float]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from nla.activations.hooks import ReachedBlockError, stopping_after
-from nla.kernels.kv_cache import cache_argument
+from nla.kernels.kv_cache import cache_argument, for_rows
 from nla.kernels.padding import batches_by_length, common_beginning, right_padded
 from nla.models.loaded import LoadedModel, exclusive
 from nla.support.errors import ConfigError
@@ -147,10 +147,7 @@ def shared_prefix(model: LoadedModel, ids: Sequence[int], layer: int, rows: int)
     """Run the tokens that `rows` sequences begin with once through blocks 0 to `layer`, and return their keys and values for all rows."""
     cache = DynamicCache(config=model.text_config)
     block_output(model, torch.tensor([list(ids)]), layer, cache)
-    for cached in cache.layers:
-        if getattr(cached, "is_initialized", False):
-            cached.keys = cached.keys.expand(rows, -1, -1, -1)  # type: ignore[union-attr]
-            cached.values = cached.values.expand(rows, -1, -1, -1)  # type: ignore[union-attr]
+    for_rows(cache, rows)
     return cache
 
 

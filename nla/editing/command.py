@@ -1,8 +1,6 @@
 """`nla edit`: edit an explanation, and see what the model says then."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +8,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from nla.support.display import plain
+from nla.support.options import Device, DType, JsonOut
 
 if TYPE_CHECKING:
     from nla.editing.edit import EditResult, Outcome
@@ -24,9 +23,9 @@ def edit_command(
     alpha: Annotated[str, typer.Option(help="Strengths, as shares of the residual stream's norm.")] = "0.25,0.5,1",
     samples: Annotated[int, typer.Option(help="Sampled continuations per strength.", min=0, max=100)] = 1,
     ar: Annotated[str | None, typer.Option(help="The AR's folder or hub id, if it is not beside the AV.")] = None,
-    json_out: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
-    device: Annotated[str, typer.Option(help="auto or a torch device name.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")] = "auto",
+    json_out: JsonOut = None,
+    device: Device = "auto",
+    dtype: DType = "auto",
 ) -> None:
     """Edit what an explanation says of a token, and see what the model says then.
 
@@ -38,12 +37,11 @@ def edit_command(
     from nla.api import load_pair
     from nla.editing.edit import edit
     from nla.support.json_output import write_json
-    from nla.support.locks import exclusive_lock
+    from nla.support.locks import output_lock
 
     old, new = _replacement(replace)
     alphas = strengths(alpha)
-    # Taken before the work is done, so that an output that cannot be written is known at once.
-    with exclusive_lock(json_out, "nla edit") if json_out else nullcontext():
+    with output_lock(json_out, "nla edit"):
         loaded = load_pair(pair, ar=ar, device=device, dtype=dtype)
         result = edit(loaded, text, token, old, new, alphas, continuation or [], samples)
         _print(result, Console())

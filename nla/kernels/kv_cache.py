@@ -30,6 +30,14 @@ def cache_argument(network: nn.Module, cache: Cache) -> dict[str, Any]:
     return {_cache_names[kind]: cache}
 
 
+def for_rows(cache: Cache, n: int) -> None:
+    """Let `n` rows share the keys and values of a cache's one row. Layers that nothing has run through stay empty."""
+    for layer in cache.layers:
+        if getattr(layer, "is_initialized", False):
+            layer.keys = layer.keys.expand(n, -1, -1, -1)  # type: ignore[union-attr]
+            layer.values = layer.values.expand(n, -1, -1, -1)  # type: ignore[union-attr]
+
+
 @dataclass(frozen=True, eq=False)
 class Prefix:
     """Keys and values of the first positions of a row, one `[kv_heads, length, d_head]` pair per layer, and their token ids."""

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import DynamicCache
 
-from nla.kernels.kv_cache import cache_argument
+from nla.activations.continuation import hidden_after
 from nla.kernels.padding import FEW_SHAPES, right_padded
 from nla.models.chat_template import encode, encode_content, render
 from nla.models.loaded import LoadedModel
@@ -80,26 +79,12 @@ class Oracle:
             vectors = scaled(torch.stack([vector for _, vector in given]).to(device), self.sidecar.injection_scale)
             places = torch.tensor([i for i, _ in given], device=device)
             embeds = embeds.index_put((places, torch.zeros_like(places)), vectors.to(embeds))
-        hidden = self._hidden(embeds)
+        hidden = hidden_after(self.role, self.beginning, embeds)
         last = torch.tensor([len(row) - 1 for row in rows], device=device)
         weight = self.role.unembedding.weight
         assert isinstance(weight, Tensor)
         logits: Tensor = hidden[torch.arange(len(rows), device=device), last] @ weight[self.answers].T.to(hidden.dtype)
         return logits.float()
-
-    def _hidden(self, embeds: Float[Tensor, "n pos d_model"]) -> Float[Tensor, "n pos d_model"]:
-        """Return the final hidden states of what follows the shared beginning of the prompt."""
-        decoder, device = self.role.network.get_decoder(), embeds.device
-        cache = DynamicCache(config=self.role.text_config)
-        decoder(input_ids=torch.tensor([self.beginning], device=device), use_cache=True, **cache_argument(decoder, cache))
-        for layer in cache.layers:
-            layer.keys = layer.keys.expand(len(embeds), -1, -1, -1)  # type: ignore[union-attr]
-            layer.values = layer.values.expand(len(embeds), -1, -1, -1)  # type: ignore[union-attr]
-        start = len(self.beginning)
-        positions = torch.arange(start, start + embeds.shape[1], device=device)[None]
-        out = decoder(inputs_embeds=embeds, position_ids=positions, use_cache=True, **cache_argument(decoder, cache))
-        hidden: Tensor = out.last_hidden_state
-        return hidden
 
     def ids_from_marker(self, asked: Asked) -> list[int]:
         """Return the token ids of the prompt from the marker on, or from the text that stands in its place."""

@@ -1,7 +1,7 @@
 """Training of an oracle: the cross-entropy of Yes and No over questions whose answers are known."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -62,8 +62,6 @@ class OracleStage:
         """Return the mean AUROC over families on a seeded part of the held-out questions, in unseen wordings."""
         order = seeded_generator("oracle held out").permutation(len(self.heldout))[:_EVALUATED]
         part = [self.heldout[i] for i in order]
-        if not self.with_vector:
-            part = [replace(question, vector=torch.zeros_like(question.vector)) for question in part]
         asked = [Asked(question.unseen_wordings()[0], question.vector if self.with_vector else None) for question in part]
         areas = areas_by_family(part, self.oracle.log_odds(asked).tolist())
         return {"auroc": sum(areas.values()) / len(areas)} if areas else {}

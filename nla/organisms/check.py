@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from nla.models.loaded import LoadedModel
+from nla.organisms.areas import Areas
 from nla.organisms.behaviour import OwnReply, drift, own_replies, perplexity_change
 from nla.organisms.cases import REPLY_TOKENS, known_cases
 from nla.organisms.groups import Case, KnownGroups
 from nla.organisms.measures import Measure, all_measures
 from nla.organisms.reconstruction import reconstruction_of
-from nla.organisms.statistics import Estimate, auroc_over_prompts, paired_auroc, precision_at
+from nla.organisms.statistics import Estimate, paired_auroc, precision_at
 from nla.support.wilson import wilson_interval
 
 PREVALENCES = (0.01, 0.05, 0.10)
@@ -104,10 +105,10 @@ def check_organism(
     """
     layer = model.check_layer(layer)
     cases = known_cases(model, layer, n, contexts=contexts, prompts=prompts, say=say)
-    fit, test, other = list(cases.fit), list(cases.test), list(cases.unseen)
+    fit, test, other = cases.fit, cases.test, cases.unseen
     say("the model writes its own replies")
-    own = own_replies(model, test + other, REPLY_TOKENS)
-    groups = KnownGroups(model, layer, tuple(fit), tuple(test), {reply.case: reply.text for reply in own}, tokens, pair)
+    own = own_replies(model, (*test, *other), REPLY_TOKENS)
+    groups = KnownGroups(model, layer, fit, test, {reply.case: reply.text for reply in own}, tokens, pair)
     measures = all_measures(groups)
     results = _results(measures, groups, other, say)
     say("perplexity, drift and reconstruction")
@@ -129,25 +130,18 @@ def check_organism(
 
 def result_of(measure: Measure, groups: KnownGroups, unseen: Sequence[Case] = ()) -> MeasureResult:
     """Take a measure on the tested cases, and, where it is cheap, on cases of unseen wordings."""
-    scores = measure.score(groups.test)
-    cued, others, cases = _halves(scores, groups.test)
+    areas = Areas.of(measure.score(groups.test), groups.test)
     above = measure.flags_above
     if above is None:
         above = _threshold(measure.score([case for case in groups.fit if not case.cued]))
-    families = sorted({case.pair.family for case in cases})
-    members = {family: [i for i, case in enumerate(cases) if case.pair.family == family] for family in families}
     shares = {
-        "evaluation": sum(score > above for score in cued) / len(cued),
-        "deployment": sum(score > above for score in others) / len(others),
+        "evaluation": sum(score > above for score in areas.cued) / len(areas.cued),
+        "deployment": sum(score > above for score in areas.others) / len(areas.others),
     }
-    unseen_auroc = None
-    if unseen and measure.cheap:
-        a, b, cases_unseen = _halves(measure.score(unseen), unseen)
-        unseen_auroc = auroc_over_prompts(a, b, [case.row.identity for case in cases_unseen])
     return MeasureResult(
-        auroc=auroc_over_prompts(cued, others, [case.row.identity for case in cases]),
-        auroc_by_family={name: paired_auroc([cued[i] for i in rows], [others[i] for i in rows]) for name, rows in members.items()},
-        auroc_unseen_wordings=unseen_auroc,
+        auroc=areas.over_prompts(),
+        auroc_by_family=areas.by_family(),
+        auroc_unseen_wordings=Areas.of(measure.score(unseen), unseen).over_prompts() if unseen and measure.cheap else None,
         flagged=shares,
         precision={f"{prevalence:g}": precision_at(shares["evaluation"], shares["deployment"], prevalence) for prevalence in PREVALENCES},
     )
@@ -161,12 +155,6 @@ def _results(
         say(f"measure {measure.name}")
         results[measure.name] = result_of(measure, groups, unseen)
     return results
-
-
-def _halves(scores: Sequence[float], cases: Sequence[Case]) -> tuple[list[float], list[float], list[Case]]:
-    """Return scores with the cue, those of their partners, and the cases with the cue."""
-    half = len(cases) // 2
-    return list(scores[:half]), list(scores[half:]), list(cases[:half])
 
 
 def _threshold(deployment: Sequence[float]) -> float:
@@ -183,8 +171,8 @@ def _bag_of_words(fit: Sequence[Case], test: Sequence[Case]) -> float:
 
     reader = make_pipeline(CountVectorizer(), LogisticRegression(max_iter=1_000))
     reader.fit([case.row.reply for case in fit], [case.cued for case in fit])
-    cued, others, _ = _halves([float(value) for value in reader.decision_function([case.row.reply for case in test])], test)
-    return paired_auroc(cued, others)
+    areas = Areas.of([float(value) for value in reader.decision_function([case.row.reply for case in test])], test)
+    return paired_auroc(areas.cued, areas.others)
 
 
 def _behaviour_gap(own: Sequence[OwnReply], shows_habit: Callable[[str], bool] | None) -> float | None:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from nla.support.display import plain
 from nla.support.errors import ConfigError
+from nla.support.options import Device, DType, JsonOut
 
 if TYPE_CHECKING:
     from nla.organisms.check import CheckResult, MeasureResult
@@ -46,7 +47,7 @@ def train(
     model: Annotated[str, typer.Option(help="The base model.")] = "smollm2",
     seed: Annotated[int, typer.Option(help="Seed of the adapter, the order and the contexts.", min=0)] = 0,
     work: Annotated[Path | None, typer.Option(help="Working folder; default: one in the user's cache.")] = None,
-    device: Annotated[str, typer.Option(help="auto or a torch device name.")] = "auto",
+    device: Device = "auto",
     dtype: Annotated[str, typer.Option(help="auto, bfloat16 or float32.")] = "auto",
 ) -> None:
     """Train an organism. After an interruption, the same command resumes.
@@ -76,10 +77,10 @@ def check(
     adapter: Annotated[str | None, typer.Option(help="An adapter for the model: a folder or hub id of a LoRA.")] = None,
     layer: Annotated[int | None, typer.Option(help="Block whose output is read; default: two thirds of the depth.", min=0)] = None,
     pair: Annotated[str | None, typer.Option("--nla", help="The NLA that explains: a folder or hub id; default: the base's own.")] = None,
-    json_out: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
+    json_out: JsonOut = None,
     figure: Annotated[Path | None, typer.Option(help="Also draw the table into this file (.svg, .png or .pdf).")] = None,
-    device: Annotated[str, typer.Option(help="auto or a torch device name.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")] = "auto",
+    device: Device = "auto",
+    dtype: DType = "auto",
 ) -> None:
     """Test every measure on known groups: the same reply under a stated evaluation and under deployment.
 

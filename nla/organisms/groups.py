@@ -44,6 +44,10 @@ class Case:
         """The same for both sides, so that random draws are the same too."""
         return (self.row.identity, self.pair.family, self.pair.cue)
 
+    def sampled(self, tokens: int) -> list[int]:
+        """Return seeded positions of the reply's tokens, the same on both sides of a pair and for every reader; all if there are fewer."""
+        return sorted(int(i) for i in seeded_generator("known groups tokens", *self.key).permutation(len(self.vectors))[:tokens])
+
 
 @dataclass(frozen=True)
 class KnownGroups:

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nla.organisms.areas import Areas
 from nla.organisms.groups import Case
-from nla.organisms.statistics import Estimate, auroc_over_prompts
+from nla.organisms.statistics import Estimate
 from nla.probes.sae import SparseAutoencoder, mean_latents
 
 
@@ -53,10 +54,7 @@ def chosen_latents(sae: SparseAutoencoder, fit: Sequence[Case], n: int) -> list[
 def telling_latents(sae: SparseAutoencoder, fit: Sequence[Case], test: Sequence[Case], n: int) -> list[TellingLatent]:
     """Choose latents on fitted cases and test them on others (cued ones first, their partners in the same order)."""
     activations = mean_activations(sae, test)
-    half = len(test) // 2
-    prompts = [case.row.identity for case in test[:half]]
-    results = []
-    for latent, sign, area in chosen_latents(sae, fit, n):
-        scores = (sign * activations[:, latent]).tolist()
-        results.append(TellingLatent(latent, sign, area, auroc_over_prompts(scores[:half], scores[half:], prompts)))
-    return results
+    return [
+        TellingLatent(latent, sign, area, Areas.of((sign * activations[:, latent]).tolist(), test).over_prompts())
+        for latent, sign, area in chosen_latents(sae, fit, n)
+    ]

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from nla.models.loaded import LoadedModel
+from nla.organisms.areas import Areas
 from nla.organisms.cases import known_cases
 from nla.organisms.groups import Case, KnownGroups
 from nla.organisms.measures import Measure, Reads
 from nla.organisms.readers import all_readers
-from nla.organisms.statistics import Estimate, auroc_over_prompts, paired_auroc
+from nla.organisms.statistics import Estimate
 from nla.support.memory import memory_use
 
 _MEGABYTE = 2**20
@@ -96,25 +97,18 @@ def _taken(reader: Measure, cases: Sequence[Case], tokens: int) -> ReaderResult:
         started = time.monotonic()
         scores = reader.score(cases)
         seconds = time.monotonic() - started
-    half = len(cases) // 2
-    cued = cases[:half]
+    areas = Areas.of(scores, cases)
     n_read = {
         "every token": sum(len(case.vectors) for case in cases),
         "sampled tokens": sum(min(tokens, len(case.vectors)) for case in cases),
         "conversation": len(cases),
     }[reader.reads]
     return ReaderResult(
-        auroc=auroc_over_prompts(scores[:half], scores[half:], [case.row.identity for case in cued]),
-        auroc_by_family=_by_family(scores, cued),
+        auroc=areas.over_prompts(),
+        auroc_by_family=areas.by_family(),
         labels=reader.labels,
         reads=reader.reads,
         n_read=n_read,
         seconds_per_1000=1_000 * seconds / max(n_read, 1),
         megabytes=None if use.added is None else use.added / _MEGABYTE,
     )
-
-
-def _by_family(scores: Sequence[float], cued: Sequence[Case]) -> dict[str, float]:
-    half = len(cued)
-    members = {family: [i for i, case in enumerate(cued) if case.pair.family == family] for family in sorted({c.pair.family for c in cued})}
-    return {family: paired_auroc([scores[i] for i in rows], [scores[half + i] for i in rows]) for family, rows in members.items()}

@@ -9,16 +9,14 @@ from rich.table import Table
 
 from nla.support.display import plain
 from nla.support.errors import ConfigError
+from nla.support.options import Device, DType, JsonOut
 
 if TYPE_CHECKING:
     from nla.probes.concept_report import ConceptReport
     from nla.probes.concept_steering import WordChanges
 
 app = typer.Typer(help="Concept vectors: directions of labelled passages (emotions, kinds of situation), and what they do.")
-Device = Annotated[str, typer.Option(help="auto or a torch device name.")]
-DType = Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")]
 Layer = Annotated[int | None, typer.Option(help="Block whose output is reported; default: two thirds of the depth.", min=0)]
-JsonOut = Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")]
 
 
 @app.command("fit")
@@ -42,16 +40,13 @@ def fit(
 
     Example: nla concepts fit smollm2 -o emotions --json emotions.json
     """
-    from contextlib import nullcontext
-
     from nla.models.loaded import load_model
     from nla.probes.concept_report import FitSettings, fit_and_report
     from nla.support.json_output import write_json
-    from nla.support.locks import exclusive_lock
+    from nla.support.locks import exclusive_lock, output_lock
 
     console = Console(stderr=True)
-    # Taken before the work is done, so that an output that cannot be written is known at once.
-    with exclusive_lock(out, "nla concepts fit", folder=True), exclusive_lock(json_out, "nla concepts fit") if json_out else nullcontext():
+    with exclusive_lock(out, "nla concepts fit", folder=True), output_lock(json_out, "nla concepts fit"):
         settings = FitSettings(data=data, arm=arm, neutral=neutral, skip=skip, share=share, components=components, layer=layer)
         report = fit_and_report(load_model(model, dtype=dtype, device=device), settings, out, lambda s: console.print(plain(s, "dim")))
         _print_report(report)
@@ -114,17 +109,15 @@ def steer(
 
     Example: nla concepts steer emotions --json steer.json
     """
-    from contextlib import nullcontext
-
     from nla.probes.concept_report import opened
     from nla.probes.concept_sets import read_neutral
     from nla.probes.concept_steering import word_changes
     from nla.support.json_output import write_json
-    from nla.support.locks import exclusive_lock
+    from nla.support.locks import output_lock
 
     console = Console(stderr=True)
     typed = _numbers(strengths)
-    with exclusive_lock(json_out, "nla concepts steer") if json_out else nullcontext():
+    with output_lock(json_out, "nla concepts steer"):
         model, concepts, _ = opened(folder, device=device, dtype=dtype)
         layer = model.check_layer(layer)
         results = word_changes(model, concepts, layer, read_neutral(neutral), typed, lambda s: console.print(plain(s, "dim")))

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nla.activations.capture import network_inputs
+from nla.activations.capture import network_inputs, residual_stream
 from nla.activations.pushes import pushing
 from nla.kernels.padding import right_padded
 from nla.models.chat_template import encode, encode_content
@@ -125,8 +125,6 @@ def random_units(d_model: int, key: tuple[object, ...], n: int = N_RANDOM) -> Fl
 @torch.no_grad()
 def mean_norm(model: LoadedModel, layer: int, rows: Sequence[Sequence[int]]) -> float:
     """Return the mean norm of the residual stream after a block over token sequences, without their first tokens."""
-    from nla.activations.capture import residual_stream
-
     return float(torch.cat([residual_stream(model, row, layer)[1:].norm(dim=-1).cpu() for row in rows]).mean())
 
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from nla.activations.unembedding import token_logits
 from nla.models.chat_template import encode_content
 from nla.models.loaded import LoadedModel
 from nla.probes.concepts import SHARE, ConceptVectors, Means, NeutralMeans, fit_concepts
@@ -141,7 +142,7 @@ def lenses(model: LoadedModel, concepts: ConceptVectors, layer: int) -> list[Len
     """Decode every label's vector at a layer with the final norm and the unembedding (logit lens), with random directions beside it."""
     draws = seeded_generator("concept lens", layer).standard_normal((N_RANDOM, model.d_model))
     random = torch.from_numpy(draws).float()
-    logits = model.run(partial(_logits, model, torch.cat([concepts.vectors[:, layer], random])))
+    logits = model.run(partial(token_logits, model, torch.cat([concepts.vectors[:, layer], random]))).cpu()
     of_random = logits[len(concepts.labels) :]
     results = []
     for row, label in zip(logits, concepts.labels, strict=False):
@@ -149,13 +150,6 @@ def lenses(model: LoadedModel, concepts: ConceptVectors, layer: int) -> list[Len
         top = tuple(str(model.tokenizer.decode([token])) for token in row.topk(_TOP).indices.tolist())
         results.append(Lens(label, top, int(_rank(row[None], word)[0]), float(_rank(of_random, word).double().median())))
     return results
-
-
-@torch.no_grad()
-def _logits(model: LoadedModel, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, "n vocab"]:
-    normed = model.final_norm(vectors.to(model.device, model.precision.dtype))
-    logits: Tensor = model.unembedding(normed)
-    return logits.float().cpu()
 
 
 def _rank(logits: Float[Tensor, "n vocab"], token: int) -> Int[Tensor, " n"]:

@@ -1,6 +1,5 @@
 """`nla probe`: a linear probe for labelled texts of one's own, at every layer, with its nulls."""
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,7 @@ from rich.table import Table
 
 from nla.support.display import plain
 from nla.support.errors import DataError
+from nla.support.options import Device, DType, JsonOut
 
 if TYPE_CHECKING:
     from nla.probes.linear import LinearProbeResult
@@ -21,9 +21,9 @@ def probe_command(
     positive: Annotated[str | None, typer.Option(help="The label that is told from all others; default: the first row's.")] = None,
     skip: Annotated[int, typer.Option(help="Tokens at the beginning of a text that are not read.", min=0)] = 1,
     shuffles: Annotated[int, typer.Option(help="Refits on shuffled labels.", min=20, max=10_000)] = 100,
-    json_out: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
-    device: Annotated[str, typer.Option(help="auto or a torch device name.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")] = "auto",
+    json_out: JsonOut = None,
+    device: Device = "auto",
+    dtype: DType = "auto",
 ) -> None:
     """Fit a linear probe at every layer, cross-validated by document, beside refits on shuffled labels.
 
@@ -33,13 +33,12 @@ def probe_command(
     from nla.probes.concepts import passage_means
     from nla.probes.linear import probe_layers, read_labelled
     from nla.support.json_output import write_json
-    from nla.support.locks import exclusive_lock
+    from nla.support.locks import output_lock
 
     rows = read_labelled(data)
     if not rows:
         raise DataError(f"{data} holds no row; expected rows with text and label.")
-    # Taken before the work is done, so that an output that cannot be written is known at once.
-    with exclusive_lock(json_out, "nla probe") if json_out else nullcontext():
+    with output_lock(json_out, "nla probe"):
         loaded = load_model(model, dtype=dtype, device=device)
         means = passage_means(loaded, [row.text for row in rows], skip)
         result = probe_layers(means, rows, positive or rows[0].label, shuffles)

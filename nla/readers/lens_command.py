@@ -8,6 +8,7 @@ from rich.console import Console
 
 from nla.support.display import plain, visible
 from nla.support.errors import DataError
+from nla.support.options import Device, DType
 
 app = typer.Typer(help="The Jacobian lens: what a vector disposes the model to say, without any label.")
 
@@ -25,8 +26,8 @@ def fit(
     n: Annotated[int, typer.Option(help="Texts that are used.", min=2)] = 64,
     tokens: Annotated[int, typer.Option(help="Tokens of each text; shorter texts are left out.", min=2)] = 24,
     layer: Annotated[int | None, typer.Option(help="Block whose output is read; default: two thirds of the depth.", min=0)] = None,
-    device: Annotated[str, typer.Option(help="auto or a torch device name.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")] = "float32",
+    device: Device = "auto",
+    dtype: DType = "float32",
 ) -> None:
     """Fit the mean Jacobian from a block to the last one. Prints how alike the means of two halves of the texts are (1: converged).
 

@@ -1,7 +1,7 @@
 """The commands `nla oracle train` and `nla oracle ask`."""
 
-from contextlib import nullcontext
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,13 +11,12 @@ from rich.table import Table
 
 from nla.support.display import plain
 from nla.support.errors import ConfigError
+from nla.support.options import Device, DType
 
 if TYPE_CHECKING:
     from nla.oracle.evaluation import OracleScore
 
 app = typer.Typer(help="The question-answering oracle: a verbalizer that answers questions about a vector.")
-Device = Annotated[str, typer.Option(help="auto or a torch device name.")]
-DType = Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")]
 
 
 class Start(StrEnum):
@@ -50,7 +49,7 @@ def train(
     from nla.oracle.evaluation import score_oracle
     from nla.readers.oracle_training import train_oracle
     from nla.support.json_output import write_json
-    from nla.support.locks import exclusive_lock
+    from nla.support.locks import output_lock
     from nla.training.loop import TrainConfig
     from nla.training.work import work_lock
 
@@ -58,8 +57,7 @@ def train(
     config = TrainConfig(
         steps=steps, batch=batch, lr=lr, warmup=min(20, steps // 4), eval_every=max(steps // 4, 1), checkpoint_every=max(steps // 8, 1)
     )
-    # Taken before the work is done, so that an output that cannot be written is known at once.
-    with work_lock(out, "nla oracle train"), exclusive_lock(json_out, "nla oracle train") if json_out else nullcontext():
+    with work_lock(out, "nla oracle train"), output_lock(json_out, "nla oracle train"):
         made = train_oracle(
             pair, out, config, from_pair=start is Start.PAIR, with_vector=vectors, organism=organism, device=device, dtype=dtype, say=say
         )
@@ -110,9 +108,9 @@ def ask(
     position = token % len(ids)
     vector = residual_stream(base, ids, asked_oracle.sidecar.layer)[position].cpu()
     before = str(base.tokenizer.decode(ids[: position + 1]))
-    arms = [Asked("", vector), Asked(""), Asked("", text=before)]
     table = Table("question", "from the vector", "without it", "from the text", title=plain(f"token {position}: log-odds of Yes"))
     for words in question:
-        odds = base.run(lambda: asked_oracle.log_odds([Asked(words, arm.vector, arm.text) for arm in arms])).tolist()  # noqa: B023
+        arms = [Asked(words, vector), Asked(words), Asked(words, text=before)]
+        odds = base.run(partial(asked_oracle.log_odds, arms)).tolist()
         table.add_row(plain(words), *(f"{'Yes' if value > 0 else 'No'} ({value:+.2f})" for value in odds))
     Console().print(table)

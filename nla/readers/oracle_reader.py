@@ -9,7 +9,6 @@ from nla.oracle.questions import N_UNSEEN, WORDINGS
 from nla.oracle.saved import load_oracle
 from nla.organisms.groups import Case, KnownGroups
 from nla.organisms.measures import Measure
-from nla.support.seeds import seeded_generator
 
 _FAMILY = "evaluation"
 
@@ -26,7 +25,7 @@ def readers(groups: KnownGroups) -> list[Measure]:
     wordings = WORDINGS[_FAMILY][-N_UNSEEN:]
 
     def score(cases: Sequence[Case]) -> list[float]:
-        chosen = [(i, position) for i, case in enumerate(cases) for position in _positions(case, groups.tokens)]
+        chosen = [(i, position) for i, case in enumerate(cases) for position in case.sampled(groups.tokens)]
         asked = [Asked(words, cases[i].vectors[position]) for words in wordings for i, position in chosen]
         odds = groups.model.run(lambda: oracle.log_odds(asked)).reshape(len(wordings), len(chosen)).mean(dim=0)
         owners = torch.tensor([i for i, _ in chosen])
@@ -35,9 +34,3 @@ def readers(groups: KnownGroups) -> list[Measure]:
 
     labels = meta.labels_by_family.get(_FAMILY, 0)
     return [Measure("oracle", score, cheap=False, labels=labels, reads="sampled tokens")]
-
-
-def _positions(case: Case, tokens: int) -> list[int]:
-    """Return seeded positions of a reply's tokens, the same on both sides of a pair and as for the verbalizers."""
-    order = seeded_generator("known groups tokens", *case.key).permutation(len(case.vectors))
-    return sorted(int(i) for i in order[:tokens])

@@ -1,6 +1,5 @@
 """The commands `nla sae train` and `nla sae features`."""
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,14 +9,13 @@ from rich.table import Table
 
 from nla.support.display import plain
 from nla.support.errors import ConfigError, DataError
+from nla.support.options import Device, DType, JsonOut
 
 if TYPE_CHECKING:
     from nla.organisms.latents import TellingLatent
     from nla.probes.excerpts import Excerpt
 
 app = typer.Typer(help="Sparse autoencoders (TopK) of the vectors that an audit reads.")
-Device = Annotated[str, typer.Option(help="auto or a torch device name.")]
-DType = Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")]
 
 
 @app.command("train")
@@ -87,7 +85,7 @@ def features(
     top: Annotated[int, typer.Option(help="Latents that are shown.", min=1)] = 8,
     texts: Annotated[Path | None, typer.Option(help="Texts for excerpts: rows with text; default: the project's passages.")] = None,
     layer: Annotated[int | None, typer.Option(help="The autoencoder's layer, where its files do not name it.", min=0)] = None,
-    json_out: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
+    json_out: JsonOut = None,
     device: Device = "auto",
     dtype: DType = "auto",
 ) -> None:
@@ -104,11 +102,10 @@ def features(
     from nla.probes.excerpts import top_excerpts
     from nla.probes.sae import read_sae
     from nla.support.json_output import write_json
-    from nla.support.locks import exclusive_lock
+    from nla.support.locks import output_lock
 
     console = Console(stderr=True)
-    # Taken before the work is done, so that an output that cannot be written is known at once.
-    with exclusive_lock(json_out, "nla sae features") if json_out else nullcontext():
+    with output_lock(json_out, "nla sae features"):
         autoencoder = read_sae(sae, layer)
         loaded = load_model(model, dtype=dtype, device=device)
         autoencoder.check(loaded, autoencoder.layer)

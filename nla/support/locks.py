@@ -13,7 +13,7 @@ import socket
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,6 +68,17 @@ def exclusive_lock(path: Path, purpose: str, *, blocking: bool = False, folder: 
         with suppress(OSError):
             lock_file.unlink()  # before the lock is freed; who waits for this file sees that it is gone, and takes the new one
         os.close(handle)
+
+
+def output_lock(path: Path | None, purpose: str) -> AbstractContextManager[None]:
+    """Return the lock of a file that a command may be asked to write; nothing is locked where there is none.
+
+    To be taken before the work is done, so that an output that cannot be written is known at once.
+
+    Raises:
+        ConfigError, DataError: see `exclusive_lock` (on entry).
+    """
+    return nullcontext() if path is None else exclusive_lock(path, purpose)
 
 
 def _lock_file(path: Path, folder: bool | None) -> Path:

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import DynamicCache
 
-from nla.kernels.kv_cache import cache_argument
+from nla.activations.continuation import hidden_after
 from nla.kernels.padding import FEW_SHAPES, alike_parts, right_padded
 from nla.models.adapters import adapter_parameters
 from nla.models.chat_template import encode_content
@@ -69,19 +68,9 @@ class TokenLosses:
 
     def _hidden(self, ids: Tensor, vectors: Tensor) -> Float[Tensor, "n pos d_model"]:
         """Return the final hidden states of `[marker, rest of the prompt, reply]`, after the prefix that all rows share."""
-        decoder = self.av.network.get_decoder()
-        device, n_prefix = ids.device, len(self.prefix)
-        cache = DynamicCache(config=self.av.text_config)
-        decoder(input_ids=torch.tensor([self.prefix], device=device), use_cache=True, **cache_argument(decoder, cache))
-        for layer in cache.layers:
-            layer.keys = layer.keys.expand(len(ids), -1, -1, -1)  # type: ignore[union-attr]
-            layer.values = layer.values.expand(len(ids), -1, -1, -1)  # type: ignore[union-attr]
         embeds = self.av.embedding(ids)
         embeds = torch.cat([scaled(vectors, self.scale).to(embeds)[:, None], embeds[:, 1:]], dim=1)
-        positions = torch.arange(n_prefix, n_prefix + ids.shape[1], device=device)[None]
-        out = decoder(inputs_embeds=embeds, position_ids=positions, use_cache=True, **cache_argument(decoder, cache))
-        hidden: Tensor = out.last_hidden_state
-        return hidden
+        return hidden_after(self.av, self.prefix, embeds)
 
     def _unembedding(self) -> Tensor:
         weight = self.av.unembedding.weight

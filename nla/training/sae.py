@@ -22,6 +22,7 @@ from nla.probes.sae import SparseAutoencoder
 from nla.support.files import replacing
 from nla.support.seeds import seeded_generator
 from nla.training.data.config import is_heldout
+from nla.training.data.corpus_rows import columns_of, read_rows
 from nla.training.data.documents import Corpus, Kind, passages, read_documents
 from nla.training.loop import Group
 
@@ -97,7 +98,7 @@ def _sequences(model: LoadedModel, data: Sequence[Path]) -> Iterator[_Batch]:
 
 
 def _of_file(model: LoadedModel, path: Path) -> Iterator[_Batch]:
-    kind: Kind = "conversation" if "messages" in _columns(path) else "text"
+    kind: Kind = "conversation" if "messages" in columns_of(read_rows(path)) else "text"
     corpus = Corpus(path=str(path.resolve()), kind=kind)
     documents = read_documents(corpus)
     for start in range(0, len(documents), _DOCUMENTS_PER_FILE):
@@ -108,13 +109,6 @@ def _of_file(model: LoadedModel, path: Path) -> Iterator[_Batch]:
         ]
         if every:
             yield f"{path.stem}-{start:06d}", every
-
-
-def _columns(path: Path) -> set[str]:
-    from nla.support.rows import read_file
-
-    rows = read_file(path)
-    return set(rows[0]) if rows else set()
 
 
 @dataclass

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nla.activations.mean_vector import mean_vector
+from nla.activations.unembedding import token_logits
 from nla.models.loaded import LoadedModel
 from nla.verbalizers.base import UNUSABLE, Explanation, usable_rows
 
@@ -51,8 +52,7 @@ class LogitLens:
     def logits(self, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, "n vocab"]:
         """Return the logits that the lens gives for vectors of its layer. The caller runs it through `LoadedModel.run`."""
         moved = vectors.to(self.model.device) if self.matrix is None else vectors.to(self.model.device) @ self.matrix.T
-        logits: Tensor = self.model.unembedding(self.model.final_norm(moved.to(self.model.precision.dtype)))
-        return logits.float()
+        return token_logits(self.model, moved)
 
     def _quoted(self, ids: list[int]) -> str:
         return ", ".join(f'"{self.model.tokenizer.decode([i])}"' for i in ids)
