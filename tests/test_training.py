@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from nla.kernels.attention import IMPLEMENTATION
 from nla.models.adapters import AdapterSpec, adapter_parameters, add_adapter, load_adapter, save_adapter, shared_copy
 from nla.models.loaded import LoadedModel, load_model
 from nla.pair.contract import av_prompt_ids, read_sidecar, scaled, write_sidecar
@@ -161,7 +162,7 @@ def test_mse_nrm_loss_is_the_distance_of_unit_vectors() -> None:
 def test_the_grpo_loss_equals_a_scalar_reference() -> None:
     config = RLConfig(train=TrainConfig(steps=1), group=2, length_from=2, length_penalty=0.1)
     good, failed = Explanation("a"), Explanation("", "truncated")
-    rollouts = [Rollout(0, (1, 2, 3), good), Rollout(0, (1,), good), Rollout(1, (4, 5), failed), Rollout(1, (6, 7), good)]
+    rollouts = [Rollout(0, 0, (1, 2, 3), good), Rollout(0, 1, (1,), good), Rollout(1, 0, (4, 5), failed), Rollout(1, 1, (6, 7), good)]
     rewards = rewards_of(torch.tensor([0.5, 0.9, 0.1, 0.3]), rollouts, config)
     assert rewards.tolist() == pytest.approx([-0.6, -0.9, -2.0, -0.3])
     advantage = advantages(rewards.view(2, 2)).flatten()
@@ -180,7 +181,7 @@ def test_the_grpo_loss_equals_a_scalar_reference() -> None:
 def test_a_repeated_item_costs_reward() -> None:
     config = RLConfig(train=TrainConfig(steps=1), group=2, repeat_penalty=0.1)
     once, twice = (Explanation(f'Topic: {words}.\nNext: "a" or "b".\nEnds: the the') for words in ("click, menu", "click, click"))
-    rewards = rewards_of(torch.tensor([0.5, 0.5]), [Rollout(0, (1,), once), Rollout(0, (1,), twice)], config)
+    rewards = rewards_of(torch.tensor([0.5, 0.5]), [Rollout(0, 0, (1,), once), Rollout(0, 1, (1,), twice)], config)
     assert rewards.tolist() == pytest.approx([-0.5, -0.6])
 
 
@@ -290,6 +291,7 @@ def av_stage(model: LoadedModel, tiny_av: Path) -> AVStage:
 def rl_stage(model: LoadedModel, tiny_av: Path, **fields: object) -> RLStage:
     sidecar = read_sidecar(tiny_av)
     av, reference, actor = adapted(model), adapted(model), adapted(model)
+    actor.network.set_attn_implementation(IMPLEMENTATION)  # it is not trained, and the decoding engine needs this kind
     ar_sidecar = replace(sidecar, role="ar", template="{explanation} End.", marker=None, injection_scale=None)
     config = RLConfig(train=TrainConfig(steps=1, batch=2), group=2, max_tokens=12, temperature=1.0, anchors=3, anchor_weight=0.25)
     head = nn.Parameter(torch.eye(32))

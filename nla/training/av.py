@@ -121,6 +121,7 @@ class AVStage:
 
     def __post_init__(self) -> None:
         self._losses = TokenLosses(self.av, self.sidecar)
+        self._n_tokens = 0
 
     @property
     def n_examples(self) -> int:
@@ -133,8 +134,12 @@ class AVStage:
 
     def loss(self, rows: list[int], step: int) -> tuple[Tensor, dict[str, float]]:
         """Return the mean loss of the training examples `rows`, and their number of reply tokens."""
-        loss, n_tokens = taught_loss(self._losses, self.vectors, self.explanations, rows, self.part)
-        return loss, {"tokens": float(n_tokens)}
+        loss, self._n_tokens = taught_loss(self._losses, self.vectors, self.explanations, rows, self.part)
+        return loss, {"tokens": float(self._n_tokens)}
+
+    def counts(self) -> list[float]:
+        """Return the number of reply tokens that the latest loss is a mean over."""
+        return [float(self._n_tokens)]
 
     def evaluate(self) -> dict[str, float]:
         """Return nats per token given the right vector and given another one; the gap is what the AV reads from the vector."""

@@ -1,8 +1,9 @@
 """The training loop that all stages share: learning-rate schedule, clipping, order of examples, checkpoints, metrics, progress.
 
 A stage (`Stage`) returns a loss for a list of example numbers; everything else is written here once, and the files in
-`nla.training.checkpoints`. With several processes (`accelerate launch`), each takes its share of every batch, and the gradients are
-averaged: adapters are small, so no wrapper around the model is needed. Only the main process writes files and holds the lock.
+`nla.training.checkpoints`. With several processes (`torchrun`), each takes its share of every batch, and the gradients are
+averaged, weighted so that the result is that of one process: adapters are small, so no wrapper around the model is needed. Only the main
+process writes files and holds the lock; the metrics of single steps are those of its share.
 """
 
 import math
@@ -103,6 +104,15 @@ class Following(Protocol):
         ...
 
 
+@runtime_checkable
+class Counting(Protocol):
+    """A stage whose loss is not a mean over the examples themselves."""
+
+    def counts(self) -> list[float]:
+        """Return over how many items (tokens, explanations) the latest loss is a mean, one number per group of parameters."""
+        ...
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a run of a stage is given besides its config; a checkpoint may be resumed under other limits."""
@@ -127,14 +137,20 @@ def fit(stage: Stage, config: TrainConfig, folder: Path, say: Say | None = None,
 
     Raises:
         ConfigError: the checkpoint in the folder belongs to another run, another command is training in the folder, the time is too
-            short for one checkpoint, memory does not suffice for the smallest part of a batch, or the tracker is not installed.
+            short for one checkpoint, memory does not suffice for the smallest part of a batch, the tracker is not installed, or a
+            batch has fewer examples than there are processes.
         DataError: a checkpoint or the metrics cannot be written, or the checkpoint cannot be read.
         StoppedError: SIGTERM or SIGINT arrived; a checkpoint of the last step was written.
     """
     say = say or Console(stderr=True).print
-    accelerator = tracked(stage.name, config, folder, limits.log_with)
     groups = stage.groups()
     parameters = [parameter for group in groups for parameter in group.parameters]
+    accelerator = tracked(stage.name, config, folder, limits.log_with, parameters[0].device)
+    if config.batch < accelerator.num_processes:
+        raise ConfigError(
+            f"{stage.name}: a batch of {config.batch} cannot be shared by {accelerator.num_processes} processes; "
+            "expected at least one example for each. Give a larger batch, or start fewer processes."
+        )
     described = [{"params": group.parameters, "lr_share": group.lr_share} for group in groups]
     optimizer = torch.optim.AdamW(described, lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay)
     run = Run(folder, config, stage.n_examples, parameters, optimizer)
@@ -143,7 +159,8 @@ def fit(stage: Stage, config: TrainConfig, folder: Path, say: Say | None = None,
         metrics = MetricsFile(folder, progress.step) if accelerator.is_main_process else None
         _steps(stage, config, run, progress, metrics, accelerator, say, signals, limits.seconds)
         accelerator.wait_for_everyone()
-        accelerator.end_training()
+        for tracker in accelerator.trackers:  # `end_training` would also end the exchange between processes, which the next stage needs
+            tracker.finish()
     return read_metrics(folder)
 
 
@@ -236,7 +253,8 @@ def _one_step(
         if parameter.grad is None:
             parameter.grad = torch.full_like(parameter, 0.0 if bool(loss.isfinite()) else torch.nan)
     if accelerator.num_processes > 1:
-        _average_gradients(parameters, accelerator)
+        counts = stage.counts() if isinstance(stage, Counting) else [float(len(mine))] * len(groups)
+        _average_gradients(groups, counts, accelerator)
     norms = torch.stack([nn.utils.clip_grad_norm_(group, config.clip) for group in groups])
     norm = norms.norm()
     if not bool(norm.isfinite()):
@@ -245,12 +263,19 @@ def _one_step(
     return {"loss": float(loss.detach()), "grad_norm": float(norm), **figures}
 
 
-def _average_gradients(parameters: list[nn.Parameter], accelerator: Accelerator) -> None:
-    """Average all gradients over the processes in one exchange: each exchange waits for the slowest process, and tensors are many."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    flat: Tensor = accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
-    for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
-        gradient.copy_(mean.view_as(gradient))
+def _average_gradients(groups: list[list[nn.Parameter]], counts: list[float], accelerator: Accelerator) -> None:
+    """Average all gradients over the processes, each weighted by its group's count in that process.
+
+    There is one exchange for everything: each exchange waits for the slowest process, and tensors are many.
+    """
+    gradients = [[parameter.grad for parameter in group if parameter.grad is not None] for group in groups]
+    flat = [gradient.flatten() * count for group, count in zip(gradients, counts, strict=True) for gradient in group]
+    sums: Tensor = accelerator.reduce(torch.cat([*flat, flat[0].new_tensor(counts)]), "sum")
+    pieces = iter(sums.split([*(piece.numel() for piece in flat), *[1] * len(counts)]))
+    weighted = [[next(pieces) for _ in group] for group in gradients]
+    for group, of_group, total in zip(gradients, weighted, pieces, strict=True):
+        for gradient, piece in zip(group, of_group, strict=True):
+            gradient.copy_((piece / total.clamp_min(1)).view_as(gradient))
 
 
 def _line(name: str, figures: dict[str, float], step: int, steps: int, per_step: float, seconds_left: float) -> str:

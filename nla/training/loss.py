@@ -20,14 +20,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
-        gradient = torch.empty_like(hidden)
+        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for start in range(0, len(hidden), _CHUNK):
             rows = slice(start, start + _CHUNK)
             target_ids = targets[rows, None]
             shares = torch.softmax(hidden[rows] @ weight.T, dim=-1, dtype=torch.float32)
             losses[rows] = -shares.gather(-1, target_ids)[:, 0].clamp_min(_LEAST).log()
-            shares.scatter_add_(-1, target_ids, torch.full_like(target_ids, -1, dtype=shares.dtype))
-            gradient[rows] = shares.to(weight.dtype) @ weight
+            if gradient is not None:
+                shares.scatter_add_(-1, target_ids, torch.full_like(target_ids, -1, dtype=shares.dtype))
+                gradient[rows] = shares.to(weight.dtype) @ weight
         ctx.save_for_backward(gradient)
         return losses
 

@@ -37,18 +37,21 @@ class HasLoss(Protocol):
         ...
 
 
-def tracked(name: str, config: BaseModel, folder: Path, tracker: str | None) -> Accelerator:
-    """Return an accelerator that sends metrics to a tracker; None sends them nowhere.
+def tracked(name: str, config: BaseModel, folder: Path, tracker: str | None, device: torch.device) -> Accelerator:
+    """Return an accelerator, for training on a kind of device, that sends metrics to a tracker; None sends them nowhere.
+
+    On a CPU it has to be told so: otherwise each process that `torchrun` starts there believes that it is the only one.
 
     Raises:
         ConfigError: the tracker is unknown, or its package is not installed.
     """
+    on_cpu = device.type == "cpu"
     if tracker is None:
-        return Accelerator()
+        return Accelerator(cpu=on_cpu)
     if tracker not in TRACKERS:
         raise ConfigError(f"The tracker '{visible(tracker, limit=60)}' is not known; expected one of {', '.join(TRACKERS)}.")
     try:
-        accelerator = Accelerator(log_with=LoggerType(tracker), project_dir=folder)
+        accelerator = Accelerator(cpu=on_cpu, log_with=LoggerType(tracker), project_dir=folder)
         accelerator.init_trackers(f"nla-{name}", config=config.model_dump())
     except (ImportError, ValueError) as ex:
         raise ConfigError(f"The tracker {tracker} cannot be used: {first_line(ex)} Install it with `pip install {tracker}`.") from ex

@@ -42,8 +42,10 @@ from nla.verbalizers.base import Explanation
 class Rollout:
     """One sampled explanation of a vector."""
 
-    vector: int
-    """Which of the step's vectors it explains."""
+    row: int
+    """Number of its vector among the training vectors."""
+    draw: int
+    """Which of the vector's explanations it is. Random draws are keyed by row and draw, so they do not depend on the rest of a batch."""
     ids: tuple[int, ...]
     """Token ids of the whole reply."""
     explanation: Explanation
@@ -151,6 +153,7 @@ class RLStage:
         self._taught_nats = TokenLosses(self.av, self.av_sidecar)
         self._reconstruct = TrainableReconstructor(self.ar, self.head, self.ar_sidecar)
         self._kl_weight = self.config.kl
+        self._counts = [0.0, 0.0]
 
     @property
     def n_examples(self) -> int:
@@ -168,9 +171,8 @@ class RLStage:
 
     def loss(self, rows: list[int], step: int) -> tuple[Tensor, dict[str, float]]:
         """Draw rollouts for the vectors `rows`; return the sum of policy and reconstruction loss, and figures about the rollouts."""
-        vectors = self.vectors[rows]
-        rollouts = self._rollouts(vectors, step)
-        targets = vectors[[rollout.vector for rollout in rollouts]]
+        rollouts = self._rollouts(rows, step)
+        targets = self.vectors[[rollout.row for rollout in rollouts]]
         ar_loss, errors = self._ar_step(targets, rollouts, step)
         rewards = rewards_of(errors, rollouts, self.config)
         advantage = advantages(rewards.view(len(rows), self.config.group)).flatten()
@@ -195,6 +197,10 @@ class RLStage:
             loss = loss + self.config.anchor_weight * anchored
         return loss, figures
 
+    def counts(self) -> list[float]:
+        """Return the number of tokens that the latest policy loss is a mean over, and of explanations that the AR's loss is."""
+        return self._counts
+
     def _anchor_step(self, vectors: Float[Tensor, "k d_model"], explanations: Sequence[str], step: int) -> Tensor:
         """Return the cross-entropy (nats per token) of the teacher's explanations of some vectors of known state, with gradient."""
         draws = seeded_generator("anchors", self.config.train.seed, step)
@@ -207,7 +213,8 @@ class RLStage:
         A share of the explanations is read once more in another form (`paraphrases`); their errors do not count as rewards.
         """
         errors = torch.zeros(len(rollouts))
-        n_good = max(sum(not rollout.explanation.failure for rollout in rollouts), 1)
+        self._counts[1] = sum(not rollout.explanation.failure for rollout in rollouts)
+        n_good = max(self._counts[1], 1)
 
         def losses() -> Iterator[Tensor]:
             for part in alike_parts(range(len(rollouts)), lambda i: len(rollouts[i].ids), self.part):
@@ -224,7 +231,7 @@ class RLStage:
     def _paraphrased(self, rollouts: Sequence[Rollout], step: int) -> Iterator[tuple[list[int], list[str]]]:
         """Yield the numbers of some rollouts that did not fail, with their explanations in another form."""
         texts = {i: rollout.explanation.text for i, rollout in enumerate(rollouts) if not rollout.explanation.failure}
-        changed = {i: with_paraphrase(text, self.paraphrases, step, i) for i, text in texts.items()}
+        changed = {i: with_paraphrase(text, self.paraphrases, step, rollouts[i].row, rollouts[i].draw) for i, text in texts.items()}
         other = [i for i, text in changed.items() if text != texts[i]]
         for part in alike_parts(other, lambda i: len(rollouts[i].ids), self.part):
             yield part, [changed[i] for i in part]
@@ -234,6 +241,7 @@ class RLStage:
         by_group = advantage.view(-1, self.config.group)
         chosen = largest_advantages(by_group, self.config.learn_from or self.config.group)
         n_tokens = sum(len(rollouts[i].ids) for i in chosen)
+        self._counts[0] = n_tokens
         divergence = 0.0
 
         def losses() -> Iterator[Tensor]:
@@ -249,13 +257,12 @@ class RLStage:
 
         return summed(losses(), adapter_parameters(self.av)), divergence
 
-    def _rollouts(self, vectors: Float[Tensor, "n d_model"], step: int) -> list[Rollout]:
+    def _rollouts(self, rows: list[int], step: int) -> list[Rollout]:
         verbalizer = self._verbalizer(self.config.temperature)
-        group = self.config.group
-        owners = [row for row in range(len(vectors)) for _ in range(group)]
-        keys = [("rollout", self.config.train.seed, step, i) for i in range(len(owners))]
-        drawn = verbalizer.complete(vectors[owners], keys)
-        return [Rollout(owner, tuple(done.ids), verbalizer.explanation(done)) for owner, done in zip(owners, drawn, strict=True)]
+        draws = [(row, draw) for row in rows for draw in range(self.config.group)]
+        keys = [("rollout", self.config.train.seed, step, *draw) for draw in draws]
+        completed = verbalizer.complete(self.vectors[[row for row, _ in draws]], keys)
+        return [Rollout(*draw, tuple(done.ids), verbalizer.explanation(done)) for draw, done in zip(draws, completed, strict=True)]
 
     def _verbalizer(self, temperature: float) -> ActivationVerbalizer:
         """Return the AV as it is now, ready to write explanations."""

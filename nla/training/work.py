@@ -11,7 +11,7 @@ from nla.support.locks import exclusive_lock
 def work_lock(folder: Path, purpose: str) -> AbstractContextManager[None]:
     """Return a lock on an output folder, so that two commands never write into it at the same time. The folder is created on entry.
 
-    Only the main process of `accelerate launch` takes the lock; the other processes belong to the same command.
+    Only the main process that `torchrun` started takes the lock; the other processes belong to the same command.
 
     Args:
         folder: the folder to lock.
