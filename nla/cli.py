@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from nla.doctor.command import doctor_command
 from nla.editing.command import edit_command
 from nla.organisms.commands import app as organisms_app
 from nla.probes.concept_commands import app as concepts_app
@@ -38,6 +39,7 @@ app.add_typer(concepts_app, name="concepts")
 app.add_typer(lens_app, name="lens")
 app.add_typer(oracle_app, name="oracle")
 app.add_typer(sae_app, name="sae")
+app.command("doctor")(doctor_command)
 app.command("edit")(edit_command)
 app.command("probe")(probe_command)
 

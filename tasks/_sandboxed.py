@@ -5,6 +5,7 @@ import functools
 import logging
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Literal
 
 from inspect_ai.util import ExecResult, sandbox
@@ -13,6 +14,7 @@ from nla.support.errors import ConfigError
 
 Sandbox = Literal["docker", "local"]
 """Names of the sandboxes."""
+COMPOSE = Path(__file__).parent / "data" / "compose.yaml"
 _MEMORY_KB = 1_000_000
 _FILES_KB = 20_000
 LONGEST_OUTPUT = 20_000
@@ -20,20 +22,23 @@ LONGEST_OUTPUT = 20_000
 _log = logging.getLogger(__name__)
 
 
-def check_sandbox(name: Sandbox) -> str:
-    """Return the sandbox's name, after checking that it can be used; `local` logs a warning.
+def check_sandbox(name: Sandbox) -> str | tuple[str, str]:
+    """Return the sandbox for a task, after checking that it can be used; `local` logs a warning.
+
+    In docker, code runs as `data/compose.yaml` says: without network, and with limits on processor, memory and processes.
 
     Raises:
         ConfigError: docker is not installed or not running.
     """
-    if name == "docker" and not _docker_runs():
+    if name == "docker" and not docker_runs():
         raise ConfigError(
             "docker is not installed or not running, and a model's code runs in a sandbox; start it, or give -T sandbox=local."
         )
-    if name == "local":
-        _log.warning(
-            "sandbox=local: code that the model writes runs with your rights, in a temporary folder, limited only in time, memory and size."
-        )
+    if name == "docker":
+        return name, str(COMPOSE)
+    _log.warning(
+        "sandbox=local: code that the model writes runs with your rights, in a temporary folder, limited only in time, memory and size."
+    )
     return name
 
 
@@ -48,7 +53,8 @@ def inline_files(files: dict[str, str]) -> dict[str, str] | None:
 
 
 @functools.cache
-def _docker_runs() -> bool:
+def docker_runs() -> bool:
+    """Return whether a docker engine answers."""
     if shutil.which("docker") is None:
         return False
     return subprocess.run(["docker", "info"], capture_output=True, timeout=30, check=False).returncode == 0

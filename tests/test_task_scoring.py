@@ -18,10 +18,9 @@ from nla.support.rows import read_file
 from tasks._answers import answer_of, boxed, same_answer
 from tasks._instructions import CHECKS, follows
 from tasks.agentic_misalignment import agentic_misalignment
-from tasks.destructive_coding import destructive_coding
 from tasks.factual_honesty import factual_honesty
 from tasks.gpqa import gpqa
-from tasks.humaneval import humaneval, program_with_tests
+from tasks.humaneval import program_with_tests
 from tasks.ifeval import ifeval
 from tasks.math500 import math500
 from tasks.multi_turn_deception import multi_turn_deception
@@ -50,65 +49,12 @@ def values(log: EvalLog, scorer: str) -> list[Any]:
     return [(sample.scores or {})[scorer].value for sample in log.samples or []]
 
 
-def test_canonical_solutions_of_humaneval_pass_and_wrong_ones_fail(tmp_path: Path) -> None:
-    rows = read_file(DATA / "humaneval.jsonl")
-    by_prompt = {row["prompt"]: row["prompt"] + row["canonical_solution"] for row in rows}
-
-    def right(prompt: str) -> str:
-        return f"So:\n```python\n{next(code for text, code in by_prompt.items() if text in prompt)}```"
-
-    def wrong(prompt: str) -> str:
-        return right(prompt).replace("return ", "return not ")
-
-    for reply, value in ((right, "C"), (wrong, "I")):
-        log = answered(humaneval(source="bundled", sandbox="local", awareness=False), reply, tmp_path)
-        assert set(values(log, "passes_tests")) == {value}
-
-
-@pytest.mark.slow
-def test_real_canonical_solutions_of_humaneval_pass(tmp_path: Path) -> None:
-    path = shared_data("humaneval/HumanEval.jsonl")
-    by_prompt = {row["prompt"]: row["prompt"] + row["canonical_solution"] for row in read_file(path)}
-    log = answered(
-        humaneval(source=str(path), sandbox="local", awareness=False),
-        lambda prompt: f"```python\n{next(code for text, code in by_prompt.items() if text in prompt)}\n```",
-        tmp_path,
-        limit=40,
-    )
-    assert values(log, "passes_tests") == ["C"] * 40
-
-
-def test_code_that_loops_or_floods_is_stopped(tmp_path: Path) -> None:
-    for body in ("while True: pass", "print('x' * 50_000_000)", "x = [0] * 10**10"):
-        log = answered(
-            humaneval(source="bundled", sandbox="local", awareness=False), lambda _, body=body: f"```python\n{body}\n```", tmp_path, limit=1
-        )  # type: ignore[misc]
-        assert values(log, "passes_tests") == ["I"]
-
-
 def test_a_body_alone_is_put_under_the_prompt() -> None:
     item = {"prompt": "import re\n\ndef f(x):\n", "entry_point": "f", "test": "def check(c):\n    assert c(1) == 2"}
     assert "def f(x):\n    return x + 1" in program_with_tests("    return x + 1\n", item)
     whole = program_with_tests("```python\ndef f(x):\n    return x + 1\n```", item)
     assert whole.count("def f(x)") == 1
     assert whole.startswith("import re")
-
-
-def test_gold_patches_of_the_bundled_repositories_pass_and_others_fail(tmp_path: Path) -> None:
-    rows = read_file(DATA / "swe_bench.jsonl")
-
-    def gold(prompt: str) -> str:
-        return f"The fix:\n```diff\n{next(row['patch'] for row in rows if row['problem_statement'] in prompt)}```"
-
-    def empty(prompt: str) -> str:
-        row = next(row for row in rows if row["problem_statement"] in prompt)
-        name, content = next(iter(row["files"].items()))
-        first = content.split("\n")[0]
-        return f"```diff\n--- a/{name}\n+++ b/{name}\n@@ -1,1 +1,2 @@\n {first}\n+# looked at it\n```"
-
-    for reply, value in ((gold, "C"), (empty, "I"), (lambda _: "I do not know.", "I")):
-        log = answered(swe_bench(source="bundled", sandbox="local", awareness=False), reply, tmp_path)
-        assert set(values(log, "hidden_tests")) == {value}
 
 
 def test_a_patch_to_a_repository_that_is_not_here_is_unscored(tmp_path: Path) -> None:
@@ -139,14 +85,6 @@ def test_a_patch_is_found_in_a_reply() -> None:
     assert patch_of("none") == ""
     assert touched(diff) == {"x.py"}
     assert touched("--- a\n+++ b\n") == set()
-
-
-def test_a_missing_docker_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks._sandboxed._docker_runs", lambda: False)
-    with pytest.raises(ConfigError, match=r"docker is not installed or not running.*sandbox=local"):
-        humaneval(source="bundled")
-    with pytest.raises(ConfigError, match="Invalid sandbox=cloud: expected 'docker' or 'local'"):
-        humaneval(source="bundled", sandbox="cloud")
 
 
 @pytest.mark.parametrize(
@@ -280,21 +218,6 @@ def test_a_boxed_answer_is_scored_by_final_answer(tmp_path: Path) -> None:
     assert set(values(log, "final_answer")) == {"C"}
     wrong = answered(math500(source="bundled", awareness=False), lambda _: "It is \\boxed{12345}, I think.", tmp_path)
     assert set(values(wrong, "final_answer")) == {"I"}
-
-
-def test_an_agent_that_touches_nothing_leaves_the_protected_files_and_one_that_deletes_does_not(tmp_path: Path) -> None:
-    task = destructive_coding(source="bundled", sandbox="local", awareness=False)
-    log = answered(task, lambda _: "I looked at it.", tmp_path)
-    assert set(values(log, "protected_files_stand")) == {"C"}
-    call = ModelOutput.for_tool_call("mockllm/model", "bash", {"command": "rm -rf ./*"})
-    end = ModelOutput.from_content("mockllm/model", "done")
-    for output in (call, end):
-        output.usage = ModelUsage(input_tokens=9, output_tokens=9, total_tokens=18)
-    model = get_model("mockllm/model", custom_outputs=[call, end], memoize=False)
-    task = destructive_coding(source="bundled", sandbox="local", awareness=False)
-    gone = eval(task, model=model, limit=1, display="none", log_dir=str(tmp_path / "logs"))[0]
-    assert gone.status == "success", gone.error
-    assert values(gone, "protected_files_stand") == ["I"]
 
 
 def test_a_changed_file_is_no_gpqa(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal, TypeVar
 
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
@@ -157,38 +157,77 @@ class AVOptions(BaseModel):
     temperature: float | None = Field(default=None, ge=0, le=100)
     """Sampling temperature; None takes the pair's default."""
 
+    verbalizer: ClassVar[str] = "av"
+
     @property
     def shown(self) -> str:
         """The verbalizer's name in logs and tables, with the options that change its explanations."""
         options = [f"best_of={self.best_of}"] * (self.best_of > 1)
         options += [f"temperature={self.temperature:g}"] if self.temperature is not None else []
-        return ":".join(["av", *options])
+        return ":".join([self.verbalizer, *options])
 
 
-def build(model: LoadedModel, layer: int | None, nla: str | None, **options: str) -> ActivationVerbalizer:
-    """Load the AV for a model: from `nla` (alias, folder of the AV or of a pair, or hub id), or else from the pair known for the model.
+_AV = TypeVar("_AV", bound=ActivationVerbalizer)
+
+
+@dataclass(frozen=True)
+class ChosenAV:
+    """The files of an AV that was chosen for a model."""
+
+    where: str
+    """Alias, folder or hub id."""
+    folder: Path
+    sidecar: Sidecar
+    ar: str | None
+    """The AR of its pair, if there is one."""
+    known: bool
+    """Whether the pair is the one known for the model, and not one that the user named."""
+
+    def with_options(self, av: _AV, model: LoadedModel, chosen: AVOptions) -> _AV:
+        """Return the AV with what a user chose for it.
+
+        Raises:
+            ConfigError: an AR is needed, and the pair has none.
+            ContractError, FetchError: the AR cannot be read.
+        """
+        return replace(
+            av,
+            temperature=av.temperature if chosen.temperature is None else chosen.temperature,
+            reconstructor=_reconstructor(model, self.ar, chosen, self.where),
+            best_of=chosen.best_of,
+            name=chosen.shown,
+            pair=pair_label(self.where) if self.known else None,
+            shared=True,
+        )
+
+
+def choose_av(model: LoadedModel, layer: int | None, nla: str | None) -> ChosenAV:
+    """Return the AV for a model: that of `nla` (alias, folder of the AV or of a pair, or hub id), or of the pair known for the model.
 
     Raises:
-        ConfigError: no pair is known for the model and none was given, or an option is not valid (`AVOptions`).
-        ContractError: the AV does not fit the model, or reads another layer than the one asked for.
+        ConfigError: no pair is known for the model and none was given.
+        ContractError: it is no AV, or reads another layer than the one asked for.
         FetchError: the hub could not provide it.
     """
-    chosen = read_options(AVOptions, options)
     known = default_pair(model) if nla is None else None
     where, ar = (known.av, known.ar) if known else (str(nla), ar_beside(str(nla)))
     folder, sidecar = _av_sidecar(where)
     if layer is not None and layer != sidecar.layer:
         raise ContractError(f"{where} reads block {sidecar.layer}, but layer {layer} was asked for; leave the layer out.")
-    av = _with_base(model, folder, sidecar)
-    return replace(
-        av,
-        temperature=av.temperature if chosen.temperature is None else chosen.temperature,
-        reconstructor=_reconstructor(model, ar, chosen, where),
-        best_of=chosen.best_of,
-        name=chosen.shown,
-        pair=pair_label(where) if known else None,
-        shared=True,
-    )
+    return ChosenAV(where, folder, sidecar, ar, known is not None)
+
+
+def build(model: LoadedModel, layer: int | None, nla: str | None, **options: str) -> ActivationVerbalizer:
+    """Load the AV for a model (`choose_av`).
+
+    Raises:
+        ConfigError: no AV can be chosen, an option is not valid (`AVOptions`), or one needs an AR that is not there.
+        ContractError: the AV does not fit the model, or reads another layer than the one asked for.
+        FetchError: the hub could not provide it.
+    """
+    chosen = read_options(AVOptions, options)
+    files = choose_av(model, layer, nla)
+    return files.with_options(_with_base(model, files.folder, files.sidecar), model, chosen)
 
 
 def _reconstructor(model: LoadedModel, ar: str | None, chosen: AVOptions, where: str) -> Reconstructor | None:

@@ -1,0 +1,131 @@
+"""The checks of `nla doctor`: an engine's streams and explanations beside transformers', each with a figure and the bound it has to keep.
+
+Figures of streams are the largest relative error over tokens, |engine - transformers| / |transformers| in L2 norms.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nla.activations.mean_vector import NEUTRAL_TEXTS
+from nla.doctor.engines import Engine, Streams
+from nla.doctor.reference import greedy_replies, hidden_states
+from nla.models.loaded import LoadedModel
+from nla.support.errors import ConfigError, HarnessError
+from nla.support.seeds import seeded_generator
+from nla.verbalizers.av import ActivationVerbalizer, choose_av, parse_explanation
+from nla.verbalizers.av import build as build_av
+from nla.verbalizers.base import Explanation
+
+BOUNDS = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 2e-2}
+"""Largest relative error by dtype: engines add the same numbers in another order."""
+_N_ROWS, _N_EXPLAINED, _ROW_TOKENS = 6, 6, 48
+_PUSH = 0.2
+"""Norm of the steering vector, as a share of the stream's median norm."""
+_WORDS = 4
+"""In half precision, explanations may drift apart after these first words."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check of an engine gave."""
+
+    engine: str
+    check: str
+    figure: str
+    bound: str
+    passed: bool | None
+    """None where the check could not be made."""
+
+    @property
+    def verdict(self) -> str:
+        """The finding in one or two words."""
+        return "not run" if self.passed is None else "ok" if self.passed else "WRONG"
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What transformers computes for a model, against which every engine is held."""
+
+    rows: list[list[int]]
+    layers: list[int]
+    streams: dict[int, Streams]
+    block: int
+    """The block after which the steering vector is added; it is read after the last of `layers`."""
+    push: Float[Tensor, " d_model"]
+    steered: Streams
+    av: ActivationVerbalizer | None
+    vectors: Float[Tensor, "n d_model"]
+    replies: list[Explanation]
+
+
+def truth_of(model: LoadedModel, nla: str | None) -> Truth:
+    """Compute the truth for a model, and for the AV of a pair where one is named or known.
+
+    Raises:
+        ContractError, FetchError: the pair that is named cannot be used.
+        ConfigError: the model has fewer than two blocks.
+    """
+    if model.n_layers < 2:
+        raise ConfigError(f"{model.source.name} has one block; expected at least two.")
+    rows = [row[: _ROW_TOKENS - 7 * i] for i, row in enumerate(map(model.tokenizer.encode, NEUTRAL_TEXTS[:_N_ROWS]))]
+    av = _av(model, nla)
+    last = model.n_layers - 2  # transformers returns the last block's output after the final norm
+    layers = sorted({0, min(av.layer if av else model.n_layers * 2 // 3, last)})
+    streams = {layer: hidden_states(model, rows, layer) for layer in layers}
+    block = layers[-1] // 2
+    norm = torch.cat(hidden_states(model, rows, block)).norm(dim=-1).median()
+    draw = torch.from_numpy(seeded_generator("doctor", "push").standard_normal(model.d_model)).float()
+    push = draw / draw.norm() * norm * _PUSH
+    vectors = torch.stack([stream[-1] for stream in streams[layers[-1]]])[:_N_EXPLAINED]
+    replies = [] if av is None else [_explanation(av, ids) for ids in greedy_replies(av, vectors)]
+    return Truth(rows, layers, streams, block, push, hidden_states(model, rows, layers[-1], (block, push)), av, vectors, replies)
+
+
+def _av(model: LoadedModel, nla: str | None) -> ActivationVerbalizer | None:
+    if nla is None:
+        try:
+            choose_av(model, None, None)
+        except ConfigError:  # no pair is known for the model
+            return None
+    return build_av(model, None, nla, temperature="0", reconstruct="false")
+
+
+def _explanation(av: ActivationVerbalizer, ids: Sequence[int]) -> Explanation:
+    return parse_explanation(str(av.model.tokenizer.decode(list(ids), skip_special_tokens=True)))
+
+
+def examine(name: str, engine: Engine, model: LoadedModel, truth: Truth, nla: str | None) -> Iterator[Finding]:
+    """Yield the findings about an engine, one by one. A check that raises a message of ours is a finding, and ends the examination."""
+    bound = BOUNDS[model.precision.dtype]
+    try:
+        for layer in truth.layers:
+            error = _largest_error(engine.read(truth.rows, layer), truth.streams[layer])
+            yield Finding(name, f"stream after block {layer}", f"{error:.1e}", f"{bound:.0e}", error <= bound)
+        last = truth.layers[-1]
+        error = _largest_error(engine.read_steered(truth.rows, last, truth.block, truth.push), truth.steered)
+        yield Finding(name, f"the same, steered after block {truth.block}", f"{error:.1e}", f"{bound:.0e}", error <= bound)
+        if truth.av is None:
+            yield Finding(name, "greedy explanations", "no pair is known", "", None)
+        else:
+            yield _compared(name, engine.explain(truth.vectors, nla), truth.replies, exact=model.precision.dtype == torch.float32)
+    except HarnessError as ex:
+        yield Finding(name, "could not go on", str(ex), "", None)
+
+
+def _largest_error(streams: Streams, expected: Streams) -> float:
+    errors = [(a - b).norm(dim=-1) / b.norm(dim=-1) for a, b in zip(streams, expected, strict=True)]
+    return float(torch.cat(errors).max())
+
+
+def _compared(name: str, explanations: list[Explanation], expected: list[Explanation], *, exact: bool) -> Finding:
+    """Compare texts: all equal in float32, equal first words in half precision."""
+    pairs = list(zip(explanations, expected, strict=True))
+    same = sum(a == b for a, b in pairs)
+    alike = sum(a.text.split()[:_WORDS] == b.text.split()[:_WORDS] for a, b in pairs)
+    bound = f"{len(pairs)}" if exact else f"first {_WORDS} words of {len(pairs)}"
+    figure = f"{same} of {len(pairs)} equal" if exact else f"{same} of {len(pairs)} equal, first words of {alike}"
+    return Finding(name, "greedy explanations", figure, bound, (same if exact else alike) == len(pairs))

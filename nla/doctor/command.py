@@ -1,0 +1,71 @@
+"""The command `nla doctor`."""
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from nla.support.display import plain
+from nla.support.errors import ConfigError
+from nla.support.files import replacing
+from nla.support.locks import output_lock
+from nla.support.options import Device, DType, JsonOut
+
+if TYPE_CHECKING:
+    from nla.doctor.checks import Finding
+
+
+def doctor_command(
+    model: Annotated[str, typer.Argument(help="Alias, hub id or folder of a model.", metavar="model <str>")] = "smollm2",
+    engine: Annotated[list[str] | None, typer.Option("--engine", help="built-in or vllm; may be repeated. Default: both.")] = None,
+    nla: Annotated[str | None, typer.Option("--nla", help="Pair whose AV explains; default: the one known for the model.")] = None,
+    json_out: JsonOut = None,
+    device: Device = "auto",
+    dtype: DType = "auto",
+) -> None:
+    """Check that each engine computes what transformers computes, on your own model.
+
+    Ends with 1 where an engine is wrong. An engine that is not installed is listed, and is no error unless it was named.
+
+    Example: nla doctor smollm2 --dtype float32
+    """
+    from nla.doctor.checks import Finding, examine, truth_of
+    from nla.doctor.engines import ENGINES
+    from nla.engine.vllm import require_vllm
+    from nla.models.loaded import load_model
+
+    unknown = set(engine or ()) - ENGINES.keys()
+    if unknown:
+        raise ConfigError(f"No engine is named {', '.join(sorted(unknown))}; expected {' or '.join(ENGINES)}.")
+    if "vllm" in (engine or ()):
+        require_vllm()
+    with output_lock(json_out, "nla doctor"):
+        loaded = load_model(model, dtype=dtype, device=device)
+        truth = truth_of(loaded, nla)
+        findings: list[Finding] = []
+        for name in engine or ENGINES:
+            try:
+                examined = ENGINES[name](loaded)
+                findings += examine(name, examined, loaded, truth, nla)
+            except ConfigError as ex:
+                findings.append(Finding(name, "could not start", str(ex), "", None))
+        _show(findings, f"{model}, {loaded.precision.name}, {loaded.device}")
+        if json_out is not None:
+            with replacing(json_out) as scratch:
+                scratch.write_text(json.dumps([asdict(finding) for finding in findings], indent=2) + "\n", encoding="utf-8")
+    if any(finding.passed is False for finding in findings):
+        raise typer.Exit(1)
+
+
+def _show(findings: "list[Finding]", title: str) -> None:
+    table = Table("engine", "check", "figure", "bound", "", title=plain(title))
+    ended = [finding for finding in findings if finding.passed is None]
+    for finding in findings:
+        figure = "see below" if finding in ended else finding.figure
+        table.add_row(*(plain(cell) for cell in (finding.engine, finding.check, figure, finding.bound, finding.verdict)))
+    Console().print(table)
+    for finding in ended:
+        Console().print(plain(f"{finding.engine}, {finding.check}: {finding.figure}"), soft_wrap=True)
