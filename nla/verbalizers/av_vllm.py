@@ -88,7 +88,7 @@ def build(model: LoadedModel, layer: int | None, nla: str | None, **options: str
         adapter_rank=_rank_to_allow(folder) if keeps else 0,
         processors=(_PROCESSOR,) if sidecar.lines_without_repeats else (),
     )
-    checkpoint = checkpoint_of(model) if keeps else _merged(folder) if is_adapter(str(folder)) else folder
+    checkpoint = checkpoint_of(model) if keeps else merged(folder) if is_adapter(str(folder)) else folder
     engine = VLLMEngine(checkpoint, model.precision.name, on_cpu=on_cpu, settings=settings)
     adapter = folder if keeps else None
     av = VLLMVerbalizer(model, sidecar, sidecar.temperature, sidecar.max_tokens, engine=engine, adapter=adapter)
@@ -113,7 +113,7 @@ def _rank_to_allow(adapter: Path) -> int:
     return int(max(8, 2 ** math.ceil(math.log2(largest))))
 
 
-def _merged(adapter: Path) -> Path:
+def merged(adapter: Path) -> Path:
     """Return the full checkpoint of an adapter, which is made once per content of the adapter's folder."""
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(adapter.iterdir()) if path.is_file())).hexdigest()
     out = cache_dir() / "merged" / digest

@@ -16,7 +16,8 @@ from rich.console import Console
 
 from nla.models.loaded import load_model
 from nla.verbalizers import verbalizer_for
-from nla.verbalizers.av import ActivationVerbalizer
+from nla.verbalizers.av import ActivationVerbalizer, choose_av
+from nla.verbalizers.av_vllm import merged
 from tests.bench.av import embedded_prompts, engine, seconds, with_prompt
 
 
@@ -37,9 +38,18 @@ def main() -> None:
     given = parser.parse_args()
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", f"0-{given.threads - 1}")
+    from vllm import LLM
+
     model = load_model("smollm2", dtype=given.dtype, device="cpu")
     vectors = torch.randn(given.vectors, model.d_model, generator=torch.Generator().manual_seed(0))
-    llm = verbalizer_for("av_vllm:max_model_len=512", model).engine  # type: ignore[attr-defined]
+    llm = LLM(
+        model=str(merged(choose_av(model, None, None).folder)),
+        dtype=given.dtype,
+        enable_prompt_embeds=True,
+        max_model_len=512,
+        enforce_eager=True,
+        enable_chunked_prefill=False,
+    )
     own = verbalizer_for("av", model)
     assert isinstance(own, ActivationVerbalizer)
     av = with_prompt(own, given.prompt)
