@@ -21,6 +21,7 @@ from nla.readers.sae_commands import app as sae_app
 from nla.support.command import application, run
 from nla.support.display import plain
 from nla.support.options import Device, DType, JsonOut
+from nla.training.plan_command import plan_command
 
 if TYPE_CHECKING:
     from nla.training.evaluation import Score
@@ -41,6 +42,7 @@ app.add_typer(oracle_app, name="oracle")
 app.add_typer(sae_app, name="sae")
 app.command("doctor")(doctor_command)
 app.command("edit")(edit_command)
+app.command("plan")(plan_command)
 app.command("probe")(probe_command)
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-_CHUNK = 128
+CHUNK = 128
 """Rows per chunk: with a vocabulary of 49,152 the logits stay below 32 MB, above which glibc maps fresh pages for every chunk."""
 PART = 16
 """Rows of a batch that are differentiated at a time: more need more memory, and are hardly faster on a processor."""
@@ -21,8 +21,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        for start in range(0, len(hidden), _CHUNK):
-            rows = slice(start, start + _CHUNK)
+        for start in range(0, len(hidden), CHUNK):
+            rows = slice(start, start + CHUNK)
             target_ids = targets[rows, None]
             shares = torch.softmax(hidden[rows] @ weight.T, dim=-1, dtype=torch.float32)
             losses[rows] = -shares.gather(-1, target_ids)[:, 0].clamp_min(_LEAST).log()
