@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# A Docker engine for the sandbox tests, on a Debian machine without one: root, no daemon of the system, no image from a hub.
+# A Docker engine for the sandbox tests, on a Debian 12 machine without one. It needs root and network, no daemon and no image from a hub.
 #
 #   tests/docker_engine.sh start FOLDER   prints lines to `eval`; the second start in a folder reuses what the first one unpacked
 #   tests/docker_engine.sh stop FOLDER
 #
 # Packages are unpacked into FOLDER and nothing is installed. The engine comes from trixie, because bookworm's Compose is too old for
-# Inspect; trixie's runc needs a newer libc, so runc is bookworm's. The image that Inspect's sandboxes name is made from Debian packages.
+# Inspect; trixie's runc needs a newer libc, so runc is bookworm's. A stand-in with the name of
+# Inspect's default image is made from Debian packages: Python and git.
 set -euo pipefail
 folder=$(mkdir -p "$2" && cd "$2" && pwd)
 socket=$folder/run/docker.sock

@@ -22,6 +22,8 @@ from nla.verbalizers.base import Explanation
 
 BOUNDS = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 2e-2}
 """Largest relative error by dtype: engines add the same numbers in another order."""
+STOPPED = ("could not start", "could not go on")
+"""Checks of an engine that could not be examined, or not to the end."""
 _N_ROWS, _N_EXPLAINED, _ROW_TOKENS = 6, 6, 48
 _PUSH = 0.2
 """Norm of the steering vector, as a share of the stream's median norm."""
@@ -31,7 +33,7 @@ _WORDS = 4
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check of an engine gave."""
+    """The result of one check of one engine: the measured figure, and the bound that it has to keep, as text."""
 
     engine: str
     check: str
@@ -48,14 +50,18 @@ class Finding:
 
 @dataclass(frozen=True)
 class Truth:
-    """What transformers computes for a model, against which every engine is held."""
+    """What transformers computes for a model, to compare engines with.
+
+    `rows` are the token ids of the texts; `streams` holds one `[pos, d_model]` per text, by layer; `replies` are the AV's greedy
+    explanations of `vectors`.
+    """
 
     rows: list[list[int]]
     layers: list[int]
     streams: dict[int, Streams]
     block: int
-    """The block after which the steering vector is added; it is read after the last of `layers`."""
-    push: Float[Tensor, " d_model"]
+    """The block after which the steering vector is added; `steered` is read after the last of `layers`."""
+    steering_vector: Float[Tensor, " d_model"]
     steered: Streams
     av: ActivationVerbalizer | None
     vectors: Float[Tensor, "n d_model"]
@@ -79,10 +85,10 @@ def truth_of(model: LoadedModel, nla: str | None) -> Truth:
     block = layers[-1] // 2
     norm = torch.cat(hidden_states(model, rows, block)).norm(dim=-1).median()
     draw = torch.from_numpy(seeded_generator("doctor", "push").standard_normal(model.d_model)).float()
-    push = draw / draw.norm() * norm * _PUSH
+    vector = draw / draw.norm() * norm * _PUSH
     vectors = torch.stack([stream[-1] for stream in streams[layers[-1]]])[:_N_EXPLAINED]
     replies = [] if av is None else [_explanation(av, ids) for ids in greedy_replies(av, vectors)]
-    return Truth(rows, layers, streams, block, push, hidden_states(model, rows, layers[-1], (block, push)), av, vectors, replies)
+    return Truth(rows, layers, streams, block, vector, hidden_states(model, rows, layers[-1], (block, vector)), av, vectors, replies)
 
 
 def _av(model: LoadedModel, nla: str | None) -> ActivationVerbalizer | None:
@@ -99,21 +105,22 @@ def _explanation(av: ActivationVerbalizer, ids: Sequence[int]) -> Explanation:
 
 
 def examine(name: str, engine: Engine, model: LoadedModel, truth: Truth, nla: str | None) -> Iterator[Finding]:
-    """Yield the findings about an engine, one by one. A check that raises a message of ours is a finding, and ends the examination."""
+    """Yield the findings about an engine, one by one. If a check raises a `HarnessError`, its message becomes the last finding, and the
+    engine is not examined further. Other exceptions are passed on."""
     bound = BOUNDS[model.precision.dtype]
     try:
         for layer in truth.layers:
             error = _largest_error(engine.read(truth.rows, layer), truth.streams[layer])
             yield Finding(name, f"stream after block {layer}", f"{error:.1e}", f"{bound:.0e}", error <= bound)
         last = truth.layers[-1]
-        error = _largest_error(engine.read_steered(truth.rows, last, truth.block, truth.push), truth.steered)
+        error = _largest_error(engine.read_steered(truth.rows, last, truth.block, truth.steering_vector), truth.steered)
         yield Finding(name, f"the same, steered after block {truth.block}", f"{error:.1e}", f"{bound:.0e}", error <= bound)
         if truth.av is None:
             yield Finding(name, "greedy explanations", "no pair is known", "", None)
         else:
             yield _compared(name, engine.explain(truth.vectors, nla), truth.replies, exact=model.precision.dtype == torch.float32)
     except HarnessError as ex:
-        yield Finding(name, "could not go on", str(ex), "", None)
+        yield Finding(name, STOPPED[1], str(ex), "", None)
 
 
 def _largest_error(streams: Streams, expected: Streams) -> float:

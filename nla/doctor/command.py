@@ -28,11 +28,12 @@ def doctor_command(
 ) -> None:
     """Check that each engine computes what transformers computes, on your own model.
 
-    Ends with 1 where an engine is wrong. An engine that is not installed is listed, and is no error unless it was named.
+    The exit status is 1 if a check is WRONG, or if an engine that was named could not be examined. An engine that is not installed
+    is listed as "not run", which is no error unless it was named.
 
     Example: nla doctor smollm2 --dtype float32
     """
-    from nla.doctor.checks import Finding, examine, truth_of
+    from nla.doctor.checks import STOPPED, Finding, examine, truth_of
     from nla.doctor.engines import ENGINES
     from nla.engine.vllm import require_vllm
     from nla.models.loaded import load_model
@@ -51,12 +52,13 @@ def doctor_command(
                 examined = ENGINES[name](loaded)
                 findings += examine(name, examined, loaded, truth, nla)
             except ConfigError as ex:
-                findings.append(Finding(name, "could not start", str(ex), "", None))
+                findings.append(Finding(name, STOPPED[0], str(ex), "", None))
         _show(findings, f"{model}, {loaded.precision.name}, {loaded.device}")
         if json_out is not None:
             with replacing(json_out) as scratch:
                 scratch.write_text(json.dumps([asdict(finding) for finding in findings], indent=2) + "\n", encoding="utf-8")
-    if any(finding.passed is False for finding in findings):
+    unexamined = engine is not None and any(finding.check in STOPPED for finding in findings)
+    if unexamined or any(finding.passed is False for finding in findings):
         raise typer.Exit(1)
 
 

@@ -81,7 +81,9 @@ class VLLM:
     @cached_property
     def _engine(self) -> VLLMEngine:
         on_cpu = self._model.device.type == "cpu"
-        return VLLMEngine(checkpoint_of(self._model), self._model.precision.name, on_cpu=on_cpu, settings=EngineSettings(max_model_len=512))
+        source, settings = self._model.source, EngineSettings(max_model_len=512)
+        checkpoint = checkpoint_of(self._model)
+        return VLLMEngine(checkpoint, self._model.precision.name, on_cpu=on_cpu, settings=settings, revision=source.revision)
 
     def read(self, rows: Sequence[Sequence[int]], layer: int) -> Streams:
         """See `Engine`."""

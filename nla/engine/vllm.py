@@ -43,7 +43,7 @@ class EngineSettings:
     """Longest sequence in tokens."""
     adapter_rank: int = 0
     """Largest rank of the adapters that requests may use; 0 for none."""
-    processors: tuple[str, ...] = ()
+    logits_processors: tuple[str, ...] = ()
     """Logits processors by `module:class`, for rules about what may be written."""
 
 
@@ -58,10 +58,10 @@ def require_vllm() -> None:
     Raises:
         ConfigError: otherwise, with what was found, what is expected, and how to get it.
     """
-    found = installed_versions()
-    wrong = {name: found[name] for name, wanted in WANTED.items() if not (found[name] or "").startswith(f"{wanted}.")}
+    installed = installed_versions()
+    wrong = {name: installed[name] for name, wanted in WANTED.items() if not (installed[name] or "").startswith(f"{wanted}.")}
     if wrong or importlib.util.find_spec("vllm") is None:
-        listed = ", ".join(f"{name} {number or 'is not installed'}" for name, number in (wrong or found).items())
+        listed = ", ".join(f"{name} {number or 'is not installed'}" for name, number in (wrong or installed).items())
         wanted = " and ".join(f"{name} {number}" for name, number in WANTED.items())
         raise ConfigError(f"The vLLM engine needs {wanted}, but found: {listed}. {HOW_TO_GET}")
     if os.environ.get(_SWITCH, "").strip().lower() in {"1", "true", "yes", "on"}:
@@ -80,15 +80,18 @@ class VLLMEngine:
 
     Args:
         checkpoint: folder or hub id of a transformers checkpoint.
+        revision: of a hub id; None is the default branch.
         dtype: bfloat16, float16 or float32.
-        on_cpu: run on the processor.
+        on_cpu: run on the CPU.
         settings: what vLLM is started with.
 
     Raises:
         ConfigError: vLLM is not installed (`require_vllm`), or cannot load the checkpoint.
     """
 
-    def __init__(self, checkpoint: Path | str, dtype: str, *, on_cpu: bool, settings: EngineSettings = EngineSettings()) -> None:
+    def __init__(
+        self, checkpoint: Path | str, dtype: str, *, on_cpu: bool, settings: EngineSettings = EngineSettings(), revision: str | None = None
+    ) -> None:
         require_vllm()
         if on_cpu:
             os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
@@ -100,13 +103,14 @@ class VLLMEngine:
         try:
             self._llm = LLM(
                 model=str(checkpoint),
+                revision=revision,
                 dtype=dtype,
                 tensor_parallel_size=settings.tensor_parallel,
                 gpu_memory_utilization=settings.gpu_memory,
                 max_model_len=settings.max_model_len,
                 enable_lora=settings.adapter_rank > 0,
                 **({"max_lora_rank": settings.adapter_rank} if settings.adapter_rank else {}),
-                logits_processors=list(settings.processors),
+                logits_processors=list(settings.logits_processors),
                 enforce_eager=True,  # hooks do not run inside captured graphs
                 enable_prefix_caching=False,  # what a hook changed must not be shared, and what is shared runs no hook
                 # When a prompt runs in two parts, vLLM rewinds the row's generator, which a CPU generator cannot do: the engine crashed.
@@ -161,8 +165,9 @@ class VLLMEngine:
         Draws follow from a request's seed, but in vLLM's generator, so they differ from those of the built-in engine.
 
         Args:
-            requests: what to complete. `additions` and callbacks of a request (`should_stop`, `banned`) are not known to vLLM.
-            stop: texts that end a reply, in place of `should_stop`.
+            requests: what to complete. An injected vector replaces the embedding at its position as it is, so the caller applies the
+                injection scale. The callbacks `should_stop` and `banned` are ignored: give `stop` and `rules` instead.
+            stop: texts that end a reply, which keeps them.
             rules: arguments of the engine's logits processors, in place of `banned`.
             adapter: folder of the adapter that the requests run under.
 
@@ -228,8 +233,8 @@ def _steering_vector(kind: type, block: int, vector: Float[Tensor, " d_model"]) 
 def _replacing(position: int, row: Float[Tensor, " d_model"], n_prompt: int) -> Callable[[Any, Tensor], Tensor | None]:
     """Return a hook on the input of block 0 that puts a row in a prompt position's place, and counts how often it did.
 
-    A request may run in pieces, and from the start again where its memory was needed by others: then a piece of several tokens follows
-    the whole prompt.
+    vLLM may run a prompt in several pieces, and may drop a request's cache to free memory and run it again from the start. After the
+    whole prompt, a piece of several tokens is therefore taken as a new start.
     """
 
     def replace(context: Any, hidden: Tensor) -> Tensor | None:
@@ -256,8 +261,8 @@ def _times_run(output: Any) -> int:
 
 def _did_not_run(what: str, missing: int, n: int) -> ConfigError:
     return ConfigError(
-        f"vllm-lens did not run its {what} for {missing} of {n} requests, so what they gave means nothing. The first warning of "
-        "vllm-lens in the output says why; a log without one comes from a model whose blocks it does not find (VLLM_LENS_LAYER_PATH)."
+        f"vllm-lens did not run its {what} for {missing} of {n} requests, so their results are not used. The first warning of "
+        "vllm-lens in the output says why. If there is no warning, it did not find the model's blocks: set VLLM_LENS_LAYER_PATH."
     )
 
 

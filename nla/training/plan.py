@@ -1,8 +1,9 @@
-"""What training a pair of adapters needs on each device: memory by purpose, and arithmetic, before anything is downloaded or trained.
+"""What training a pair of adapters needs on each device: memory by purpose, and arithmetic, before any weights are downloaded or trained.
 
-Nothing is estimated by a rule of thumb that a measurement on this machine can replace: a network of one and of two blocks is built on
-torch's `meta` device, where tensors have shapes and no memory, an adapter is added, and what a forward pass would keep for the gradient is
-counted. Weights are the same on every device, because the trainer copies the model to each and divides the batch.
+Memory for activations is counted and not estimated by a rule of thumb: networks of one and of two blocks are built on torch's `meta`
+device, which holds shapes but no values, an adapter is added, and what their forward passes keep for the gradient is summed. The
+difference, times the number of blocks, gives the whole model's. Weights are the same on every device, because the trainer copies the
+model to each and divides the batch.
 """
 
 import copy
@@ -37,7 +38,7 @@ _VOCABULARY = 10
 
 @dataclass(frozen=True)
 class Shape:
-    """What is trained on."""
+    """The sizes of a training run that decide its memory and arithmetic."""
 
     layer: int
     """K: the AR has blocks 0 to K."""
@@ -46,7 +47,7 @@ class Shape:
     part: int = PART
     """Rows of a batch that are differentiated at a time."""
     tokens: int = 128
-    """Longest row: the prompt behind the marker and the explanation."""
+    """Longest row in tokens: the part of the prompt after the marker, and the explanation."""
     rollouts: int = 64
     """Explanations that are drawn at once, over all devices."""
 
@@ -76,11 +77,11 @@ class Plan:
 
 
 def config_of(name: str) -> PreTrainedConfig:
-    """Return a model's config: from the list of known shapes, a folder, or the hub.
+    """Return a model's config: from the configs in shapes.toml, a folder, or the hub. A multimodal model gives its text config.
 
     Raises:
         ModelError: the name is not known, or its family is not supported.
-        FetchError: the hub could not provide it.
+        FetchError: the config cannot be read from the folder or the hub.
     """
     source = resolve_source(name)
     known = tomllib.loads(_SHAPES.read_text(encoding="utf-8")).get(hub_id_of(source))
@@ -100,7 +101,7 @@ def plan_of(config: PreTrainedConfig, shape: Shape, *, dtype: str = "bfloat16", 
 
     Args:
         config: of the text model.
-        shape: what is trained on.
+        shape: the sizes of the run.
         dtype: bfloat16, float16, float32, or 4bit (computed in bfloat16).
         devices: number of devices that share the batch.
 
@@ -111,11 +112,11 @@ def plan_of(config: PreTrainedConfig, shape: Shape, *, dtype: str = "bfloat16", 
     if not 0 <= shape.layer < n_layers:
         raise ModelError(f"Layer {shape.layer} is out of range: the model has blocks 0 to {n_layers - 1}.")
     compute = torch.bfloat16 if dtype == "4bit" else getattr(torch, dtype)
-    one, two = (_network(config, n, compute) for n in (1, 2))
-    per_block = _numel(two) - _numel(one)
+    one_block, two_blocks = (_network(config, n, compute) for n in (1, 2))
+    per_block = _numel(two_blocks) - _numel(one_block)
     width, per_weight = compute.itemsize, _FOUR_BIT if dtype == "4bit" else compute.itemsize
-    weights = per_block * n_layers * per_weight + (_numel(one) - per_block) * width
-    adapter = partial(_adapter_numel, one, config)
+    weights = per_block * n_layers * per_weight + (_numel(one_block) - per_block) * width
+    adapter = partial(_adapter_numel, one_block, config)
     trained = adapter(shape.av, n_layers) + adapter(shape.ar, blocks) + config.hidden_size**2
     adapters = trained * (_TRAINED + _EXCHANGED * (devices > 1)) + 2 * adapter(shape.av, n_layers) * width
     kept = max(_kept(config, n_layers, shape.av, shape, compute), _kept(config, blocks, shape.ar, shape, compute))
@@ -145,17 +146,17 @@ def _blocks(network: PreTrainedModel) -> nn.Module:
     return module_at(network, architecture_of(network.config.model_type).blocks)
 
 
-def _adapter_numel(one: PreTrainedModel, config: PreTrainedConfig, spec: AdapterSpec, n_blocks: int) -> int:
+def _adapter_numel(one_block: PreTrainedModel, config: PreTrainedConfig, spec: AdapterSpec, n_blocks: int) -> int:
     """Return the number of parameters of an adapter on the first blocks of a model."""
-    sides = sum(m.in_features + m.out_features for m in _blocks(one).modules() if isinstance(m, nn.Linear))
+    sides = sum(m.in_features + m.out_features for m in _blocks(one_block).modules() if isinstance(m, nn.Linear))
     ranks = [*spec.first_ranks[:n_blocks], *[spec.rank] * max(n_blocks - len(spec.first_ranks), 0)]
     return sides * sum(ranks)
 
 
 def _kept(config: PreTrainedConfig, n_blocks: int, spec: AdapterSpec, shape: Shape, dtype: torch.dtype) -> int:
     """Return the bytes that a forward pass over one part keeps for the gradient."""
-    one, two = (_kept_by(config, n, spec, shape, dtype) for n in (1, 2))
-    return one + (n_blocks - 1) * (two - one)
+    by_one, by_two = (_kept_by(config, n, spec, shape, dtype) for n in (1, 2))
+    return by_one + (n_blocks - 1) * (by_two - by_one)
 
 
 def _kept_by(config: PreTrainedConfig, n_blocks: int, spec: AdapterSpec, shape: Shape, dtype: torch.dtype) -> int:
@@ -165,16 +166,16 @@ def _kept_by(config: PreTrainedConfig, n_blocks: int, spec: AdapterSpec, shape: 
     for parameter in network.parameters():
         parameter.data = parameter.data.to(dtype)
     kept: dict[int, int] = {}
-    own = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
+    of_parameters = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in own:
+        if storage._cdata not in of_parameters:
             kept[storage._cdata] = storage.nbytes()
-            _alive.append(storage)
+            counted.append(storage)
         return tensor
 
-    _alive: list[Any] = []  # a storage that is freed could give its place to another
+    counted: list[Any] = []  # holds each storage, because the address of a freed one could be used again
     embeds = torch.empty(shape.part, shape.tokens, config.hidden_size, device="meta", dtype=dtype)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         decoder: Any = network.get_decoder()
@@ -185,17 +186,18 @@ def _kept_by(config: PreTrainedConfig, n_blocks: int, spec: AdapterSpec, shape: 
 
 
 def flops_per_step(config: PreTrainedConfig, shape: Shape, learn_from: float = 0.5) -> float:
-    """Return the arithmetic of one step of reinforcement learning, in floating-point operations: twice the weights per token and pass.
+    """Return the arithmetic of one step of reinforcement learning, in floating-point operations over all devices: two per
+    weight, token and pass.
 
     Frozen weights need no gradient of their own, so a backward pass costs as much as a forward pass.
 
     Args:
         config: of the text model.
-        shape: what is trained on.
+        shape: the sizes of the run.
         learn_from: share of the rollouts that the AV learns from.
     """
-    one, two = (_network(config, n, torch.bfloat16) for n in (1, 2))
-    per_block = _numel(two) - _numel(one)
+    one_block, two_blocks = (_network(config, n, torch.bfloat16) for n in (1, 2))
+    per_block = _numel(two_blocks) - _numel(one_block)
     av = per_block * config.num_hidden_layers + config.hidden_size * config.vocab_size
     ar = per_block * (shape.layer + 1)
     passes: Sequence[float] = (av, 3 * learn_from * av, 2 * ar)  # drawing; AV, its gradient and the reference; AR and its gradient

@@ -73,8 +73,9 @@ def _show(name: str, plans: "dict[str, Plan]", devices: int, memory: float) -> N
     if not any(plan.fits(memory * 1e9) for plan in plans.values()):
         Console().print(
             plain(
-                "The weights are copied to every device and never divided, so more devices do not help. Activations are those of a part of "
-                "16 rows; the trainer halves the parts once where the memory does not suffice. Else take a smaller base model."
+                "The weights are copied to every device and never divided, so more devices save only cache. The activations are those of "
+                "a part of 16 rows; if memory runs out, the trainer halves the parts, one time only, on which this plan does not count. "
+                "If half the activations are still too much, take a smaller base model."
             ),
             soft_wrap=True,
         )

@@ -1,7 +1,7 @@
 """The AV on vLLM: for large AVs and several GPUs (`-T verbalizer=av_vllm -T nla=…`).
 
 Prompt, injection, draws per vector, choice among several draws and reconstruction are those of the verbalizer `av`; only the decoding is
-vLLM's (`nla.engine.vllm`). An AV that is an adapter runs as an adapter on a GPU; on a processor, where vLLM's adapters are slow, it is
+vLLM's (`nla.engine.vllm`). An AV that is an adapter runs as an adapter on a GPU; on a CPU, where vLLM's adapters are slow, it is
 first merged into a full checkpoint in the user's cache. The audited model stays in the built-in engine, so a GPU holds both.
 """
 
@@ -30,7 +30,7 @@ from nla.verbalizers.base import read_options
 
 NEEDS_PAIR = True
 """The layer is that of a trained pair."""
-_PROCESSOR = "nla.verbalizers.vllm_repeats:WithoutRepeats"
+_REPEATS_PROCESSOR = "nla.verbalizers.vllm_repeats:WithoutRepeats"
 
 
 class VLLMOptions(AVOptions):
@@ -66,7 +66,13 @@ class VLLMVerbalizer(ActivationVerbalizer):
 
 
 def build(model: LoadedModel, layer: int | None, nla: str | None, **options: str) -> VLLMVerbalizer:
-    """Load the AV of a model into vLLM.
+    """Load the AV of a model into vLLM. Nothing is decoded yet.
+
+    Args:
+        model: the audited model; its device and dtype are also the AV's.
+        layer: K, the 0-based decoder block whose output is explained; None takes the pair's.
+        nla: the pair; None takes the one known for the model.
+        options: fields of `VLLMOptions`, as text.
 
     Raises:
         ConfigError: vLLM is not installed, cannot load the AV or run its adapter, or an option is not valid (`VLLMOptions`).
@@ -86,10 +92,11 @@ def build(model: LoadedModel, layer: int | None, nla: str | None, **options: str
         gpu_memory=chosen.gpu_memory,
         max_model_len=chosen.max_model_len,
         adapter_rank=_rank_to_allow(folder) if keeps else 0,
-        processors=(_PROCESSOR,) if sidecar.lines_without_repeats else (),
+        logits_processors=(_REPEATS_PROCESSOR,) if sidecar.lines_without_repeats else (),
     )
     checkpoint = checkpoint_of(model) if keeps else merged(folder) if is_adapter(str(folder)) else folder
-    engine = VLLMEngine(checkpoint, model.precision.name, on_cpu=on_cpu, settings=settings)
+    revision = model.source.revision if keeps else None
+    engine = VLLMEngine(checkpoint, model.precision.name, on_cpu=on_cpu, settings=settings, revision=revision)
     adapter = folder if keeps else None
     av = VLLMVerbalizer(model, sidecar, sidecar.temperature, sidecar.max_tokens, engine=engine, adapter=adapter)
     return files.with_options(av, model, chosen)
