@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from nla.cli import app
 from nla.models.adapters import AdapterSpec, add_adapter, shared_copy
 from nla.models.loaded import LoadedModel
-from nla.oracle.evaluation import areas_by_family, score_oracle
+from nla.oracle.evaluation import _right, areas_by_family, score_oracle
 from nla.oracle.model import Asked, Oracle
 from nla.oracle.questions import N_UNSEEN, WORDINGS, Question, balanced
 from nla.oracle.saved import OracleMeta, load_oracle, save_oracle
@@ -22,7 +22,7 @@ from nla.oracle.training import OracleStage
 from nla.organisms.contexts import ContextPair
 from nla.organisms.examples import AnsweredPrompt
 from nla.organisms.groups import KnownGroups, assigned, read_cases
-from nla.organisms.statistics import auroc_over_documents
+from nla.organisms.statistics import auroc_over_documents, mean_over_documents
 from nla.pair.contract import Marker, Sidecar, scaled
 from nla.readers.oracle_data import is_tested, oracle_questions
 from nla.readers.oracle_reader import readers
@@ -58,6 +58,7 @@ def test_logits_equal_a_hand_written_injection(tiny: LoadedModel) -> None:
             logits = tiny.network(inputs_embeds=embeds, use_cache=False).logits[0, -1]
         expected = torch.stack([logits[YES], logits[NO]])
         torch.testing.assert_close(got[row], expected, atol=1e-3, rtol=1e-3)
+        assert oracle.answers([one])[1] == [str(tiny.tokenizer.decode([int(logits.argmax())])).strip()]
     odds = oracle.log_odds(asked)
     torch.testing.assert_close(odds, got[:, 0] - got[:, 1], atol=1e-4, rtol=1e-4)
 
@@ -148,6 +149,25 @@ def test_intervals_are_over_documents() -> None:
     assert area.low < area.estimate < area.high
     assert alone.n == 80
     assert areas_by_family(planted(4, 1), [0.0] * 4) == {}
+
+
+@pytest.mark.parametrize(
+    ("write", "share"), [(lambda answer: "Yes" if answer else "no", 1.0), (lambda _: "Yes", 0.5), (lambda _: "It", 0.0)]
+)
+def test_an_answer_is_right_as_it_is_written(write: Callable[[bool], str], share: float) -> None:
+    questions = planted(60, 2)
+    n_yes = sum(question.answer for question in questions)
+    [right] = _right(questions, [write(question.answer) for question in questions]).values()
+    assert right.estimate == (n_yes / 60 if share == 0.5 else share)
+    assert 0.3 < n_yes / 60 < 0.7
+
+
+def test_a_documents_answers_count_together() -> None:
+    documents = ["a"] * 30 + ["b", "c"]
+    share = mean_over_documents([1.0] * 30 + [0.0, 0.0], documents)
+    assert share.estimate == pytest.approx(30 / 32)
+    assert (share.low, share.high, share.n) == (0.0, 1.0, 3)  # draws without "a", and draws of nothing else
+    assert mean_over_documents([1.0] * 9, list("abcdefghi")).low == 1.0
 
 
 def test_shipped_questions_are_balanced_and_split_by_document(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:

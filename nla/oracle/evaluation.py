@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nla.oracle.model import Asked, Oracle
 from nla.oracle.questions import Question
-from nla.organisms.statistics import Estimate, auroc_over_documents
+from nla.organisms.statistics import Estimate, auroc_over_documents, mean_over_documents
 from nla.support.seeds import seeded_generator
 
 ARMS = ("vector", "shuffled vector", "no vector", "text")
@@ -25,9 +25,12 @@ _FEWEST = 8
 
 @dataclass(frozen=True)
 class OracleScore:
-    """AUROC by family and arm on held-out questions."""
+    """Scores by family and arm on held-out questions."""
 
     areas: dict[str, dict[str, Estimate]]
+    """AUROC of the log-odds of Yes."""
+    right: dict[str, dict[str, Estimate]]
+    """Share of answers that are right as they are written; anything but Yes or No is wrong. Half the right answers are Yes."""
 
     def margin(self, family: str) -> float:
         """Return how much more the vector gives than the text."""
@@ -39,7 +42,7 @@ def areas_by_family(questions: Sequence[Question], scores: Sequence[float]) -> d
     return {family: area.estimate for family, area in _areas(questions, scores).items()}
 
 
-def score_oracle(oracle: Oracle, train: Sequence[Question], test: Sequence[Question]) -> OracleScore:
+def score_oracle(oracle: Oracle, train: Sequence[Question], test: list[Question]) -> OracleScore:
     """Take every arm and baseline on held-out questions.
 
     Args:
@@ -49,13 +52,16 @@ def score_oracle(oracle: Oracle, train: Sequence[Question], test: Sequence[Quest
     """
     shuffled = _shuffled(test)
     by_arm: dict[str, list[float]] = {}
+    right: dict[str, dict[str, Estimate]] = {}
     for arm in ARMS:
         n_wordings = len(test[0].unseen_wordings())
         asked = [
             _asked(arm, question, other, wording) for wording in range(n_wordings) for question, other in zip(test, shuffled, strict=True)
         ]
-        odds = oracle.log_odds(asked).reshape(n_wordings, len(test))
-        by_arm[arm] = odds.mean(dim=0).tolist()
+        odds, words = oracle.answers(asked)
+        by_arm[arm] = odds.reshape(n_wordings, len(test)).mean(dim=0).tolist()
+        for family, share in _right(test * n_wordings, words).items():
+            right.setdefault(family, {})[arm] = share
     for baseline in BASELINES:
         by_arm[baseline] = _baseline(baseline, train, test)
     areas: dict[str, dict[str, Estimate]] = {}
@@ -63,7 +69,18 @@ def score_oracle(oracle: Oracle, train: Sequence[Question], test: Sequence[Quest
         usable = [i for i, score in enumerate(scores) if not np.isnan(score)]
         for family, area in _areas([test[i] for i in usable], [scores[i] for i in usable]).items():
             areas.setdefault(family, {})[arm] = area
-    return OracleScore(areas)
+    return OracleScore(areas, right)
+
+
+def _right(questions: Sequence[Question], words: Sequence[str]) -> dict[str, Estimate]:
+    """Return per family the share of questions whose written answer is right."""
+    shares = {}
+    for family in dict.fromkeys(question.family for question in questions):
+        rows = [i for i, question in enumerate(questions) if question.family == family]
+        hits = [float(words[i].lower() == ("yes" if questions[i].answer else "no")) for i in rows]
+        if len(rows) >= _FEWEST:
+            shares[family] = mean_over_documents(hits, [questions[i].document for i in rows])
+    return shares
 
 
 def _asked(arm: str, question: Question, other: Question, wording: int) -> Asked:

@@ -106,6 +106,22 @@ def auroc_over_documents(
     return Estimate(auroc(*sides), float(low), float(high), len(names))
 
 
+def mean_over_documents(values: Sequence[float], documents: Sequence[str]) -> Estimate:
+    """Return the mean of values with a percentile bootstrap over documents; a document is drawn with all of its values.
+
+    Args:
+        values: one per item.
+        documents: the document of each item.
+    """
+    names, index = np.unique(np.asarray(documents), return_inverse=True)
+    sums = np.bincount(index, weights=np.asarray(values, dtype=float))
+    counts = np.bincount(index)
+    rng = seeded_generator("mean over documents", len(index), len(names))
+    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=_DRAWS)
+    low, high = np.quantile(drawn @ sums / (drawn @ counts), [_TAIL, 1 - _TAIL])
+    return Estimate(float(sums.sum() / counts.sum()), float(low), float(high), len(names))
+
+
 def precision_at(sensitivity: float, false_positive_rate: float, prevalence: float) -> float | None:
     """Return the share of flags that are right where `prevalence` of all transcripts have the state; None where nothing is flagged."""
     right, wrong = sensitivity * prevalence, false_positive_rate * (1 - prevalence)

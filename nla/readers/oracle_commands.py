@@ -64,7 +64,7 @@ def train(
         score = score_oracle(made.oracle, made.train, made.test)
         _print(f"{pair}: oracle from {start}, {'vectors' if vectors else 'no vectors'}", score)
         if json_out is not None:
-            write_json(json_out, {"start": str(start), "vectors": vectors, "steps": steps, "areas": score.areas})
+            write_json(json_out, {"start": str(start), "vectors": vectors, "steps": steps, "areas": score.areas, "right": score.right})
 
 
 def _print(title: str, score: "OracleScore") -> None:
@@ -77,6 +77,10 @@ def _print(title: str, score: "OracleScore") -> None:
         table.add_row(plain(family), *cells, f"{score.margin(family):+.2f}", str(areas["vector"].n))
     Console().print(table)
     Console().print("AUROC of the log-odds of Yes on held-out documents in unseen wordings; what is read from activations is the margin.")
+    written = Table("questions about", *ARMS, title="answers that are right as written (half of the right ones are Yes)")
+    for family, shares in score.right.items():
+        written.add_row(plain(family), *(f"{(share := shares[arm]).estimate:.2f} [{share.low:.2f}, {share.high:.2f}]" for arm in ARMS))
+    Console().print(written)
 
 
 @app.command("ask")
