@@ -87,11 +87,13 @@ def byte_tokenizer(template: str | None = CHATML) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def write_tiny_model(folder: Path, family: str, template: str | None = CHATML) -> Path:
-    """Write a random model of an architecture with its tokenizer into a folder."""
+def write_tiny_model(folder: Path, family: str, template: str | None = CHATML, **changes: object) -> Path:
+    """Write a random model of an architecture with its tokenizer into a folder; `changes` are fields of its config."""
     torch.manual_seed(0)
     tokenizer = byte_tokenizer(template)
     config = CONFIGS[family]()
+    for name, value in changes.items():
+        setattr(config, name, value)
     for part in (config, config.get_text_config()):
         part.bos_token_id, part.eos_token_id, part.pad_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
     network = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -130,9 +132,9 @@ def tiny(tiny_folder: Callable[[str], Path]) -> LoadedModel:
     return load_model(str(tiny_folder("llama")), dtype="float32", device="cpu")
 
 
-def write_tiny_av(folder: Path, family: str = "llama", layer: int = 1) -> Path:
+def write_tiny_av(folder: Path, family: str = "llama", layer: int = 1, **changes: object) -> Path:
     """Write a random AV in the released layout: a full model and its sidecar. Its marker is an at sign between angle brackets."""
-    write_tiny_model(folder, family)
+    write_tiny_model(folder, family, **changes)
     token = {character: byte_tokenizer().encode(character, add_special_tokens=False)[0] for character in "@<>"}
     marker = Marker("@", token["@"], token[">"], token["<"])
     write_sidecar(folder, Sidecar("av", 32, layer, "", "Say what <v>{injection_char}</v> means.", marker, 3.0, None))

@@ -136,7 +136,7 @@ class VLLMEngine:
             steering: a block and a vector that is added to its output at every token.
 
         Raises:
-            ConfigError: the plugin returned no streams, or too few positions.
+            ConfigError: vLLM failed, or the plugin returned no streams or too few positions.
         """
         from vllm_lens import SteeringVector
 
@@ -172,7 +172,7 @@ class VLLMEngine:
             adapter: folder of the adapter that the requests run under.
 
         Raises:
-            ConfigError: a hook did not run, or a request has additions or several injections.
+            ConfigError: vLLM failed, a hook did not run, or a request has additions or several injections.
         """
         sampling = [self._sampling(request, stop, dict(rules or {})) for request in requests]
         outputs = self._generate([request.prompt_ids for request in requests], sampling, adapter)
@@ -210,7 +210,10 @@ class VLLMEngine:
         lora = {} if adapter is None else {"lora_request": self._lora(adapter)}
         prompts = [{"prompt_token_ids": row} for row in rows]
         with self._one_at_a_time:  # scorers of several transcripts may ask at once
-            outputs: list[Any] = self._llm.generate(prompts, sampling, use_tqdm=False, **lora)
+            try:
+                outputs: list[Any] = self._llm.generate(prompts, sampling, use_tqdm=False, **lora)
+            except Exception as ex:  # vLLM raises many kinds of exceptions, and its worker has printed the cause before
+                raise ConfigError(f"vLLM stopped while it ran {len(rows)} requests ({first_line(ex)}); the output above says why.") from ex
         return outputs
 
     def _lora(self, adapter: Path) -> Any:
