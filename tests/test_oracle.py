@@ -58,7 +58,6 @@ def test_logits_equal_a_hand_written_injection(tiny: LoadedModel) -> None:
             logits = tiny.network(inputs_embeds=embeds, use_cache=False).logits[0, -1]
         expected = torch.stack([logits[YES], logits[NO]])
         torch.testing.assert_close(got[row], expected, atol=1e-3, rtol=1e-3)
-        assert oracle.answers([one])[1] == [str(tiny.tokenizer.decode([int(logits.argmax())])).strip()]
     odds = oracle.log_odds(asked)
     torch.testing.assert_close(odds, got[:, 0] - got[:, 1], atol=1e-4, rtol=1e-4)
 
@@ -111,6 +110,7 @@ def test_a_planted_state_is_read_from_vectors_and_by_no_control(tiny: LoadedMode
     assert areas["no vector"].estimate == 0.5  # the question alone is the same for both answers
     for control in ("text", "shuffled vector", "bag of words"):
         assert 0.25 < areas[control].estimate < 0.75
+    assert score.right["refusal"]["vector"].estimate > 0.85
     assert score.margin("refusal") == areas["vector"].estimate - areas["text"].estimate
     save_oracle(tmp_path / "oracle", oracle, OracleMeta("a", 60, {"refusal": 200}))
     again, meta = load_oracle(tmp_path / "oracle", tiny, 1)
@@ -151,15 +151,13 @@ def test_intervals_are_over_documents() -> None:
     assert areas_by_family(planted(4, 1), [0.0] * 4) == {}
 
 
-@pytest.mark.parametrize(
-    ("write", "share"), [(lambda answer: "Yes" if answer else "no", 1.0), (lambda _: "Yes", 0.5), (lambda _: "It", 0.0)]
-)
-def test_an_answer_is_right_as_it_is_written(write: Callable[[bool], str], share: float) -> None:
+@pytest.mark.parametrize(("odds", "share"), [(lambda yes: 0.3 if yes else -0.3, 1.0), (lambda yes: -2.0 if yes else 2.0, 0.0)])
+def test_the_likelier_answer_counts(odds: Callable[[bool], float], share: float) -> None:
     questions = planted(60, 2)
-    n_yes = sum(question.answer for question in questions)
-    [right] = _right(questions, [write(question.answer) for question in questions]).values()
-    assert right.estimate == (n_yes / 60 if share == 0.5 else share)
-    assert 0.3 < n_yes / 60 < 0.7
+    [right] = _right(questions, [odds(question.answer) for question in questions]).values()
+    assert right.estimate == share
+    [always_yes] = _right(questions, [1.0] * 60).values()
+    assert always_yes.estimate == pytest.approx(sum(question.answer for question in questions) / 60)
 
 
 def test_a_documents_answers_count_together() -> None:

@@ -30,7 +30,7 @@ class OracleScore:
     areas: dict[str, dict[str, Estimate]]
     """AUROC of the log-odds of Yes."""
     right: dict[str, dict[str, Estimate]]
-    """Share of answers that are right as they are written; anything but Yes or No is wrong. Half the right answers are Yes."""
+    """Share of right answers, where the oracle says the likelier of Yes and No. Half the right answers are Yes."""
 
     def margin(self, family: str) -> float:
         """Return how much more the vector gives than the text."""
@@ -58,9 +58,9 @@ def score_oracle(oracle: Oracle, train: Sequence[Question], test: list[Question]
         asked = [
             _asked(arm, question, other, wording) for wording in range(n_wordings) for question, other in zip(test, shuffled, strict=True)
         ]
-        odds, words = oracle.answers(asked)
+        odds = oracle.log_odds(asked)
         by_arm[arm] = odds.reshape(n_wordings, len(test)).mean(dim=0).tolist()
-        for family, share in _right(test * n_wordings, words).items():
+        for family, share in _right(test * n_wordings, odds.tolist()).items():
             right.setdefault(family, {})[arm] = share
     for baseline in BASELINES:
         by_arm[baseline] = _baseline(baseline, train, test)
@@ -72,12 +72,12 @@ def score_oracle(oracle: Oracle, train: Sequence[Question], test: list[Question]
     return OracleScore(areas, right)
 
 
-def _right(questions: Sequence[Question], words: Sequence[str]) -> dict[str, Estimate]:
-    """Return per family the share of questions whose written answer is right."""
+def _right(questions: Sequence[Question], odds: Sequence[float]) -> dict[str, Estimate]:
+    """Return per family the share of questions whose likelier answer is right."""
     shares = {}
     for family in dict.fromkeys(question.family for question in questions):
         rows = [i for i, question in enumerate(questions) if question.family == family]
-        hits = [float(words[i].lower() == ("yes" if questions[i].answer else "no")) for i in rows]
+        hits = [float((odds[i] > 0) == questions[i].answer) for i in rows]
         if len(rows) >= _FEWEST:
             shares[family] = mean_over_documents(hits, [questions[i].document for i in rows])
     return shares

@@ -59,32 +59,14 @@ class Oracle:
 
     def log_odds(self, asked: Sequence[Asked]) -> Float[Tensor, " n"]:
         """Return the log-odds of Yes against No for each question (no gradient)."""
-        return self.answers(asked)[0]
-
-    @torch.no_grad()
-    def answers(self, asked: Sequence[Asked]) -> tuple[Float[Tensor, " n"], list[str]]:
-        """Return the log-odds of Yes against No for each question, and the token that the oracle writes first (greedily, stripped)."""
-        odds, words = [], []
-        for start in range(0, len(asked), _BATCH):
-            hidden = self._last_hidden(asked[start : start + _BATCH])
-            logits = self._unembedded(hidden)
-            chosen = logits[:, self.answer_ids].float()
-            odds.append((chosen[:, 0] - chosen[:, 1]).cpu())
-            words += [str(self.role.tokenizer.decode([token])).strip() for token in logits.argmax(dim=-1).tolist()]
-        return torch.cat(odds), words
+        with torch.no_grad():
+            parts = [self.logits(asked[start : start + _BATCH]) for start in range(0, len(asked), _BATCH)]
+        logits = torch.cat(parts)
+        odds: Tensor = (logits[:, 0] - logits[:, 1]).float().cpu()
+        return odds
 
     def logits(self, asked: Sequence[Asked]) -> Float[Tensor, "n 2"]:
-        """Return the logits of Yes and No at the first token of the answer, with gradient where the adapter is trained."""
-        return self._unembedded(self._last_hidden(asked), self.answer_ids).float()
-
-    def _unembedded(self, hidden: Float[Tensor, "n d_model"], ids: list[int] | None = None) -> Float[Tensor, "n token"]:
-        weight = self.role.unembedding.weight
-        assert isinstance(weight, Tensor)
-        logits: Tensor = hidden @ (weight if ids is None else weight[ids]).T.to(hidden.dtype)
-        return logits
-
-    def _last_hidden(self, asked: Sequence[Asked]) -> Float[Tensor, "n d_model"]:
-        """Return the final hidden state at the end of each question's prompt.
+        """Return the logits of Yes and No at the first token of the answer, with gradient where the adapter is trained.
 
         The prompt before the marker is the same for all questions, so it runs as one row whose keys and values they share.
         """
@@ -99,7 +81,10 @@ class Oracle:
             embeds = embeds.index_put((places, torch.zeros_like(places)), vectors.to(embeds))
         hidden = hidden_after(self.role, self.beginning, embeds)
         last = torch.tensor([len(row) - 1 for row in rows], device=device)
-        return hidden[torch.arange(len(rows), device=device), last]
+        weight = self.role.unembedding.weight
+        assert isinstance(weight, Tensor)
+        logits: Tensor = hidden[torch.arange(len(rows), device=device), last] @ weight[self.answer_ids].T.to(hidden.dtype)
+        return logits.float()
 
     def ids_from_marker(self, asked: Asked) -> list[int]:
         """Return the token ids of the prompt from the marker on, or from the text that stands in its place."""

@@ -77,7 +77,7 @@ def _print(title: str, score: "OracleScore") -> None:
         table.add_row(plain(family), *cells, f"{score.margin(family):+.2f}", str(areas["vector"].n))
     Console().print(table)
     Console().print("AUROC of the log-odds of Yes on held-out documents in unseen wordings; what is read from activations is the margin.")
-    written = Table("questions about", *ARMS, title="answers that are right as written (half of the right ones are Yes)")
+    written = Table("questions about", *ARMS, title="share of right answers, Yes or No (chance .50)")
     for family, shares in score.right.items():
         written.add_row(plain(family), *(f"{(share := shares[arm]).estimate:.2f} [{share.low:.2f}, {share.high:.2f}]" for arm in ARMS))
     Console().print(written)
