@@ -139,7 +139,7 @@ def test_the_built_in_engine_computes_what_transformers_computes(family: str, ti
 
 @pytest.mark.parametrize("name", ENGINES_HERE)
 def test_an_engine_computes_what_transformers_computes_on_a_tiny_llama(name: str, tmp_path: Path) -> None:
-    wide = {"head_dim": 32}  # vLLM's kernels for processors know no smaller heads
+    wide = {"head_dim": 32}  # vLLM's kernels for CPUs know no smaller heads
     model = load_model(str(write_tiny_model(tmp_path / "model", "llama", **wide)), dtype="float32", device="cpu")
     av = write_tiny_av(tmp_path / "av", **wide)
     findings = findings_of(name, model, str(av))
