@@ -3,7 +3,7 @@
 Figures of streams are the largest relative error over tokens, |engine - transformers| / |transformers| in L2 norms.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,12 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nla.activations.mean_vector import NEUTRAL_TEXTS
-from nla.doctor.engines import Engine, Streams
+from nla.doctor.engines import GREEDY, Engine, Streams
 from nla.doctor.reference import greedy_replies, hidden_states
 from nla.models.loaded import LoadedModel
+from nla.pair.known import KNOWN, hub_id
 from nla.support.errors import ConfigError, HarnessError
 from nla.support.seeds import seeded_generator
-from nla.verbalizers.av import ActivationVerbalizer, choose_av, parse_explanation
+from nla.verbalizers.av import ActivationVerbalizer
 from nla.verbalizers.av import build as build_av
 from nla.verbalizers.base import Explanation
 
@@ -24,7 +25,7 @@ BOUNDS = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 2e-2}
 """Largest relative error by dtype: engines add the same numbers in another order."""
 STOPPED = ("could not start", "could not go on")
 """Checks of an engine that could not be examined, or not to the end."""
-_N_ROWS, _N_EXPLAINED, _ROW_TOKENS = 6, 6, 48
+_N_ROWS, _ROW_TOKENS = 6, 48
 _PUSH = 0.2
 """Norm of the steering vector, as a share of the stream's median norm."""
 _WORDS = 4
@@ -63,9 +64,9 @@ class Truth:
     """The block after which the steering vector is added; `steered` is read after the last of `layers`."""
     steering_vector: Float[Tensor, " d_model"]
     steered: Streams
-    av: ActivationVerbalizer | None
     vectors: Float[Tensor, "n d_model"]
     replies: list[Explanation]
+    """Empty where no pair is named or known."""
 
 
 def truth_of(model: LoadedModel, nla: str | None) -> Truth:
@@ -80,28 +81,20 @@ def truth_of(model: LoadedModel, nla: str | None) -> Truth:
     rows = [row[: _ROW_TOKENS - 7 * i] for i, row in enumerate(map(model.tokenizer.encode, NEUTRAL_TEXTS[:_N_ROWS]))]
     av = _av(model, nla)
     last = model.n_layers - 2  # transformers returns the last block's output after the final norm
-    layers = sorted({0, min(av.layer if av else model.n_layers * 2 // 3, last)})
-    streams = {layer: hidden_states(model, rows, layer) for layer in layers}
-    block = layers[-1] // 2
-    norm = torch.cat(hidden_states(model, rows, block)).norm(dim=-1).median()
+    read = min(av.layer if av else model.default_layer, last)
+    block = read // 2
+    streams = hidden_states(model, rows, sorted({0, block, read}))
+    norm = torch.cat(streams[block]).norm(dim=-1).median()
     draw = torch.from_numpy(seeded_generator("doctor", "push").standard_normal(model.d_model)).float()
     vector = draw / draw.norm() * norm * _PUSH
-    vectors = torch.stack([stream[-1] for stream in streams[layers[-1]]])[:_N_EXPLAINED]
-    replies = [] if av is None else [_explanation(av, ids) for ids in greedy_replies(av, vectors)]
-    return Truth(rows, layers, streams, block, vector, hidden_states(model, rows, layers[-1], (block, vector)), av, vectors, replies)
+    vectors = torch.stack([stream[-1] for stream in streams[read]])
+    replies = [] if av is None else [av.explanation(ids) for ids in greedy_replies(av, vectors)]
+    steered = hidden_states(model, rows, [read], (block, vector))[read]
+    return Truth(rows, sorted({0, read}), streams, block, vector, steered, vectors, replies)
 
 
 def _av(model: LoadedModel, nla: str | None) -> ActivationVerbalizer | None:
-    if nla is None:
-        try:
-            choose_av(model, None, None)
-        except ConfigError:  # no pair is known for the model
-            return None
-    return build_av(model, None, nla, temperature="0", reconstruct="false")
-
-
-def _explanation(av: ActivationVerbalizer, ids: Sequence[int]) -> Explanation:
-    return parse_explanation(str(av.model.tokenizer.decode(list(ids), skip_special_tokens=True)))
+    return None if nla is None and hub_id(model) not in KNOWN else build_av(model, None, nla, **GREEDY)
 
 
 def examine(name: str, engine: Engine, model: LoadedModel, truth: Truth, nla: str | None) -> Iterator[Finding]:
@@ -115,7 +108,7 @@ def examine(name: str, engine: Engine, model: LoadedModel, truth: Truth, nla: st
         last = truth.layers[-1]
         error = _largest_error(engine.read_steered(truth.rows, last, truth.block, truth.steering_vector), truth.steered)
         yield Finding(name, f"the same, steered after block {truth.block}", f"{error:.1e}", f"{bound:.0e}", error <= bound)
-        if truth.av is None:
+        if not truth.replies:
             yield Finding(name, "greedy explanations", "no pair is known", "", None)
         else:
             yield _compared(name, engine.explain(truth.vectors, nla), truth.replies, exact=model.precision.dtype == torch.float32)

@@ -1,7 +1,5 @@
 """The command `nla doctor`."""
 
-import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +8,7 @@ from rich.table import Table
 
 from nla.support.display import plain
 from nla.support.errors import ConfigError
-from nla.support.files import replacing
+from nla.support.json_output import write_json
 from nla.support.locks import output_lock
 from nla.support.options import Device, DType, JsonOut
 
@@ -55,8 +53,7 @@ def doctor_command(
                 findings.append(Finding(name, STOPPED[0], str(ex), "", None))
         _show(findings, f"{model}, {loaded.precision.name}, {loaded.device}")
         if json_out is not None:
-            with replacing(json_out) as scratch:
-                scratch.write_text(json.dumps([asdict(finding) for finding in findings], indent=2) + "\n", encoding="utf-8")
+            write_json(json_out, findings)
     unexamined = engine is not None and any(finding.check in STOPPED for finding in findings)
     if unexamined or any(finding.passed is False for finding in findings):
         raise typer.Exit(1)

@@ -24,7 +24,8 @@ from nla.verbalizers.av_vllm import checkpoint_of
 from nla.verbalizers.base import Explanation
 
 Streams = list[Float[Tensor, "pos d_model"]]
-_GREEDY = {"temperature": "0", "reconstruct": "false"}
+GREEDY = {"temperature": "0", "reconstruct": "false"}
+"""Options of a verbalizer under examination: texts that depend on nothing but the vectors."""
 
 
 class Engine(Protocol):
@@ -51,8 +52,7 @@ class BuiltIn:
 
     def read(self, rows: Sequence[Sequence[int]], layer: int) -> Streams:
         """See `Engine`."""
-        by_row = dict(streams(self._model, rows, layer))
-        return [by_row[i] for i in range(len(rows))]
+        return _in_order(self._model, rows, layer)
 
     def read_steered(self, rows: Sequence[Sequence[int]], layer: int, block: int, vector: Float[Tensor, " d_model"]) -> Streams:
         """See `Engine`. The vector comes from a file, as a user's does."""
@@ -62,12 +62,16 @@ class BuiltIn:
             path = Path(folder) / "directions.safetensors"
             save_file({"directions": directions}, path)
             view = steered(self._model, f"{path}:1", CONTRAST)
-        by_row = dict(streams(view, rows, layer))
-        return [by_row[i] for i in range(len(rows))]
+        return _in_order(view, rows, layer)
 
     def explain(self, vectors: Float[Tensor, "n d_model"], nla: str | None) -> list[Explanation]:
         """See `Engine`."""
-        return build_av(self._model, None, nla, **_GREEDY).verbalize(vectors, [(i,) for i in range(len(vectors))])
+        return build_av(self._model, None, nla, **GREEDY).verbalize(vectors, [(i,) for i in range(len(vectors))])
+
+
+def _in_order(model: LoadedModel, rows: Sequence[Sequence[int]], layer: int) -> Streams:
+    by_row = dict(streams(model, rows, layer))
+    return [by_row[i] for i in range(len(rows))]
 
 
 class VLLM:
@@ -97,7 +101,7 @@ class VLLM:
         """See `Engine`."""
         self.__dict__.pop("_engine", None)  # frees its memory
         gc.collect()
-        av = build_av_vllm(self._model, None, nla, max_model_len="512", **_GREEDY)
+        av = build_av_vllm(self._model, None, nla, max_model_len="512", **GREEDY)
         return av.verbalize(vectors, [(i,) for i in range(len(vectors))])
 
 

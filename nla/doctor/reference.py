@@ -18,30 +18,30 @@ from nla.verbalizers.no_repeats import RepeatGuard, Spellings
 
 
 def hidden_states(
-    model: LoadedModel, rows: Sequence[Sequence[int]], layer: int, added: tuple[int, Float[Tensor, " d_model"]] | None = None
-) -> list[Float[Tensor, "pos d_model"]]:
-    """Return transformers' `hidden_states[layer + 1]` of each sequence (float32, on the CPU).
+    model: LoadedModel, rows: Sequence[Sequence[int]], layers: Sequence[int], added: tuple[int, Float[Tensor, " d_model"]] | None = None
+) -> dict[int, list[Float[Tensor, "pos d_model"]]]:
+    """Return transformers' `hidden_states[layer + 1]` of each sequence, by layer (float32, on the CPU). Each sequence runs once.
 
     Args:
         model: the model.
         rows: token ids.
-        layer: K; not the last block, whose entry transformers returns after the final norm.
+        layers: blocks; not the last one, whose entry transformers returns after the final norm.
         added: a block and a vector that is added to its output at every token.
     """
     hook = None if added is None else model.blocks[added[0]].register_forward_hook(_adding(added[1]))
     try:
-        return model.run(lambda: [_run(model, row, layer) for row in rows])
+        by_row = model.run(lambda: [_run(model, row, layers) for row in rows])
     finally:
         if hook is not None:
             hook.remove()
+    return {layer: [streams[layer] for streams in by_row] for layer in layers}
 
 
 @torch.no_grad()
-def _run(model: LoadedModel, row: Sequence[int], layer: int) -> Float[Tensor, "pos d_model"]:
+def _run(model: LoadedModel, row: Sequence[int], layers: Sequence[int]) -> dict[int, Float[Tensor, "pos d_model"]]:
     ids = torch.tensor([list(row)], device=model.device)
     states = model.network(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
-    stream: Tensor = states[layer + 1][0].float().cpu()
-    return stream
+    return {layer: states[layer + 1][0].float().cpu() for layer in layers}
 
 
 def _adding(vector: Float[Tensor, " d_model"]) -> Any:

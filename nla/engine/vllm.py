@@ -141,8 +141,11 @@ class VLLMEngine:
         from vllm_lens import SteeringVector
 
         def arguments() -> dict[str, Any]:
-            added = {} if steering is None else {"apply_steering_vectors": [_steering_vector(SteeringVector, *steering)]}
-            return {"output_residual_stream": [layer], **added}
+            if steering is None:
+                return {"output_residual_stream": [layer]}
+            block, vector = steering
+            added = SteeringVector(activations=vector[None].cpu(), layer_indices=[block])
+            return {"output_residual_stream": [layer], "apply_steering_vectors": [added]}
 
         sampling = [_sampling_params(max_tokens=1, temperature=0.0, extra_args=arguments()) for _ in rows]
         outputs = self._generate([list(row) for row in rows], sampling, adapter)
@@ -227,10 +230,6 @@ def _sampling_params(**fields: Any) -> Any:
     from vllm import SamplingParams
 
     return SamplingParams(**fields)
-
-
-def _steering_vector(kind: type, block: int, vector: Float[Tensor, " d_model"]) -> Any:
-    return kind(activations=vector[None].cpu(), layer_indices=[block])
 
 
 def _replacing(position: int, row: Float[Tensor, " d_model"], n_prompt: int) -> Callable[[Any, Tensor], Tensor | None]:

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from nla.models.adapter_config import CONFIG_FILE, read_adapter_config
-from nla.models.architectures import module_at
+from nla.models.architectures import keep_first_blocks, module_at
 from nla.models.loaded import LoadedModel, exclusive
 from nla.support.display import visible
 from nla.support.errors import ContractError, first_line
@@ -60,9 +60,7 @@ def shared_copy(model: LoadedModel, n_blocks: int | None = None) -> LoadedModel:
     if n_blocks is not None and n_blocks < model.n_layers:
         *parent, name = role.architecture.blocks.split(".")
         setattr(module_at(network, ".".join(parent)), name, nn.ModuleList(list(role.blocks)[:n_blocks]))
-        role.text_config.num_hidden_layers = n_blocks
-        if getattr(role.text_config, "layer_types", None):
-            role.text_config.layer_types = role.text_config.layer_types[:n_blocks]
+        keep_first_blocks(role.text_config, n_blocks)
         del role.blocks
     return role
 
@@ -70,7 +68,7 @@ def shared_copy(model: LoadedModel, n_blocks: int | None = None) -> LoadedModel:
 def add_adapter(role: LoadedModel, spec: AdapterSpec) -> None:
     """Add a new adapter to every linear layer of a role's blocks (float32, initially without effect) and prepare the role for training."""
     prefix = re.escape(role.architecture.blocks)
-    names = sorted({name.rsplit(".", 1)[-1] for name, module in role.blocks.named_modules() if isinstance(module, nn.Linear)})
+    names = linear_names(role.blocks)
     ranks = {rf"^{prefix}\.{block}\..*": rank for block, rank in enumerate(spec.first_ranks)}
     config = LoraConfig(
         r=spec.rank,
@@ -83,6 +81,11 @@ def add_adapter(role: LoadedModel, spec: AdapterSpec) -> None:
     )
     _inject(config, role)
     _prepare_training(role)
+
+
+def linear_names(blocks: nn.Module) -> list[str]:
+    """Return the names that the linear layers of the blocks have in them, which is what peft's `target_modules` lists."""
+    return sorted({name.rsplit(".", 1)[-1] for name, module in blocks.named_modules() if isinstance(module, nn.Linear)})
 
 
 def _inject(config: LoraConfig, role: LoadedModel, *, empty: bool = False) -> None:

@@ -55,6 +55,18 @@ ARCHITECTURES: dict[str, Architecture] = {
 """Supported architectures, by the `model_type` of a model's config."""
 
 
+def default_layer(n_layers: int) -> int:
+    """Return the layer at two thirds of the depth, where the released NLAs read (48 blocks: 32; 80: 53; 30: 20)."""
+    return round(n_layers * 2 / 3)
+
+
+def keep_first_blocks(config: Any, n_blocks: int) -> None:
+    """Change the config of a text model to that of its first blocks."""
+    config.num_hidden_layers = n_blocks
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:n_blocks]
+
+
 def architecture_of(model_type: str) -> Architecture:
     """Return the row of the table for a config's `model_type`.
 

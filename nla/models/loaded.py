@@ -15,7 +15,7 @@ from nla.kernels.attention import IMPLEMENTATION
 from nla.kernels.compute_thread import compute, keep_freed_memory
 from nla.kernels.packed_linear import pack_linears
 from nla.kernels.rotary import rope_switch, separate_rows
-from nla.models.architectures import Architecture, architecture_of, check_architecture, module_at
+from nla.models.architectures import Architecture, architecture_of, check_architecture, default_layer, module_at
 from nla.models.chat_template import template_record
 from nla.models.opening import check_config, check_loaded, check_weights, opening
 from nla.models.precision import Precision, resolve_device, resolve_precision
@@ -116,8 +116,8 @@ class LoadedModel:
 
     @property
     def default_layer(self) -> int:
-        """The layer at two thirds of the depth, where the released NLAs read (48 blocks: 32; 80: 53; 30: 20)."""
-        return round(self.n_layers * 2 / 3)
+        """The layer that is read where none is named (`nla.models.architectures.default_layer`)."""
+        return default_layer(self.n_layers)
 
     @property
     def max_positions(self) -> int:

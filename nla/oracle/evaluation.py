@@ -42,7 +42,7 @@ def areas_by_family(questions: Sequence[Question], scores: Sequence[float]) -> d
     return {family: area.estimate for family, area in _areas(questions, scores).items()}
 
 
-def score_oracle(oracle: Oracle, train: Sequence[Question], test: list[Question]) -> OracleScore:
+def score_oracle(oracle: Oracle, train: Sequence[Question], test: Sequence[Question]) -> OracleScore:
     """Take every arm and baseline on held-out questions.
 
     Args:
@@ -60,7 +60,7 @@ def score_oracle(oracle: Oracle, train: Sequence[Question], test: list[Question]
         ]
         odds = oracle.log_odds(asked)
         by_arm[arm] = odds.reshape(n_wordings, len(test)).mean(dim=0).tolist()
-        for family, share in _right(test * n_wordings, odds.tolist()).items():
+        for family, share in _right([*test] * n_wordings, odds.tolist()).items():
             right.setdefault(family, {})[arm] = share
     for baseline in BASELINES:
         by_arm[baseline] = _baseline(baseline, train, test)

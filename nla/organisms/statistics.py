@@ -78,12 +78,11 @@ def auroc_over_prompts(cued: Sequence[float], others: Sequence[float], prompts: 
         others: scores of the same pairs without the cue.
         prompts: the prompt of each pair. A prompt is drawn with all of its pairs, on both sides.
     """
-    names, index = np.unique(np.asarray(prompts), return_inverse=True)
-    rng = seeded_generator("known groups", len(index), len(names))
-    weights = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=_DRAWS).astype(float).T[index]
+    n, index, drawn = _redrawn("known groups", prompts)
+    weights = drawn[index]
     draws = resampled_aurocs(np.asarray(cued, dtype=float), np.asarray(others, dtype=float), weights, weights)
     low, high = np.quantile(draws, [_TAIL, 1 - _TAIL])
-    return Estimate(paired_auroc(cued, others), float(low), float(high), len(names))
+    return Estimate(paired_auroc(cued, others), float(low), float(high), n)
 
 
 def auroc_over_documents(
@@ -97,13 +96,11 @@ def auroc_over_documents(
         positive_documents: the document of each score; a document is drawn with all of its scores, on both sides.
         negative_documents: the same for `negative`.
     """
-    names, index = np.unique(np.asarray([*positive_documents, *negative_documents]), return_inverse=True)
-    rng = seeded_generator("auroc over documents", len(index), len(names))
-    weights = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=_DRAWS).astype(float).T
+    n, index, weights = _redrawn("auroc over documents", [*positive_documents, *negative_documents])
     sides = np.asarray(positive, dtype=float), np.asarray(negative, dtype=float)
     draws = resampled_aurocs(*sides, weights[index[: len(positive)]], weights[index[len(positive) :]])
     low, high = np.nanquantile(draws, [_TAIL, 1 - _TAIL])
-    return Estimate(auroc(*sides), float(low), float(high), len(names))
+    return Estimate(auroc(*sides), float(low), float(high), n)
 
 
 def mean_over_documents(values: Sequence[float], documents: Sequence[str]) -> Estimate:
@@ -113,13 +110,22 @@ def mean_over_documents(values: Sequence[float], documents: Sequence[str]) -> Es
         values: one per item.
         documents: the document of each item.
     """
-    names, index = np.unique(np.asarray(documents), return_inverse=True)
+    n, index, drawn = _redrawn("mean over documents", documents)
     sums = np.bincount(index, weights=np.asarray(values, dtype=float))
     counts = np.bincount(index)
-    rng = seeded_generator("mean over documents", len(index), len(names))
-    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=_DRAWS)
-    low, high = np.quantile(drawn @ sums / (drawn @ counts), [_TAIL, 1 - _TAIL])
-    return Estimate(float(sums.sum() / counts.sum()), float(low), float(high), len(names))
+    low, high = np.quantile(sums @ drawn / (counts @ drawn), [_TAIL, 1 - _TAIL])
+    return Estimate(float(sums.sum() / counts.sum()), float(low), float(high), n)
+
+
+def _redrawn(purpose: str, owners: Sequence[str]) -> tuple[int, NDArray[np.int64], NDArray[np.float64]]:
+    """Draw owners of items (prompts, documents) again with replacement.
+
+    Returns:
+        The number of owners, the owner of each item as a number, and how often each owner was drawn, shape (owner, draw).
+    """
+    names, index = np.unique(np.asarray(owners), return_inverse=True)
+    rng = seeded_generator(purpose, len(index), len(names))
+    return len(names), index, rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=_DRAWS).astype(float).T
 
 
 def precision_at(sensitivity: float, false_positive_rate: float, prevalence: float) -> float | None:

@@ -19,8 +19,8 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from nla.models.adapters import AdapterSpec
-from nla.models.architectures import architecture_of, module_at
+from nla.models.adapters import AdapterSpec, linear_names
+from nla.models.architectures import architecture_of, keep_first_blocks, module_at
 from nla.models.sources import hub_id_of, resolve_source
 from nla.support.errors import FetchError, ModelError, first_line
 from nla.training.loss import CHUNK, PART
@@ -116,7 +116,7 @@ def plan_of(config: PreTrainedConfig, shape: Shape, *, dtype: str = "bfloat16", 
     per_block = _numel(two_blocks) - _numel(one_block)
     width, per_weight = compute.itemsize, _FOUR_BIT if dtype == "4bit" else compute.itemsize
     weights = per_block * n_layers * per_weight + (_numel(one_block) - per_block) * width
-    adapter = partial(_adapter_numel, one_block, config)
+    adapter = partial(_adapter_numel, one_block)
     trained = adapter(shape.av, n_layers) + adapter(shape.ar, blocks) + config.hidden_size**2
     adapters = trained * (_TRAINED + _EXCHANGED * (devices > 1)) + 2 * adapter(shape.av, n_layers) * width
     kept = max(_kept(config, n_layers, shape.av, shape, compute), _kept(config, blocks, shape.ar, shape, compute))
@@ -130,9 +130,7 @@ def plan_of(config: PreTrainedConfig, shape: Shape, *, dtype: str = "bfloat16", 
 def _network(config: PreTrainedConfig, n_layers: int, dtype: torch.dtype) -> PreTrainedModel:
     """Return a network with fewer blocks on the meta device."""
     small = copy.deepcopy(config)
-    small.num_hidden_layers = n_layers
-    if getattr(small, "layer_types", None):
-        small.layer_types = small.layer_types[:n_layers]
+    keep_first_blocks(small, n_layers)
     with torch.device("meta"):
         network: PreTrainedModel = AutoModelForCausalLM.from_config(small, dtype=dtype, attn_implementation="sdpa")
     return network
@@ -146,7 +144,7 @@ def _blocks(network: PreTrainedModel) -> nn.Module:
     return module_at(network, architecture_of(network.config.model_type).blocks)
 
 
-def _adapter_numel(one_block: PreTrainedModel, config: PreTrainedConfig, spec: AdapterSpec, n_blocks: int) -> int:
+def _adapter_numel(one_block: PreTrainedModel, spec: AdapterSpec, n_blocks: int) -> int:
     """Return the number of parameters of an adapter on the first blocks of a model."""
     sides = sum(m.in_features + m.out_features for m in _blocks(one_block).modules() if isinstance(m, nn.Linear))
     ranks = [*spec.first_ranks[:n_blocks], *[spec.rank] * max(n_blocks - len(spec.first_ranks), 0)]
@@ -161,7 +159,7 @@ def _kept(config: PreTrainedConfig, n_blocks: int, spec: AdapterSpec, shape: Sha
 
 def _kept_by(config: PreTrainedConfig, n_blocks: int, spec: AdapterSpec, shape: Shape, dtype: torch.dtype) -> int:
     network = _network(config, n_blocks, dtype)
-    targets = sorted({name.rsplit(".", 1)[-1] for name, m in _blocks(network).named_modules() if isinstance(m, nn.Linear)})
+    targets = linear_names(_blocks(network))
     inject_adapter_in_model(LoraConfig(r=spec.rank, lora_alpha=2 * spec.rank, target_modules=targets), network, low_cpu_mem_usage=True)
     for parameter in network.parameters():
         parameter.data = parameter.data.to(dtype)

@@ -11,6 +11,8 @@ from nla.support.display import plain
 from nla.support.options import JsonOut
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
     from nla.training.plan import Plan, Shape
 
 _DTYPES = ("bfloat16", "4bit")
@@ -32,10 +34,9 @@ def plan_command(
     """
     from nla.support.json_output import write_json
     from nla.support.locks import output_lock
-    from nla.training.plan import config_of, flops_per_step, plan_of
+    from nla.training.plan import flops_per_step, plan_of
 
-    name, shape, config_steps = _shape(model)
-    config = config_of(name)
+    name, config, shape, config_steps = _run_of(model)
     with output_lock(json_out, "nla plan"):
         plans = {dtype: plan_of(config, shape, dtype=dtype, devices=devices) for dtype in _DTYPES}
         _show(name, plans, devices, memory)
@@ -46,21 +47,24 @@ def plan_command(
             write_json(json_out, {"model": name, "devices": devices, "hours": hours, "bytes": plans})
 
 
-def _shape(model: str) -> "tuple[str, Shape, int]":
-    """Return the model's name, what is trained on, and the number of steps, from a pair's config or from defaults."""
+def _run_of(model: str) -> "tuple[str, PreTrainedConfig, Shape, int]":
+    """Return the model's name and config, the sizes of the run and its number of steps, from a pair's config or from defaults."""
     from nla.models.adapters import AdapterSpec
+    from nla.models.architectures import default_layer
     from nla.training.config import read_config
     from nla.training.plan import Shape, config_of
 
     if not model.endswith(".toml"):
-        layer = config_of(model).num_hidden_layers * 2 // 3
-        return model, Shape(layer=layer, av=AdapterSpec(rank=32, first_ranks=(128, 64)), ar=AdapterSpec(rank=32)), 1_000
+        config = config_of(model)
+        layer = default_layer(config.num_hidden_layers)
+        return model, config, Shape(layer=layer, av=AdapterSpec(rank=32, first_ranks=(128, 64)), ar=AdapterSpec(rank=32)), 1_000
     pair = read_config(Path(model))
-    layer = pair.data.layer if pair.data.layer is not None else config_of(pair.model).num_hidden_layers * 2 // 3
+    config = config_of(pair.model)
+    layer = pair.data.layer if pair.data.layer is not None else default_layer(config.num_hidden_layers)
     rollouts = pair.rl.group * pair.rl.train.batch if pair.rl else pair.av.batch
     tokens = 32 + (pair.rl.max_tokens if pair.rl else pair.max_tokens)
     shape = Shape(layer=layer, av=pair.av_adapter, ar=pair.ar_adapter, tokens=tokens, rollouts=rollouts)
-    return pair.model, shape, pair.rl.train.steps if pair.rl else pair.av.steps
+    return pair.model, config, shape, pair.rl.train.steps if pair.rl else pair.av.steps
 
 
 def _show(name: str, plans: "dict[str, Plan]", devices: int, memory: float) -> None:

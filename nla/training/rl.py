@@ -262,7 +262,7 @@ class RLStage:
         draws = [(row, draw) for row in rows for draw in range(self.config.group)]
         keys = [("rollout", self.config.train.seed, step, *draw) for draw in draws]
         completed = verbalizer.complete(self.vectors[[row for row, _ in draws]], keys)
-        return [Rollout(*draw, tuple(done.ids), verbalizer.explanation(done)) for draw, done in zip(draws, completed, strict=True)]
+        return [Rollout(*draw, tuple(done.ids), verbalizer.explanation(done.ids)) for draw, done in zip(draws, completed, strict=True)]
 
     def _verbalizer(self, temperature: float) -> ActivationVerbalizer:
         """Return the AV as it is now, ready to write explanations."""

@@ -76,7 +76,7 @@ class ActivationVerbalizer:
         usable, repeated = compute(partial(self._repeated, vectors))
         good = [key for key, is_good in zip(keys, usable, strict=True) if is_good]
         draw_keys = [key if draw == 0 else (*key, "draw", draw) for key in good for draw in range(self.best_of)]
-        drawn = self._with_errors(repeated, [self.explanation(completion) for completion in self.complete(repeated, draw_keys)])
+        drawn = self._with_errors(repeated, [self.explanation(completion.ids) for completion in self.complete(repeated, draw_keys)])
         groups = (drawn[start : start + self.best_of] for start in range(0, len(drawn), self.best_of))
         best = iter([min(group, key=_rank) for group in groups])
         return [next(best) if is_good else UNUSABLE for is_good in usable]
@@ -125,9 +125,9 @@ class ActivationVerbalizer:
             banned=RepeatGuard(self._spellings, OPEN, guarded) if (guarded := self.sidecar.lines_without_repeats) else None,
         )
 
-    def explanation(self, completion: Completion) -> Explanation:
-        """Return the explanation in a raw reply."""
-        return parse_explanation(str(self.model.tokenizer.decode(completion.ids, skip_special_tokens=True)))
+    def explanation(self, ids: list[int]) -> Explanation:
+        """Return the explanation in the token ids of a raw reply."""
+        return parse_explanation(str(self.model.tokenizer.decode(ids, skip_special_tokens=True)))
 
 
 def _rank(explanation: Explanation) -> tuple[bool, float]:

@@ -8,7 +8,7 @@ first merged into a full checkpoint in the user's cache. The audited model stays
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -27,6 +27,7 @@ from nla.support.errors import ConfigError
 from nla.support.wheels import cache_dir
 from nla.verbalizers.av import CLOSE, OPEN, ActivationVerbalizer, AVOptions, choose_av
 from nla.verbalizers.base import read_options
+from nla.verbalizers.no_repeats import LINES_ARGUMENT, OPENING_ARGUMENT
 
 NEEDS_PAIR = True
 """The layer is that of a trained pair."""
@@ -48,21 +49,18 @@ class VLLMOptions(AVOptions):
     """Whether an AV that is an adapter runs as one, or is merged first; `auto` keeps it on a GPU."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VLLMVerbalizer(ActivationVerbalizer):
     """See `ActivationVerbalizer`. Draws depend on a vector's key alone, in vLLM's generator."""
 
-    engine: VLLMEngine | None = None
-    adapter: Path | None = None
+    engine: VLLMEngine
+    adapter: Path | None
     """The AV's adapter; None where its weights are the engine's."""
 
     def complete(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Completion]:
         """Return the AV's raw replies to usable vectors, with their token ids."""
-        assert self.engine is not None
-        guarded = self.sidecar.lines_without_repeats
-        rules = {"lines_without_repeats": guarded, "opening_tag": OPEN} if guarded else None
-        plain = [replace(request, should_stop=None, banned=None) for request in self.requests(vectors, keys)]
-        return self.engine.run(plain, stop=[CLOSE], rules=rules, adapter=self.adapter)
+        rules = {LINES_ARGUMENT: self.sidecar.lines_without_repeats, OPENING_ARGUMENT: OPEN}
+        return self.engine.run(self.requests(vectors, keys), stop=[CLOSE], rules=rules, adapter=self.adapter)
 
 
 def build(model: LoadedModel, layer: int | None, nla: str | None, **options: str) -> VLLMVerbalizer:

@@ -11,6 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 SHORTEST = 4
 """Letters of the shortest word that may not come twice."""
+LINES_ARGUMENT, OPENING_ARGUMENT = "lines_without_repeats", "opening_tag"
+"""Keys under which an engine's request carries the rule: in how many first lines nothing may come twice, and the tag before them."""
 _CLOSINGS = ('"', '".', '",', '".\n', '"\n')
 """Texts of single tokens that may end a quoted candidate."""
 _BEFORE = "a"

@@ -8,12 +8,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 from vllm.v1.sample.logits_processor import AdapterLogitsProcessor
 
-from nla.verbalizers.no_repeats import RepeatGuard, Spellings
-
-ARGUMENT = "lines_without_repeats"
-"""Key of a request's `extra_args`: in how many first lines nothing may come twice."""
-OPENING = "opening_tag"
-"""Key of a request's `extra_args`: the tag that an explanation begins after."""
+from nla.verbalizers.no_repeats import LINES_ARGUMENT, OPENING_ARGUMENT, RepeatGuard, Spellings
 
 
 class WithoutRepeats(AdapterLogitsProcessor):  # type: ignore[misc]  # vLLM is not installed where types are checked
@@ -30,9 +25,9 @@ class WithoutRepeats(AdapterLogitsProcessor):  # type: ignore[misc]  # vLLM is n
     def new_req_logits_processor(self, params: Any) -> Callable[[list[int], Tensor], Tensor] | None:
         """Return the rule for one request; None where its sidecar has none."""
         arguments = params.extra_args or {}
-        if not arguments.get(ARGUMENT):
+        if not arguments.get(LINES_ARGUMENT):
             return None
-        guard = RepeatGuard(self._spellings, arguments[OPENING], int(arguments[ARGUMENT]))
+        guard = RepeatGuard(self._spellings, arguments[OPENING_ARGUMENT], int(arguments[LINES_ARGUMENT]))
 
         def forbid(output_ids: list[int], logits: Tensor) -> Tensor:
             banned = guard(output_ids)
