@@ -123,8 +123,8 @@ def use(folder: Path, model: str) -> dict[str, object]:
     class Tagged(ActivationVerbalizer):
         """A random AV closes no tag, so its whole reply is taken as the explanation."""
 
-        def explanation(self, completion: object) -> Explanation:
-            return Explanation(str(self.model.tokenizer.decode(completion.ids)) or "-")  # type: ignore[attr-defined]
+        def explanation(self, ids: list[int]) -> Explanation:
+            return Explanation(str(self.model.tokenizer.decode(ids)) or "-")
 
     contexts = read_token_contexts(base, 1, Corpus(path=str(folder / "texts.jsonl")), 12)
     score = evaluation.score(Tagged(av.model, av.sidecar, 1.0, 16), ar, contexts)
