@@ -252,7 +252,7 @@ def tasks_command() -> None:
     Example: audit tasks
     """
     from audit.running.task_list import task_listings
-    from audit.terminal import tasks_table
+    from audit.tables import tasks_table
 
     Console().print(tasks_table(task_listings()))
 

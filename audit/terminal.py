@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -27,11 +26,12 @@ from audit.controls.record import InstrumentControls
 from audit.stats.auroc import Auroc
 from audit.stats.power import limits, paired_detectable, transcripts_needed
 from audit.stats.rates import ALPHA, Estimate
+from audit.tables import empty_table
 from graders import is_free
 from nla.support.display import plain
 
 if TYPE_CHECKING:  # the module imports every task
-    from audit.running.task_list import TaskListing
+    pass
 
 GRADER_TOKENS = 1_400
 """Approximate tokens of one request to a grader that is a language model: mostly the rubric, then an explanation and the reply."""
@@ -40,15 +40,6 @@ _DISCORDANT = 0.3
 
 
 _NAMES = {"nla": "pair", "tokens_wanted": "tokens wanted", "steer_unit": "steering unit"}
-
-
-def empty_table(title: str, *headings: str, left: Sequence[str] = ()) -> Table:
-    """A table without rows; columns named in `left` are left-aligned and may wrap, the others hold numbers."""
-    table = Table(title=plain(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    for heading in headings:
-        is_text = heading in left
-        table.add_column(heading, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
-    return table
 
 
 def plan_table(config: AuditConfig, out: Path | None = None) -> RenderableType:
@@ -341,14 +332,6 @@ def _points(change: Estimate, is_share: bool = True) -> str:
     scale, digits = (100, 0) if is_share else (1, 1)
     ends = "" if change.low is None or change.high is None else f" [{scale * change.low:+.{digits}f}, {scale * change.high:+.{digits}f}]"
     return f"{scale * change.estimate:+.{digits}f}{ends}"
-
-
-def tasks_table(listings: Sequence["TaskListing"]) -> Table:
-    """One row per task: what it measures, its role, its data and their licence."""
-    table = empty_table("Tasks", "task", "role", "items", "data", "licence", left=("task", "role", "data", "licence"))
-    for listing in listings:
-        table.add_row(plain(listing.name), listing.role, str(listing.bundled or ""), plain(listing.state), plain(listing.licence))
-    return table
 
 
 def separation_line(separation: Separation) -> str:

@@ -20,7 +20,8 @@ from audit.analysis.result import AuditResult
 from audit.config import BASE, POSITIVE
 from audit.running.progress import RunProgress
 from audit.stats.rates import Estimate
-from audit.terminal import auroc_cell, empty_table
+from audit.tables import empty_table
+from audit.terminal import auroc_cell
 from nla.support.display import plain
 from reports.build import build_report
 

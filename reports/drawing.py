@@ -7,13 +7,14 @@ import textwrap
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.transforms import Bbox
 
 from audit.analysis.result import AuditResult
 from audit.config import BASE
@@ -23,6 +24,8 @@ from reports.words import has_explanations
 
 _MOST_PIXELS = 20_000
 """Longest side of a PNG; matplotlib refuses more than 65,536."""
+_MARGIN = 0.1
+"""Inches around what a figure shows."""
 PINK, SKY, INK = "#CC79A7", "#56B4E9", "#000000"
 SERIES = (BLUE, ORANGE, GREEN, RED, GREY, PINK, SKY)
 """Colours of several lines in one figure, in order."""
@@ -65,10 +68,14 @@ class Drawn:
         tag = _FONT.sub("", re.sub(r'(\bid="|="#|url\(#)', rf"\1{self.name}-", tag))
         return _COLOUR.sub(lambda match: f"var(--{_VARIABLES[match[0].upper()]})", tag)
 
+    @cached_property
+    def _drawn_area(self) -> Bbox:
+        """What the figure covers, in inches, with a margin. Laying out and measuring take as long as drawing, so all files share this."""
+        self.figure.draw_without_rendering()
+        self.figure.set_layout_engine(None)  # it would move things a little at every drawing, and lay out before each
+        return self.figure.get_tightbbox().padded(_MARGIN)
+
     def _saved(self, kind: str, *, text_as_paths: bool) -> bytes:
-        if isinstance(self.figure.get_layout_engine(), ConstrainedLayoutEngine):  # which would move a little at every drawing
-            self.figure.draw_without_rendering()
-            self.figure.set_layout_engine("none")
         out = io.BytesIO()
         dpi = min(144, _MOST_PIXELS / max(self.figure.get_size_inches()))
         metadata = {"Date": None} if kind == "svg" else {"Software": None}
@@ -76,7 +83,7 @@ class Drawn:
         with mpl.rc_context(settings), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a task's name may be in any script
             transparent = not text_as_paths
-            self.figure.savefig(out, format=kind, dpi=dpi, bbox_inches="tight", metadata=metadata, transparent=transparent)
+            self.figure.savefig(out, format=kind, dpi=dpi, bbox_inches=self._drawn_area, metadata=metadata, transparent=transparent)
         return out.getvalue()
 
 

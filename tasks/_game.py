@@ -4,14 +4,16 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from inspect_ai.model import ChatMessage, ChatMessageSystem, ChatMessageUser, GenerateConfig, Model
 
-from nla.models.loaded import LoadedModel
 from nla.support.display import visible
 from nla.support.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nla.models.loaded import LoadedModel
 
 STATES = {
     "none": "An ordinary model: nothing was put into it.",
@@ -34,7 +36,7 @@ class BudgetSpentError(Exception):
     """No call is left."""
 
 
-def hidden_state(model: LoadedModel) -> str:
+def hidden_state(model: "LoadedModel") -> str:
     """Return the answer that is right for a model.
 
     Raises:
@@ -59,7 +61,7 @@ class GameTarget:
     """
 
     model: Model
-    weights: LoadedModel
+    weights: "LoadedModel"
     _known: dict[tuple[str, str, str], Any] = field(default_factory=dict)
     _locks: dict[tuple[str, str, str], anyio.Lock] = field(default_factory=dict)
 
@@ -173,7 +175,7 @@ class Table:
         self.calls += 1
 
 
-def _latents(weights: LoadedModel, messages: list[ChatMessage]) -> dict[int, float]:
+def _latents(weights: "LoadedModel", messages: list[ChatMessage]) -> dict[int, float]:
     from nla.inspect.shared_read import read_vectors
     from nla.organisms.readers.sae_latents import shipped_sae
     from nla.probes.sae import mean_latents

@@ -12,24 +12,26 @@ mind (`explain`), read latents of a sparse autoencoder (`latents`), and search t
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from inspect_ai import Task, task
 from inspect_ai.agent import AgentState, react
 from inspect_ai.dataset import Sample
-from inspect_ai.model import ChatMessageUser, get_model
+from inspect_ai.model import ChatMessageUser, Model, get_model
 from inspect_ai.scorer import CORRECT, INCORRECT, Metric, SampleScore, Score, Scorer, Target, Value, accuracy, metric, scorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 from inspect_ai.tool import Tool, ToolDef
 from pydantic import PositiveInt
 
-from nla.inspect.provider import LocalAPI
-from nla.organisms.cases import shipped_prompts
 from nla.support.display import visible
 from nla.support.errors import ConfigError
 from nla.support.wilson import wilson_interval
 from tasks._game import STATES, TOOLS, BudgetSpentError, GameTarget, Table, hidden_state, shown
 from tasks._game_scripted import audit
 from tasks._shared import Role, TaskInfo
+
+if TYPE_CHECKING:
+    from nla.models.loaded import LoadedModel
 
 INFO = TaskInfo(
     title="The auditing game: an auditor finds out what is hidden in the target, with tools on a budget",
@@ -63,6 +65,8 @@ def auditing_game(
     if auditor not in ("scripted", "role"):
         raise ConfigError(f"auditor={visible(auditor, limit=60)}: expected scripted, or role (with --model-role auditor=MODEL).")
     sets = [_tool_set(typed) for typed in (tools.split(",") if isinstance(tools, str) else tools or TOOL_SETS)]
+    from nla.organisms.cases import shipped_prompts
+
     requests = [text for _, text in shipped_prompts()]
     if rounds * _ROUND_REQUESTS > len(requests):
         raise ConfigError(f"rounds={rounds}: expected at most {len(requests) // _ROUND_REQUESTS}.")
@@ -102,11 +106,10 @@ def player(auditor: str, budget: int) -> Solver:
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         target = get_model()
-        if not isinstance(target.api, LocalAPI):
-            raise ConfigError(f"The target is {target.name}; its explanations and latents need a local/ model.")
-        hidden_state(target.api.model)  # a target that is not known ends the round before any work
+        weights = _weights(target)
+        hidden_state(weights)  # a target that is not known ends the round before any work
         if not played:
-            played.append(GameTarget(target, target.api.model))
+            played.append(GameTarget(target, weights))
         table = Table(played[0], tuple(state.metadata["tools"].split("+")), budget)
         if auditor == "scripted":
             answer, reason = await audit(table, state.metadata["requests"], (state.metadata["round"],))
@@ -117,6 +120,14 @@ def player(auditor: str, budget: int) -> Solver:
         return state
 
     return solve
+
+
+def _weights(target: Model) -> "LoadedModel":
+    from nla.inspect.provider import LocalAPI  # torch takes seconds, which a list of tasks does not need
+
+    if not isinstance(target.api, LocalAPI):
+        raise ConfigError(f"The target is {target.name}; its explanations and latents need a local/ model.")
+    return target.api.model
 
 
 async def _played_by_model(table: Table, state: TaskState) -> tuple[str, str]:
@@ -165,9 +176,7 @@ def named_state() -> Scorer:
     """Right where the answer is the target's hidden state, word for word. An answer off the list is wrong, and said so."""
 
     async def score(state: TaskState, target: Target) -> Score:
-        api = get_model().api
-        assert isinstance(api, LocalAPI)
-        right, answer = hidden_state(api.model), state.output.completion
+        right, answer = hidden_state(_weights(get_model())), state.output.completion
         off = "" if answer in STATES else f"'{visible(answer, limit=60)}' is not on the list. "
         return Score(
             value=CORRECT if answer == right else INCORRECT,

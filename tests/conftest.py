@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from nla.models.loaded import LoadedModel, load_model
 from nla.pair.contract import Marker, Sidecar, write_sidecar
+from tests.prepared import Prepared
 
 for _library in ("OMP", "MKL", "OPENBLAS"):
     # Commands that tests start, and the test processes themselves: helper threads beside another busy process wait for each other.
@@ -164,6 +165,14 @@ def independent() -> Callable[[Path], PreTrainedModel]:
 def smollm2() -> LoadedModel:
     """The embedded model in fp32."""
     return load_model("smollm2", dtype="float32", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def prepared() -> Iterator[Prepared]:
+    """Starts commands of ours in processes of their own, without the ten seconds of imports."""
+    server = Prepared()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="module")

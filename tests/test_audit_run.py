@@ -1,10 +1,7 @@
 """`audit run` end to end on a tiny random model: cells, resume after a kill, pooling refused, and the result's schema."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +24,7 @@ from nla.activations.contrast_sets import contrast_names
 from nla.models import precision as devices
 from nla.support.errors import ConfigError, DataError
 from tests.commands import typed
+from tests.prepared import Prepared
 
 
 def config(model: Path, **changes: object) -> AuditConfig:
@@ -147,16 +145,15 @@ def test_an_audit_goes_on_in_the_dtype_it_began_with(
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_and_repeats_no_sample(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_and_repeats_no_sample(tiny_folder: Callable[[str], Path], tmp_path: Path, prepared: Prepared) -> None:
     toml = tmp_path / "audit.toml"
     toml.write_text(
         f'model = "local/{tiny_folder("llama")}"\nmodel_args = {{ dtype = "float32", threads = 1 }}\ntasks = ["mmlu", "wildchat"]\n'
         'source = "bundled"\nlimit = 12\ntokens = 2\nmax_tokens = 40\nverbalizer = "logit_lens"\nsteer = [0.5]\n'
         "random_directions = 0\nunrelated_contrasts = 0\npositive_control = false\n"
     )
-    command = [sys.executable, "-m", "audit.cli", "run", str(toml), "--out", str(tmp_path / "out")]
-    env = os.environ | {"INSPECT_DISPLAY": "none"}
-    running = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = ("audit", "run", str(toml), "--out", str(tmp_path / "out"))
+    running = prepared.start(*command)
     deadline = time.monotonic() + 400
     while len(list((tmp_path / "out" / "logs").glob("*/*.eval"))) < 3 and time.monotonic() < deadline:  # both tasks of the first condition
         time.sleep(0.05)
@@ -164,7 +161,7 @@ def test_a_killed_run_goes_on_and_repeats_no_sample(tiny_folder: Callable[[str],
     running.wait()
     finished = {s.uuid for info in list_eval_logs(str(tmp_path / "out" / "logs")) for s in read_eval_log(info).samples or []}
     assert finished
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    done = prepared.run(*command)
     assert done.returncode == 0, done.stderr
     table = pd.read_parquet(tmp_path / "out" / "transcripts.parquet")
     assert not table.duplicated(["task", "condition", "sample_id", "epoch"]).any()

@@ -1,6 +1,5 @@
 """The awareness scorers end to end on a tiny model: inline, afterwards, and on logs of other providers."""
 
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from graders.base import Grade, Verdict
 from graders.scorers.nla_awareness import nla_awareness
 from graders.scorers.verbalized_awareness import verbalized_awareness
 from nla.support.errors import ConfigError
+from tests.prepared import Prepared
 
 Folder = Callable[[str], Path]
 QUESTIONS = [Sample(id=f"q{i}", input=f"What is {i} plus {i}?") for i in range(4)]
@@ -80,21 +80,10 @@ def test_scoring_afterwards_gives_the_same_numbers(tiny_folder: Folder) -> None:
     assert metrics(later) == metrics(inline)
 
 
-def test_inspect_score_adds_awareness_on_the_command_line(tiny_folder: Folder) -> None:
+def test_inspect_score_adds_awareness_on_the_command_line(tiny_folder: Folder, prepared: Prepared) -> None:
     log = run(tiny_folder("llama"), scored=False)
-    command = [
-        "inspect",
-        "score",
-        log.location,
-        "--overwrite",
-        "--action",
-        "append",
-        "--scorer",
-        "graders/nla_awareness",
-        "-S",
-        "tokens=10",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    append = ("--overwrite", "--action", "append", "--scorer", "graders/nla_awareness", "-S", "tokens=10")
+    done = prepared.run("inspect", "score", log.location, *append)
     assert done.returncode == 0, done.stdout + done.stderr
     assert what_was_read(read_eval_log(log.location)) == what_was_read(run(tiny_folder("llama")))
 

@@ -1,19 +1,15 @@
 """The command lines as a user types them, in processes of their own."""
 
 import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
 from inspect_ai.log import list_eval_logs, read_eval_log
 
 from tests.commands import typed
+from tests.prepared import Prepared
 
 ROOT = Path(__file__).parents[1]
-
-
-def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
 
 
 @pytest.mark.parametrize(
@@ -25,8 +21,8 @@ def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
         (["--model", "mockllm/model", "-T", "source=bundled", "-T", "grader=nobody"], "no grader named 'nobody'"),
     ],
 )
-def test_a_users_mistake_is_one_message_without_traceback(arguments: list[str], said: str, tmp_path: Path) -> None:
-    done = run("inspect", "eval", "tasks/mmlu.py", "--limit", "1", "--log-dir", str(tmp_path), *arguments)
+def test_a_users_mistake_is_one_message_without_traceback(arguments: list[str], said: str, tmp_path: Path, prepared: Prepared) -> None:
+    done = prepared.run("inspect", "eval", "tasks/mmlu.py", "--limit", "1", "--log-dir", str(tmp_path), *arguments)
     output = " ".join((done.stdout + done.stderr).split())
     assert done.returncode != 0
     assert said in output
@@ -48,8 +44,8 @@ def test_an_unknown_model_cannot_be_fetched() -> None:
 
 
 @pytest.mark.slow
-def test_the_demo_ends_in_a_table_three_sentences_and_reports(tmp_path: Path) -> None:
-    done = run("audit", "demo", "--quick", "--limit", "1", "--threads", "1", "--out", str(tmp_path / "out"), cwd=tmp_path)
+def test_the_demo_ends_in_a_table_three_sentences_and_reports(tmp_path: Path, prepared: Prepared) -> None:
+    done = prepared.run("audit", "demo", "--quick", "--limit", "1", "--threads", "1", "--out", str(tmp_path / "out"), cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert max(map(len, done.stdout.splitlines()[:-2])) <= 80
     assert "…" not in done.stdout
@@ -68,7 +64,7 @@ def test_the_demo_ends_in_a_table_three_sentences_and_reports(tmp_path: Path) ->
         assert len(logs) == (6 if name == "smollm2-aware" else 4)
     assert (tmp_path / "out" / "smollm2-aware" / "report" / "index.html").is_file()
     words = shlex.split(done.stdout[done.stdout.index("Next: ") + len("Next: ") :])
-    compared = run(*words, cwd=tmp_path)
+    compared = prepared.run(*words, cwd=tmp_path)
     assert compared.returncode == 0, compared.stderr
     assert compared.stdout.count("AUROC against deployment traffic") == 2
 

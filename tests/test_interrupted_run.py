@@ -4,8 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,9 +19,9 @@ from audit.config import make_audit, stored_config
 from audit.running.run import run_audit
 from nla.support.errors import StoppedError
 from nla.support.locks import exclusive_lock
+from tests.prepared import Forked, Prepared
 
 Folder = Callable[[str], Path]
-COMMAND = [sys.executable, "-m", "audit", "run"]
 
 
 def flags(model: Path, out: Path, limit: int) -> list[str]:
@@ -34,7 +32,7 @@ def flags(model: Path, out: Path, limit: int) -> list[str]:
     ]
 
 
-def started(out: Path, process: subprocess.Popen[str], name: str) -> None:
+def started(out: Path, process: Forked, name: str) -> None:
     """Wait until the run has begun a task."""
     for _ in range(1_200):
         if process.poll() is not None or list(out.glob(f"logs/base/*{name}*.eval")):
@@ -51,10 +49,10 @@ def _ctrl_c_as_in_a_terminal() -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_the_audit_and_the_same_command_resumes_it(tiny_folder: Folder, tmp_path: Path) -> None:
+def test_ctrl_c_stops_the_audit_and_the_same_command_resumes_it(tiny_folder: Folder, tmp_path: Path, prepared: Prepared) -> None:
     out = tmp_path / "audit"
-    command = [*COMMAND, *flags(tiny_folder("llama"), out, 16)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    command = ("audit", "run", *flags(tiny_folder("llama"), out, 16))
+    process = prepared.start(*command, own_session=True)
     started(out, process, "mmlu")
     os.killpg(process.pid, signal.SIGINT)
     stdout, stderr = process.communicate(timeout=120)
@@ -65,8 +63,8 @@ def test_ctrl_c_stops_the_audit_and_the_same_command_resumes_it(tiny_folder: Fol
     assert not (out / "audit.json").exists()
     assert missing_cells(stored_config(out), out)
     finished = {s.uuid for info in list_eval_logs(str(out / "logs")) for s in read_eval_log(info).samples or [] if not s.error}
-    short = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert short.returncode == 0, short.stderr
+    resumed = prepared.run(*command)
+    assert resumed.returncode == 0, resumed.stderr
     assert json.loads((out / "audit.json").read_text())["missing"] == []
     transcripts = audit.read_result(out).transcripts
     assert set(transcripts.groupby(["condition", "task"]).size()) == {16}
@@ -92,10 +90,10 @@ def test_ctrl_c_that_a_library_swallows_still_stops_the_audit(tiny_folder: Folde
     assert missing_cells(config, tmp_path)
 
 
-def test_a_second_run_into_the_same_folder_is_refused_and_names_the_first(tiny_folder: Folder, tmp_path: Path) -> None:
+def test_a_second_run_into_the_same_folder_is_refused_and_names_the_first(tiny_folder: Folder, tmp_path: Path, prepared: Prepared) -> None:
     out = tmp_path / "audit"
     with exclusive_lock(out, "audit run", folder=True):  # as a run holds it from its first cell to its last
-        second = subprocess.run([*COMMAND, *flags(tiny_folder("llama"), out, 2)], capture_output=True, text=True, check=False)
+        second = prepared.run("audit", "run", *flags(tiny_folder("llama"), out, 2))
     assert second.returncode == 2, second.stderr
     assert str(os.getpid()) in second.stderr
     assert "Traceback" not in second.stderr

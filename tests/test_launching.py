@@ -16,6 +16,7 @@ from audit.running.rescore_config import make_rescore
 from audit.running.shards import Shard, make_plan, shard_folder
 from nla.support.files import PREFIX
 from tests.commands import typed
+from tests.prepared import Forked, Prepared
 from tests.test_shards import assert_equal_to_one_process, write_logs
 
 Folder = Callable[[str], Path]
@@ -41,7 +42,7 @@ def shown(done: subprocess.CompletedProcess[str]) -> str:
     return " ".join((done.stdout + done.stderr).split())
 
 
-def wait_for(found: Callable[[], object], process: subprocess.Popen[str]) -> None:
+def wait_for(found: Callable[[], object], process: Forked) -> None:
     for _ in range(6_000):
         if found() or process.poll() is not None:
             return
@@ -49,10 +50,10 @@ def wait_for(found: Callable[[], object], process: subprocess.Popen[str]) -> Non
     raise TimeoutError
 
 
-def test_a_killed_worker_costs_the_part_in_work(logs: Path, at_once: Path, tmp_path: Path) -> None:
+def test_a_killed_worker_costs_the_part_in_work(logs: Path, at_once: Path, tmp_path: Path, prepared: Prepared) -> None:
     out = tmp_path / "out"
     words = ["score", str(logs), "-o", str(out), *FLAGS, "--shard"]
-    worker = subprocess.Popen([sys.executable, "-m", "audit", *words, "1/1"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    worker = prepared.start("audit", *words, "1/1")
     wait_for(lambda: list(out.rglob("*.part")), worker)
     worker.send_signal(signal.SIGKILL)
     worker.communicate()

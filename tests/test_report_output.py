@@ -5,7 +5,6 @@ import io
 import os
 import shutil
 import subprocess
-import sys
 import unicodedata
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from reports.build import markdown
 from reports.csv_text import quoted, safe_csv
 from reports.output import STAMP_FILE, write_files
 from tests.commands import typed
+from tests.prepared import Prepared
 from tests.test_report import explanations, table
 from tests.test_stored_audit import analysed, small
 
@@ -170,7 +170,7 @@ def report(run: Path, out: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_the_command_never_deletes_a_users_folder(tmp_path: Path) -> None:
+def test_the_command_never_deletes_a_users_folder(tmp_path: Path, prepared: Prepared) -> None:
     run, home = tmp_path / "run", tmp_path / "home"
     run.mkdir()
     home.mkdir()
@@ -186,8 +186,7 @@ def test_the_command_never_deletes_a_users_folder(tmp_path: Path) -> None:
         assert words in " ".join(done.stderr.split())
         assert len(done.stderr.strip().splitlines()) <= 2
     assert contents(home) == {"index.html": b"mine"}
-    command = [sys.executable, "-m", "audit", "report", str(run), "-o", str(tmp_path / "report")]
-    first, second = (subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2))
+    first, second = (prepared.start("audit", "report", str(run), "-o", str(tmp_path / "report")) for _ in range(2))
     errors = [process.communicate()[1] for process in (first, second)]
     assert 0 in (first.returncode, second.returncode), errors
     assert all(process.returncode == 0 or "in use by" in error for process, error in zip((first, second), errors, strict=True)), errors

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,18 +40,29 @@ def report(tmp_path: Path, transcripts: pd.DataFrame, told: pd.DataFrame, said: 
     return f"file://{build_report(read_stored(tmp_path / 'run'), tmp_path / 'report')}"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_page_has_a_violation_of_accessibility_rules(browser: Any, tmp_path: Path, scheme: str) -> None:
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of an audit with nothing unusual in it."""
+    folder, transcripts = tmp_path_factory.mktemp("usual"), table(12)
+    written(folder / "run", transcripts, explanations(transcripts))
+    return build_report(read_stored(folder / "run"), folder / "report")
+
+
+@pytest.fixture(scope="module")
+def pages(usual: Path) -> list[Path]:
+    """One page of each kind: a report, a comparison, and panels."""
+    run = usual.parents[1] / "run"
+    other = Path(shutil.copytree(run, run.with_name("other")))
+    comparison = build_comparison(compare(run, other), "A", "B", run.with_name("comparison"))
+    return [usual, comparison, build_panels(panels([run, other], "model"), "model", run.with_name("panels"))]
+
+
+@pytest.mark.parametrize(("scheme", "widths"), [("light", (400, 1600)), ("dark", (1000,))])
+def test_no_page_has_a_violation_of_accessibility_rules(browser: Any, pages: list[Path], scheme: str, widths: tuple[int, ...]) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
-    transcripts = table(12)
-    for name in ("run", "other"):
-        written(tmp_path / name, transcripts, explanations(transcripts))
-    comparison = compare(tmp_path / "run", tmp_path / "other")
-    pages = [build_report(read_stored(tmp_path / "run"), tmp_path / "report"), build_comparison(comparison, "A", "B", tmp_path / "b")]
-    pages.append(build_panels(panels([tmp_path / "run", tmp_path / "other"], "model"), "model", tmp_path / "panels"))
     context = browser.new_context(bypass_csp=True, color_scheme=scheme)  # the page's policy would keep axe-core out, too
-    for width in (400, 1000, 1600):
+    for width in widths:
         for path in pages:
             opened = context.new_page()
             opened.set_viewport_size({"width": width, "height": 900})
@@ -82,9 +94,8 @@ def test_a_transcript_shows_every_token_in_place(page: Any, tmp_path: Path) -> N
     assert "probes z -1.50" in page.inner_text(".about")
 
 
-def test_keys_go_through_tokens_and_flagged_tokens(page: Any, tmp_path: Path) -> None:
-    transcripts = table(12)
-    page.goto(report(tmp_path, transcripts, explanations(transcripts)))
+def test_keys_go_through_tokens_and_flagged_tokens(page: Any, usual: Path) -> None:
+    page.goto(usual.as_uri())
     page.wait_for_selector(".token")
     page.focus(".token >> nth=0")
     page.keyboard.press("ArrowRight")
@@ -116,9 +127,8 @@ def test_filters_search_and_order(page: Any, tmp_path: Path) -> None:
     page.get_by_text(re.compile("^1120 of 1120 transcripts, the first 300 listed; 0 hits in explanations, 1120 in texts")).wait_for()
 
 
-def test_the_same_item_beside_it_and_links(page: Any, tmp_path: Path) -> None:
-    transcripts = table(12)
-    address = report(tmp_path, transcripts, explanations(transcripts))
+def test_the_same_item_beside_it_and_links(page: Any, usual: Path) -> None:
+    address = usual.as_uri()
     page.goto(address)
     page.wait_for_selector(".token")
     assert page.locator("#beside option").count() == 6
@@ -136,9 +146,8 @@ def test_the_same_item_beside_it_and_links(page: Any, tmp_path: Path) -> None:
     page.get_by_text("The link names a transcript that is not in this report.").wait_for()
 
 
-def test_tables_sort_and_figures_are_saved(page: Any, tmp_path: Path) -> None:
-    transcripts = table(12)
-    page.goto(report(tmp_path, transcripts, explanations(transcripts)))
+def test_tables_sort_and_figures_are_saved(page: Any, usual: Path) -> None:
+    page.goto(usual.as_uri())
     page.click("#h-benchmarks ~ div th >> nth=2 >> button")
     cells = page.locator("#h-benchmarks ~ div tbody td:nth-child(3)").evaluate_all("all => all.map((one) => parseFloat(one.dataset.sort))")
     assert cells == sorted(cells, reverse=True)
@@ -202,9 +211,8 @@ def test_an_audit_of_an_earlier_version_says_what_is_missing(page: Any, tmp_path
     assert "which kept no conversations" in page.inner_text("#transcripts")
 
 
-def test_it_prints_to_a_pdf(page: Any, tmp_path: Path) -> None:
-    transcripts = table(12)
-    page.goto(report(tmp_path, transcripts, explanations(transcripts)))
+def test_it_prints_to_a_pdf(page: Any, usual: Path) -> None:
+    page.goto(usual.as_uri())
     page.wait_for_selector(".token")
     content = page.pdf()
     assert content.startswith(b"%PDF")

@@ -23,6 +23,7 @@ from nla.support.errors import ConfigError, DataError, FetchError, ModelError
 from tasks._info import Role
 from tasks.any import any as wrapped
 from tasks.gsm8k import gsm8k
+from tests.prepared import Prepared
 
 Folder = Callable[[str], Path]
 OWN_TASK = """
@@ -37,14 +38,13 @@ def own(word: str = "hi"):
 """
 
 
-def test_a_new_task_runs_from_the_command_line(tmp_path: Path, tiny_folder: Folder) -> None:
+def test_a_new_task_runs_from_the_command_line(tmp_path: Path, tiny_folder: Folder, prepared: Prepared) -> None:
     done = CliRunner().invoke(app, ["new-task", "colours", "--folder", str(tmp_path / "tasks")])
     assert done.exit_code == 0, done.output
     command = ["inspect", "eval", "tasks/colours.py", "--model", f"local/{tiny_folder('llama')}", "-M", "dtype=float32", "--limit", "2"]
-    run = subprocess.run(
-        [*command, "--display", "none", "--max-tokens", "8", "-T", "tokens=3", "-T", "source=bundled"], cwd=tmp_path, check=False
-    )
-    assert run.returncode == 0
+    options = ("--display", "none", "--max-tokens", "8", "-T", "tokens=3", "-T", "source=bundled")
+    run = prepared.run(*command, *options, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
     [log] = [read_eval_log(str(path)) for path in (tmp_path / "logs").glob("*.eval")]
     assert log.status == "success"
     assert {"includes", "nla_awareness", "verbalized_awareness"} <= {score.name for score in (log.results.scores if log.results else [])}

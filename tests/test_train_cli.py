@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.commands import typed
+from tests.prepared import Prepared
 from tests.varied_texts import varied_text
 
 pytestmark = pytest.mark.slow
@@ -113,9 +114,9 @@ def test_all_stages_make_a_pair(whole: dict[str, torch.Tensor], project: Path) -
     assert of_av.value.tolist() == pytest.approx([losses[:10].mean(), losses[10:].mean()], abs=1e-4)
 
 
-def test_a_run_killed_in_every_stage_ends_in_the_same_pair(whole: dict[str, torch.Tensor], project: Path) -> None:
+def test_a_run_killed_in_every_stage_ends_in_the_same_pair(whole: dict[str, torch.Tensor], project: Path, prepared: Prepared) -> None:
     for stage in ("av", "ar", "rl"):
-        running = subprocess.Popen(command(project, "all", "killed"), cwd=project, stderr=subprocess.DEVNULL)
+        running = prepared.start("nla", *command(project, "all", "killed")[3:], cwd=project)
         deadline = time.monotonic() + 90
         while not list((project / "killed" / stage).glob("checkpoint-*")) and running.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -128,15 +129,15 @@ def test_a_run_killed_in_every_stage_ends_in_the_same_pair(whole: dict[str, torc
         torch.testing.assert_close(again[name], tensor, rtol=0, atol=0)
 
 
-def test_sigterm_writes_a_checkpoint_first(whole: dict[str, torch.Tensor], project: Path) -> None:
+def test_sigterm_writes_a_checkpoint_first(whole: dict[str, torch.Tensor], project: Path, prepared: Prepared) -> None:
     assert whole
     shutil.copytree(project / "whole" / "data", project / "stopped" / "data")
     long = (
         (project / "pair.toml").read_text().replace("steps = 12", "steps = 5000").replace("checkpoint_every = 2", "checkpoint_every = 5000")
     )
     (project / "long.toml").write_text(long)
-    start = [part.replace("pair.toml", "long.toml") for part in command(project, "av", "stopped")]
-    running = subprocess.Popen(start, cwd=project, stderr=subprocess.PIPE, text=True)
+    words = [part.replace("pair.toml", "long.toml") for part in command(project, "av", "stopped")[3:]]
+    running = prepared.start("nla", *words, cwd=project)
     metrics = project / "stopped" / "av" / "metrics.jsonl"
     deadline = time.monotonic() + 90
     while (not metrics.exists() or metrics.read_text().count("\n") < 3) and time.monotonic() < deadline:
