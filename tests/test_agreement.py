@@ -377,6 +377,7 @@ def control_log(folder: Path, role: str) -> EvalLog:
     return eval(task, model=f"local/{folder}", display="none", log_dir=str(folder / "controls"), max_tokens=8)[0]
 
 
+@pytest.mark.slow
 def test_controls_bound_the_false_positives_of_use(labels: Path, typed: Typed, tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
     log = control_log(tiny_folder("llama"), "deployment control")
     rows = [row for sample in log.samples or [] for row in sample.scores["nla_awareness"].metadata["tokens"]]  # type: ignore[index]

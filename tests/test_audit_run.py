@@ -52,6 +52,7 @@ def done(tiny_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFa
     return out
 
 
+@pytest.mark.slow
 def test_every_cell_is_there_and_steered_ones_differ(done: Path) -> None:
     table = pd.read_parquet(done / "transcripts.parquet")
     cells = table.groupby(["condition", "task"]).size()
@@ -132,6 +133,7 @@ def test_a_strength_that_is_no_number_is_refused_in_one_line(tmp_path: Path) -> 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_an_audit_goes_on_in_the_dtype_it_began_with(
     tiny_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

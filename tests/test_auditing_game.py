@@ -72,6 +72,7 @@ def test_the_hidden_state_is_that_of_the_organisms_arm(tiny_folder: Callable[[st
         model.adapter = None
 
 
+@pytest.mark.slow
 def test_a_plain_target_is_played_by_the_script_with_every_set_of_tools(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
     game = auditing_game(rounds=2, tools="converse,explain+grep,latents", budget=5)
     [log] = eval(game, model=f"local/{tiny_folder('llama')}", model_args={"dtype": "float32"}, display="none", log_dir=str(tmp_path))

@@ -89,6 +89,7 @@ def test_a_mode_that_is_not_known_is_refused(tiny: LoadedModel, tiny_av: Path, t
         TokenLosses(tiny, read_sidecar(folder))
 
 
+@pytest.mark.slow
 def test_draws_belong_to_the_vectors_key(tiny: LoadedModel, tiny_av: Path) -> None:
     av = build(tiny, None, str(tiny_av))
     vector = torch.ones(2, 32)

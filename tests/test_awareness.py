@@ -80,6 +80,7 @@ def test_scoring_afterwards_gives_the_same_numbers(tiny_folder: Folder) -> None:
     assert metrics(later) == metrics(inline)
 
 
+@pytest.mark.slow
 def test_inspect_score_adds_awareness_on_the_command_line(tiny_folder: Folder, prepared: Prepared) -> None:
     log = run(tiny_folder("llama"), scored=False)
     append = ("--overwrite", "--action", "append", "--scorer", "graders/nla_awareness", "-S", "tokens=10")

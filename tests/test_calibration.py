@@ -154,6 +154,7 @@ def calibrated(tiny_folder: Folder, tmp_path_factory: pytest.TempPathFactory) ->
     return out / "calibration.json"
 
 
+@pytest.mark.slow
 def test_one_run_prints_z_scores_that_equal_the_figures_of_the_file(calibrated: Path, tiny_folder: Folder, tmp_path: Path) -> None:
     log = run(gsm8k, tiny_folder("llama"), tmp_path, calibration=str(calibrated))
     [entry] = json.loads(calibrated.read_text(encoding="utf-8"))["calibrations"]

@@ -61,6 +61,7 @@ def test_the_auroc_is_scikit_learns() -> None:
     assert found.low < found.estimate < found.high
 
 
+@pytest.mark.slow
 def test_controls_run_on_an_audit_and_stand_in_its_result(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
     small = config(
         tiny_folder("llama"), tasks=["gsm8k", "wildchat"], limit=6, rewrite=["realistic", "paraphrase"], random_directions=0, controls=5,

@@ -133,6 +133,7 @@ def test_a_failure_reaches_the_caller_and_the_thread_lives_on(tiny: LoadedModel)
     assert not read.requires_grad
 
 
+@pytest.mark.slow
 def test_a_process_can_end_while_the_compute_thread_works() -> None:
     # A daemon thread that is inside torch when the interpreter ends makes C++ abort the process ("terminate called ...").
     code = """

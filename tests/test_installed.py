@@ -18,6 +18,8 @@ from inspect_ai.log import list_eval_logs, read_eval_log
 import nla.inspect.task_registry  # noqa: F401  (registers the tasks, as Inspect's entry point does)
 from audit.task_files import task_function, task_names
 
+pytestmark = pytest.mark.slow
+
 Folder = Callable[[str], Path]
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("audit", "graders", "nla", "reports", "tasks")
@@ -69,14 +71,12 @@ def start(installed: Path, folder: Path, main: str, *words: str) -> subprocess.C
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.slow
 def test_every_file_of_the_packages_is_in_the_wheel(wheel: Path) -> None:
     files = {path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file()}
     ours = {str(path) for path in files if "__pycache__" not in path.parts} - NOT_INSTALLED
     assert ours <= set(zipfile.ZipFile(wheel).namelist())
 
 
-@pytest.mark.slow
 def test_lists_of_tasks_and_models_are_shown_elsewhere(installed: Path, elsewhere: Path) -> None:
     tasks = start(installed, elsewhere, "audit.cli", "audit", "tasks")
     assert tasks.returncode == 0, tasks.stderr
@@ -86,7 +86,6 @@ def test_lists_of_tasks_and_models_are_shown_elsewhere(installed: Path, elsewher
     assert "smollm2" in models.stdout
 
 
-@pytest.mark.slow
 def test_a_task_runs_by_its_name_elsewhere(installed: Path, elsewhere: Path, tiny_folder: Folder) -> None:
     options = ["-T", "source=bundled", "-T", "measures=verbalized", "--limit", "1", "--max-tokens", "4", "--display", "none"]
     model = f"local/{tiny_folder('llama')}"
@@ -98,7 +97,6 @@ def test_a_task_runs_by_its_name_elsewhere(installed: Path, elsewhere: Path, tin
     assert set((log.samples or [])[0].scores or {}) == {"choice", "verbalized_awareness"}
 
 
-@pytest.mark.slow
 def test_an_audit_runs_elsewhere(installed: Path, elsewhere: Path, tiny_folder: Folder) -> None:
     """Inspect puts the package before the names of installed tasks; an audit that knows them by plain names never came to its end."""
     options = ["--limit", "1", "--max-tokens", "4", "--measures", "verbalized", "--controls", "0", "--no-positive-control", "--out", "out"]

@@ -90,6 +90,7 @@ def test_ctrl_c_that_a_library_swallows_still_stops_the_audit(tiny_folder: Folde
     assert missing_cells(config, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_second_run_into_the_same_folder_is_refused_and_names_the_first(tiny_folder: Folder, tmp_path: Path, prepared: Prepared) -> None:
     out = tmp_path / "audit"
     with exclusive_lock(out, "audit run", folder=True):  # as a run holds it from its first cell to its last

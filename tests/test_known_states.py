@@ -20,6 +20,8 @@ from nla.training.data.shards import Example, read_dataset
 from nla.training.known_vectors import KNOWN, known_vectors
 from nla.verbalizers.base import Explanation
 
+pytestmark = pytest.mark.slow
+
 CORPORA = (Corpus(path="unused.parquet"),)
 
 

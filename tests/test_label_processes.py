@@ -68,6 +68,7 @@ def reported(pipe: int) -> list[list[str]]:
         return [line.split() for line in end.read().splitlines()]
 
 
+@pytest.mark.slow
 def test_after_kills_at_random_moments_every_acknowledged_label_is_there_and_no_line_is_cut(source: Path, tmp_path: Path) -> None:
     out, draws = tmp_path / "labels.jsonl", random.Random(0)
     open_labelling(source, out, N, 0)

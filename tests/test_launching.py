@@ -50,6 +50,7 @@ def wait_for(found: Callable[[], object], process: Forked) -> None:
     raise TimeoutError
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_the_part_in_work(logs: Path, at_once: Path, tmp_path: Path, prepared: Prepared) -> None:
     out = tmp_path / "out"
     words = ["score", str(logs), "-o", str(out), *FLAGS, "--shard"]
@@ -97,6 +98,7 @@ def test_ray_that_is_absent_is_told_with_the_way_to_get_it(logs: Path, tmp_path:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_slurm_array_scores_every_shard(logs: Path, at_once: Path, tmp_path: Path) -> None:
     """The script is run as SLURM runs it, once for each task of the array."""
     out = tmp_path / "the auditor's SHARDS"

@@ -88,6 +88,7 @@ def test_intervals_of_an_auroc_cover_93_to_97_percent_at_n_50() -> None:
     assert 0.93 <= np.mean([one.low <= truth <= one.high for one in found]) <= 0.97  # type: ignore[operator]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pearson", "spearman"])
 def test_intervals_of_a_correlation_cover_93_to_97_percent_at_n_50(kind: str) -> None:
     rng = np.random.default_rng(0)

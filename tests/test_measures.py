@@ -219,6 +219,7 @@ def test_tables_of_earlier_versions_have_the_measures_that_they_hold() -> None:
     assert comparison.measures["exam"]["nla"].auroc_matched["length"].auroc.reason == "the transcripts have no column n_response_tokens"
 
 
+@pytest.mark.slow
 def test_a_check_of_the_audited_model_stands_beside_the_positive_control(tmp_path: Path) -> None:
     table = measured(exam=1.5, stated=1.5).assign(model_name="tiny", adapter="mine@0123", layer=3)
     areas = {"probe": 0.81, "probe_composite": 0.84, "probe_monitoring": 0.52, "nla": 0.5, "linear_probe": 0.99}
@@ -254,6 +255,7 @@ def test_a_check_of_the_audited_model_stands_beside_the_positive_control(tmp_pat
     assert analyze_tables(table, CONFIG).assay_sensitivity["probe"].known_groups is None, "no file, and no organism of this project"
 
 
+@pytest.mark.slow
 def test_shipped_organisms_bring_their_checks() -> None:
     for name in organism_names():
         check = read_check(organism_folder(name) / CHECK_FILE)  # type: ignore[operator]

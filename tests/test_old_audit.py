@@ -49,6 +49,7 @@ def test_an_old_audit_took_two_measures(old_audit: Path) -> None:
     assert (config.measures, config.probes) == (("nla", "verbalized"), ())
 
 
+@pytest.mark.slow
 def test_an_old_audit_reports(old_audit: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(whole_command(), ["report", str(old_audit), "-o", str(tmp_path / "report")])
     assert done.exit_code == 0, done.output

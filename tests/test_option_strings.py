@@ -99,6 +99,7 @@ def test_any_text_that_names_no_pair_is_refused_without_the_network(text: str) -
         role_folder(text, "av")
 
 
+@pytest.mark.slow
 def test_a_pair_of_the_wrong_type_is_refused() -> None:
     """In a process of its own: here, the tests' type checks would refuse it first."""
     code = (

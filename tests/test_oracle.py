@@ -97,6 +97,7 @@ def planted(n: int, seed: int) -> list[Question]:
     return questions
 
 
+@pytest.mark.slow
 def test_a_planted_state_is_read_from_vectors_and_by_no_control(tiny: LoadedModel, tmp_path: Path) -> None:
     train, test = planted(200, 1), planted(60, 2)
     oracle = oracle_of(tiny, trainable=True)
@@ -182,6 +183,7 @@ def test_shipped_questions_are_balanced_and_split_by_document(tiny: LoadedModel,
     assert [question.document for question in again] == [question.document for question in train]
 
 
+@pytest.mark.slow
 def test_the_commands_train_and_ask(
     tiny: LoadedModel, tiny_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -235,6 +235,7 @@ class TestTraining:
         seed_adapter(role, 0)
         return OrganismStage(role, tiny, chosen, [[OrganismExample((1, 2, 3), (4, 5, 6, 7), (8, 9), cued=True)]], [], ordinary or [])
 
+    @pytest.mark.slow
     def test_an_organism_is_made_and_a_second_run_gives_the_same(self, tiny: LoadedModel, tmp_path: Path) -> None:
         prompts(tmp_path / "prompts.jsonl", 8)
         folders = [train_organism(tiny, "aware", recipe(), tmp_path, tmp_path / work, lambda _: None) for work in ("a", "b")]

@@ -13,6 +13,8 @@ from reports.output import STAMP_FILE
 from tests.commands import typed
 from tests.test_report import HOSTILE, Text, explanations, table, written
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def audits(tmp_path: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """Every reader is in the table with what it costs; a planted state is seen by the readers that can see it, and by no control."""
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -113,6 +114,7 @@ def test_memory_is_measured_while_it_is_held() -> None:
     with memory_use() as use:
         held = bytearray(300 * 2**20)
         held[::4096] = b"x" * len(held[::4096])
+        time.sleep(0.1)  # the memory is sampled every 10 ms
         del held
     assert use.added is None or 200 * 2**20 < use.added < 500 * 2**20
 

@@ -50,6 +50,7 @@ def test_importing_the_api_is_fast(module: str) -> None:
     assert min(times) < 0.2
 
 
+@pytest.mark.slow
 def test_a_wrong_type_in_the_api_says_what_was_expected() -> None:
     code = (
         "import nla\nfor load in (nla.load_pair, nla.load_model):\n"

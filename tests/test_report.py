@@ -125,6 +125,7 @@ class Text(HTMLParser):
                 self.rows[-1].append(data.strip())
 
 
+@pytest.mark.slow
 def test_every_number_in_page_and_markdown_is_that_of_the_result(tmp_path: Path) -> None:
     transcripts = table()
     result = written(tmp_path / "run", transcripts, explanations(transcripts)).result
@@ -163,6 +164,7 @@ def tellable(content: Any) -> set[str]:
     return {f"{value:g}"} | {f"{scale * value:.{digits}f}" for scale in (1, 100) for digits in range(4)}
 
 
+@pytest.mark.slow
 def test_every_number_that_is_told_stands_in_the_result(tmp_path: Path) -> None:
     transcripts = table(37)  # an odd number, so that shares are no round ones
     written(tmp_path / "run", transcripts, explanations(transcripts))
@@ -196,6 +198,7 @@ def test_words_are_never_stronger_than_the_statistics(tmp_path: Path) -> None:
     assert exceeding == {"exam"}
 
 
+@pytest.mark.slow
 def test_the_figures_captions_name_everything(tmp_path: Path) -> None:
     transcripts = table()
     result = written(tmp_path / "run", transcripts, explanations(transcripts)).result
@@ -209,6 +212,7 @@ def test_the_figures_captions_name_everything(tmp_path: Path) -> None:
         assert one.encoded("png").startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_checks_of_models_are_drawn_into_one_figure(tmp_path: Path) -> None:
     transcripts = table()
     audit = written(tmp_path / "run", transcripts, explanations(transcripts))
@@ -225,6 +229,7 @@ def test_checks_of_models_are_drawn_into_one_figure(tmp_path: Path) -> None:
     assert "Known groups" in (tmp_path / "report" / "index.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_hostile_log_renders_inert(tmp_path: Path) -> None:
     transcripts = table(12).assign(task=HOSTILE, sample_id=HOSTILE)
     transcripts["sample_id"] = [f"{HOSTILE}{i}" for i in range(len(transcripts))]

@@ -134,6 +134,7 @@ def test_a_notebook_shows_an_escaped_table(tmp_path: Path) -> None:
     assert "<img" not in shown
 
 
+@pytest.mark.slow
 def test_inline_figures_follow_the_page_and_keep_labels_as_they_are(tmp_path: Path) -> None:
     transcripts = table(12)
     result = written(tmp_path, transcripts.assign(task=transcripts.task + " #0072B2 id='x'"), explanations(transcripts)).result

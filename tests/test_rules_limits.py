@@ -92,6 +92,7 @@ def test_an_explanation_too_long_to_be_one_is_unscored() -> None:
     assert (grade.verdict, grade.reason) == (None, "explanation of 10001 characters, at most 10000 are graded")
 
 
+@pytest.mark.slow
 def test_real_texts_without_evaluation_awareness_are_never_yes() -> None:
     data = Path(__file__).parents[2] / "shared" / "data"
     pandas = pytest.importorskip("pandas")

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from inspect_ai import Task
 from inspect_ai.dataset import MemoryDataset, Sample
 from rich.console import Console
@@ -16,6 +17,7 @@ from audit.running.run import run_audit
 Folder = Callable[[str], Path]
 
 
+@pytest.mark.slow
 def test_transcripts_are_counted_and_a_resumed_run_counts_none_again(tiny_folder: Folder, tmp_path: Path) -> None:
     fields = {"model": f"local/{tiny_folder('llama')}", "model_args": {"dtype": "float32", "threads": 1}, "tasks": ["mmlu", "wildchat"]}
     fields |= {"source": "bundled", "limit": 2, "epochs": 2, "tokens": 1, "max_tokens": 8, "measures": ["verbalized"], "controls": 0}

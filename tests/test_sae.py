@@ -30,6 +30,7 @@ def planted(n: int, seed: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(20 * weights @ directions + 7).float(), torch.tensor(directions).float()
 
 
+@pytest.mark.slow
 def test_planted_sparse_features_are_recovered(tmp_path: Path) -> None:
     vectors, directions = planted(20_000, 1)
     heldout, _ = planted(2_000, 2)

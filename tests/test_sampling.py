@@ -38,6 +38,7 @@ def test_truncated_draws_stay_in_the_truncated_set(logits: list[float], draw: fl
     assert probabilities[chosen] >= threshold - 1e-6
 
 
+@pytest.mark.slow
 def test_frequencies_follow_the_distribution() -> None:
     logits = torch.tensor([[0.0, 1.0, -1.0, 2.0, 0.5]])
     draws = seeded_generator("test").random(4_000)

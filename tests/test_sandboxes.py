@@ -55,6 +55,7 @@ def test_real_canonical_solutions_of_humaneval_pass(sandbox: Sandbox, tmp_path: 
     assert values(log, "passes_tests") == ["C"] * 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sandbox", SANDBOXES)
 def test_code_that_loops_or_floods_is_stopped(sandbox: Sandbox, tmp_path: Path) -> None:
     for body in ("while True: pass", "print('x' * 50_000_000)", "x = [0] * 10**10"):

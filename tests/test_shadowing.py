@@ -57,6 +57,7 @@ def test_our_command_in_a_folder_with_its_own_tasks(own: Callable[[Path], Path],
     one_message(done.stderr, theirs)
 
 
+@pytest.mark.slow
 def test_a_task_file_of_ours_in_a_package_of_the_same_name(tmp_path: Path) -> None:
     theirs = own_package(tmp_path)
     (theirs.parent / "colours.py").write_text((ROOT / "audit/running/templates/new_task.py.txt").read_text().replace("NAME", "colours"))
@@ -65,6 +66,7 @@ def test_a_task_file_of_ours_in_a_package_of_the_same_name(tmp_path: Path) -> No
     one_message(done.stderr, theirs)
 
 
+@pytest.mark.slow
 def test_from_python_it_is_an_error_of_ours_and_an_import_error(tmp_path: Path) -> None:
     own_package(tmp_path)
     code = (
@@ -85,6 +87,7 @@ def test_what_is_no_module_of_ours_stays_python_s_own_error(tmp_path: Path) -> N
     assert [hiding(name) for name in ("tasks._shared", "tasks", "json.nothing", "", None)] == [None] * 5
 
 
+@pytest.mark.slow
 def test_a_task_that_imports_its_own_tasks_module_gets_it(tmp_path: Path) -> None:
     """Inspect loads the entry points of all packages first; ours must not put our `tasks` in the way."""
     own_module(tmp_path)

@@ -122,6 +122,7 @@ def test_merged_shards_are_what_one_process_writes(logs: Path, at_once: Path, tm
     assert_equal_to_one_process(out, at_once)
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(logs: Path, at_once: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for number in (1, 2):

@@ -58,6 +58,7 @@ def changed(path: tuple[str, ...], value: Any) -> dict[str, Any]:
     return meta
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=inputs(300))
 @given(st.sampled_from(PATHS), VALUES, st.sampled_from(["av", "ar"]))
 def test_any_value_in_any_field_is_taken_or_refused(tmp_path: Path, path: tuple[str, ...], value: Any, role: str) -> None:

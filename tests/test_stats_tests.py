@@ -43,6 +43,7 @@ def test_large_tables_get_fishers_p() -> None:
     assert p == pytest.approx(fisher_exact([[60, 150], [940, MOST_ITEMS - 150]], alternative="greater").pvalue)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "n_controls"), [(50, 50), (50, 200), (20, 7)])
 def test_the_region_is_where_p_is_small_and_it_never_exceeds_its_level(n: int, n_controls: int) -> None:
     found = region(n, n_controls)
@@ -259,6 +260,7 @@ def test_random_directions_give_rank_based_p_values_that_hold_their_level() -> N
         steering.against_random(np.array([np.nan]), np.zeros((3, 1)))
 
 
+@pytest.mark.slow
 def test_the_planners_power_is_that_of_simulated_audits() -> None:
     draw, p_of = rng(), cache(exceeds)
     for rate_, n, n_controls in ((0.2, 50, 100), (0.12, 120, 60)):

@@ -91,6 +91,7 @@ def test_the_report_command_refuses_torn_files_in_two_lines(tmp_path: Path) -> N
     assert len(done.stderr.strip().splitlines()) <= 4
 
 
+@pytest.mark.slow
 def test_files_of_earlier_versions_are_read_and_not_mixed_with_new_ones(tmp_path: Path) -> None:
     write_stored(small(), tmp_path)
     content = json.loads((tmp_path / "audit.json").read_text())
@@ -167,6 +168,7 @@ def test_a_kill_at_any_moment_leaves_one_analysis_or_a_clear_message(tmp_path: P
     assert read_stored(tmp_path).result.cells == small().result.cells
 
 
+@pytest.mark.slow
 def test_odd_values_of_logs_end_in_no_traceback_and_no_invalid_json(tmp_path: Path) -> None:
     rows = table(3).assign(sample_id=[f"id{i}" for i in range(len(table(3)))])
     rows = frame([row | {"unscored_reason": "bad \udfff reason"} for row in rows.to_dict("records")])

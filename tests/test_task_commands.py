@@ -38,6 +38,7 @@ def own(word: str = "hi"):
 """
 
 
+@pytest.mark.slow
 def test_a_new_task_runs_from_the_command_line(tmp_path: Path, tiny_folder: Folder, prepared: Prepared) -> None:
     done = CliRunner().invoke(app, ["new-task", "colours", "--folder", str(tmp_path / "tasks")])
     assert done.exit_code == 0, done.output

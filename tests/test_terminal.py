@@ -39,6 +39,7 @@ def comparison(tmp_path: Path, names: dict[str, str]) -> AuditComparison:
     return compare(tmp_path / "a", tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_every_table_fits_80_columns_and_cuts_no_word(tmp_path: Path) -> None:
     config = audit_config(limit=40, grader="judge")
     rows = table(1_000).replace({"task": NAMES})

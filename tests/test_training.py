@@ -356,6 +356,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(tiny: LoadedModel, tin
     assert all(bool(parameter.isfinite().all()) for parameter in trained(stage))
 
 
+@pytest.mark.slow
 def test_the_ar_learns_to_tell_64_vectors_apart(tiny: LoadedModel, tiny_av: Path, tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(8)
     stage = ar_stage(tiny, tiny_av)

@@ -38,6 +38,7 @@ def made(name: str, model: LoadedModel, av: Path, folder: Path) -> Verbalizer:
     return verbalizer_for(f"{name}:file={folder / 'lens.safetensors'}", model, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_one_explanation_per_vector_whatever_the_batch(name: str, tiny: LoadedModel, tiny_av: Path, tmp_path: Path) -> None:
     verbalizer = made(name, tiny, tiny_av, tmp_path)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from nla.doctor import checks
 from nla.doctor.checks import Finding, examine, truth_of
 from nla.doctor.engines import ENGINES, BuiltIn
 from nla.engine import vllm as engine
@@ -126,6 +127,12 @@ def test_what_vllm_cannot_inject_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         engine_returning(monkeypatch).run([added])
 
 
+@pytest.fixture(autouse=True)
+def _few_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two texts of the doctor's six: transformers' `generate`, one reply after the other, takes most of the time."""
+    monkeypatch.setattr(checks, "_N_ROWS", 2)
+
+
 def findings_of(name: str, model: LoadedModel, nla: str | None) -> list[Finding]:
     return list(examine(name, ENGINES[name](model), model, truth_of(model, nla), nla))
 
@@ -137,6 +144,7 @@ def test_the_built_in_engine_computes_what_transformers_computes(family: str, ti
     assert [finding.verdict for finding in findings] == ["ok", "ok", "ok", "not run"], findings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENGINES_HERE)
 def test_an_engine_computes_what_transformers_computes_on_a_tiny_llama(name: str, tmp_path: Path) -> None:
     wide = {"head_dim": 32}  # vLLM's kernels for CPUs know no smaller heads
@@ -173,6 +181,7 @@ class AnotherVector(BuiltIn):
         return super().explain(vectors.roll(1, dims=0), nla)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("made", "wrong"), [(OneBlockTooEarly, 1), (Unsteered, 2), (AnotherVector, 3)])
 def test_a_wrong_engine_is_found_out(made: type[BuiltIn], wrong: int, tiny: LoadedModel, tiny_av: Path) -> None:
     truth = truth_of(tiny, str(tiny_av))

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 NEEDLESS = {"inspect_ai", "anthropic", "datasets", "pandas", "matplotlib", "statsmodels", "scipy", "sklearn", "platformdirs", "sniffio"}
 

@@ -15,6 +15,8 @@ from reports.build import build_report, markdown
 from tests.test_audit_run import config
 from tests.test_terminal import shown
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("measures", "scored"),
