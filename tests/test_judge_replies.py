@@ -60,6 +60,7 @@ RAW = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=inputs(400))
 @given(RAW | st.text(ANY_CHARACTER) | VALUES.map(json.dumps) | st.lists(ROWS, max_size=2).map(lambda rows: json.dumps({"grades": rows})))
 def test_any_reply_ends_in_a_documented_outcome(said: str) -> None:

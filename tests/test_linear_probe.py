@@ -41,6 +41,7 @@ def test_a_planted_label_is_found_at_its_layer_and_equals_scikit_learn() -> None
     assert result.best.auroc == pytest.approx(roc_auc_score(truth, scores), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_labels_without_meaning_stay_inside_the_nulls() -> None:
     reached = 0
     for seed in range(8):

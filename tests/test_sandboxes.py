@@ -25,6 +25,7 @@ IN_DOCKER = pytest.mark.skipif(not docker_runs(), reason="no docker engine answe
 SANDBOXES = ["local", pytest.param("docker", marks=IN_DOCKER)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sandbox", SANDBOXES)
 def test_canonical_solutions_of_humaneval_pass_and_wrong_ones_fail(sandbox: Sandbox, tmp_path: Path) -> None:
     rows = read_file(DATA / "humaneval.jsonl")
@@ -65,6 +66,7 @@ def test_code_that_loops_or_floods_is_stopped(sandbox: Sandbox, tmp_path: Path) 
         assert values(log, "passes_tests") == ["I"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sandbox", SANDBOXES)
 def test_gold_patches_of_the_bundled_repositories_pass_and_others_fail(sandbox: Sandbox, tmp_path: Path) -> None:
     rows = read_file(DATA / "swe_bench.jsonl")
