@@ -107,8 +107,8 @@ class TestShipped:
         judged = [one for file in files for one in grade_labels(replace(file, items=file.items[::3]), "test", "classifier")]
         yes = [one for one in judged if one.reference is Verdict.YES]
         others = [one for one in judged if one.reference is not Verdict.YES]
-        assert sum(one.verdict is Verdict.YES for one in yes) >= 0.94 * len(yes) > 100
-        assert sum(one.verdict is not Verdict.YES for one in others) >= 0.97 * len(others) > 200
+        assert sum(one.verdict is Verdict.YES for one in yes) >= 0.94 * len(yes) > 40
+        assert sum(one.verdict is not Verdict.YES for one in others) >= 0.97 * len(others) > 60
 
     @pytest.mark.parametrize("file", ["adapter_config.json", "adapter_model.safetensors", "head.safetensors", "classifier.json"])
     def test_a_damaged_folder_is_refused(self, classifier: Classifier, tmp_path: Path, file: str) -> None:

@@ -1,6 +1,7 @@
 """`nla plan`: weights, adapters and what is kept for the gradient, counted without memory, beside real networks that have some."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from torch import Tensor
 
 from nla.models.adapters import AdapterSpec, adapter_parameters, add_adapter, shared_copy
 from nla.models.loaded import LoadedModel, load_model
+from nla.pair.known import SHIPPED as PAIRS
 from nla.support.errors import ModelError
 from nla.training import plan
+from nla.training.config import read_config
 from nla.training.plan import Shape, config_of, plan_of
 from tests.commands import typed
 
@@ -92,3 +95,15 @@ def test_the_command_says_what_fits(tmp_path: Path) -> None:
     nameless = typed("nla", "plan", "llama-9000", cwd=tmp_path)
     assert nameless.returncode == 2
     assert "No model is named 'llama-9000'" in nameless.stderr
+
+
+@pytest.mark.parametrize("recipe", ["llama-1b.toml", "qwen-0.5b.toml"])
+def test_a_recipe_says_what_is_planned_for_it(recipe: str, tmp_path: Path) -> None:
+    path, out = PAIRS / recipe, tmp_path / "plan.json"
+    read_config(path)
+    hours, gigabytes = re.findall(r"needs (\S+) hours of arithmetic at 200 TFLOP/s and (\S+) GB", path.read_text(encoding="utf-8"))[0]
+    done = typed("nla", "plan", str(path), "--tflops", "200", "--json", str(out))
+    assert done.returncode == 0, done.stderr
+    planned = json.loads(out.read_text(encoding="utf-8"))
+    assert planned["hours"] == pytest.approx(float(hours), abs=0.05)
+    assert sum(planned["bytes"]["bfloat16"].values()) / 1e9 == pytest.approx(float(gigabytes), abs=0.05)

@@ -220,14 +220,14 @@ def test_real_items_on_the_embedded_model(tmp_path: Path) -> None:
         mmlu(source=str(source), verbalizer="logit_lens"),
         model="local/smollm2",
         model_args={"threads": 1},
-        limit=6,
+        limit=4,
         max_tokens=64,
         display="none",
         log_dir=str(tmp_path),
     )[0]
     assert log.status == "success", log.error
     frame = samples_df(str(tmp_path))
-    assert len(frame) == 6
+    assert len(frame) == 4
     assert {"score_choice", "score_nla_awareness", "score_verbalized_awareness"} <= set(frame.columns)
     for sample in read_eval_log(log.location).samples or []:
         metadata = (sample.scores or {})["nla_awareness"].metadata or {}

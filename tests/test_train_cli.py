@@ -8,11 +8,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from nla.support.errors import ConfigError
+from nla.training.config import read_config
+from nla.training.data.shards import VECTOR
+from nla.training.pair import PairTraining
 from tests.commands import typed
 from tests.prepared import Prepared
 from tests.varied_texts import varied_text
@@ -157,3 +162,16 @@ def test_two_processes_train_the_ar_to_the_same_weights_as_one(whole: dict[str, 
     expected = pd.read_json(project / "whole" / "ar" / "metrics.jsonl", lines=True)
     found = pd.read_json(project / "two" / "ar" / "metrics.jsonl", lines=True)
     assert found.heldout_fve_gold.dropna().tolist() == pytest.approx(expected.heldout_fve_gold.dropna().tolist(), abs=1e-5)
+
+
+def test_the_median_scale_is_that_of_the_training_vectors(whole: dict[str, torch.Tensor], project: Path) -> None:
+    assert whole
+    text = (project / "pair.toml").read_text()
+    (project / "median.toml").write_text(text.replace("injection_scale = 5", 'injection_scale = "median"'))
+    training = PairTraining(read_config(project / "median.toml"), project / "whole", dtype="float32", device="cpu")
+    vectors = np.stack([row for path in sorted((project / "whole" / "data").glob("*.parquet")) for row in pd.read_parquet(path)[VECTOR]])
+    lower_middle = np.sort(np.linalg.norm(vectors, axis=1))[(len(vectors) - 1) // 2]
+    assert training.av_sidecar.injection_scale == pytest.approx(lower_middle, rel=5e-4)
+    (project / "wrong.toml").write_text(text.replace("injection_scale = 5", 'injection_scale = "mean"'))
+    with pytest.raises(ConfigError, match="injection_scale"):
+        read_config(project / "wrong.toml")

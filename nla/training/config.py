@@ -1,6 +1,7 @@
 """The config of a whole pair, read from a TOML file: base model, contract, adapters, data and every training stage."""
 
 from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -82,8 +83,8 @@ class PairConfig(BaseModel):
     """The AR's plain-text prompt, with `{explanation}`."""
     marker: str
     """A character that is one token, whose embedding the vector replaces."""
-    injection_scale: float = Field(gt=0)
-    """L2 norm that vectors are brought to."""
+    injection_scale: Annotated[float, Field(gt=0)] | Literal["median"]
+    """L2 norm that vectors are brought to; `median`: the median norm of the training data's vectors."""
     heldout_vectors: int = Field(default=384, ge=16)
     """Vectors of held-out documents that the stages are evaluated on."""
     temperature: float = Field(default=0.7, ge=0)

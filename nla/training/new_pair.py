@@ -46,6 +46,8 @@ def continue_adapter(role: LoadedModel, start: str, sidecar: Sidecar) -> Path:
 def sidecars(config: PairConfig, model: LoadedModel, layer: int) -> tuple[Sidecar, Sidecar]:
     """Return the contracts of a new pair's AV and AR, with the token ids of the model's own tokenizer.
 
+    Where the config's injection scale is `median`, which only the training data tell, the AV's contract has the scale 1.
+
     Raises:
         ConfigError: the marker is not one token, or is not exactly once in the prompt.
     """
@@ -65,7 +67,7 @@ def sidecars(config: PairConfig, model: LoadedModel, layer: int) -> tuple[Sideca
         base_checkpoint=config.base_checkpoint,
         template=config.av_template,
         marker=Marker(config.marker, ids[0], -1, -1),
-        injection_scale=config.injection_scale,
+        injection_scale=1.0 if config.injection_scale == "median" else config.injection_scale,
         mse_scale=None,
         stage="sft",
         harness=harness,

@@ -67,7 +67,18 @@ class PairTraining:
         self.config, self.work = config, work
         self.model = load_model(config.model, dtype=dtype, device=device)
         self.layer = self.model.check_layer(config.data.layer)
-        self.av_sidecar, self.ar_sidecar = sidecars(config, self.model, self.layer)
+        self._av_draft, self.ar_sidecar = sidecars(config, self.model, self.layer)
+
+    @cached_property
+    def av_sidecar(self) -> Sidecar:
+        """The AV's contract.
+
+        Raises:
+            ConfigError, DataError: the injection scale is that of the training data, which cannot be used (see `data`).
+        """
+        if self.config.injection_scale != "median":
+            return self._av_draft
+        return replace(self._av_draft, injection_scale=float(f"{self.vectors.norm(dim=1).median():.4g}"))
 
     @cached_property
     def data(self) -> Dataset:
