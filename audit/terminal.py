@@ -7,7 +7,6 @@ as markup or reaches the terminal as a control sequence. Lines below a table (`G
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -29,9 +28,6 @@ from audit.stats.rates import ALPHA, Estimate
 from audit.tables import empty_table
 from graders import is_free
 from nla.support.display import plain
-
-if TYPE_CHECKING:  # the module imports every task
-    pass
 
 GRADER_TOKENS = 1_400
 """Approximate tokens of one request to a grader that is a language model: mostly the rubric, then an explanation and the reply."""

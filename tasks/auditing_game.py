@@ -65,7 +65,7 @@ def auditing_game(
     if auditor not in ("scripted", "role"):
         raise ConfigError(f"auditor={visible(auditor, limit=60)}: expected scripted, or role (with --model-role auditor=MODEL).")
     sets = [_tool_set(typed) for typed in (tools.split(",") if isinstance(tools, str) else tools or TOOL_SETS)]
-    from nla.organisms.cases import shipped_prompts
+    from nla.organisms.cases import shipped_prompts  # it loads torch
 
     requests = [text for _, text in shipped_prompts()]
     if rounds * _ROUND_REQUESTS > len(requests):

@@ -14,16 +14,13 @@ import socket
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 ROOT = Path(__file__).parents[1]
-_SCRIPTS = {
-    "audit": ("audit.cli", "main"),
-    "nla": ("nla.cli", "main"),
-    "inspect": ("inspect_ai._cli.main", "main"),
-}
+_SCRIPTS = {"audit": "audit.cli", "nla": "nla.cli", "inspect": "inspect_ai._cli.main"}
+"""The module whose `main` each script runs."""
 _IMPORTED = (
     "inspect_ai._cli.main",
     "audit.terminal",
@@ -80,12 +77,12 @@ class Forked:
         return self.returncode
 
 
-@dataclass
 class Prepared:
     """The process from which commands are forked; it starts with the first command."""
 
     _server: "subprocess.Popen[bytes] | None" = None
-    _socket: socket.socket = field(default_factory=socket.socket)
+    _socket: socket.socket
+    """Connects to the server, where there is one."""
 
     def start(self, *command: str, cwd: Path = ROOT, env: dict[str, str] | None = None, own_session: bool = False) -> Forked:
         """Start a command: `audit`, `nla` or `inspect` with its arguments."""
@@ -177,11 +174,10 @@ def main() -> None:
         importlib.import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for keepers
     name, *arguments = _next_command(socket.socket(fileno=int(sys.argv[1])))
-    module, function = _SCRIPTS[name]
     sys.argv = [name, *arguments]
     sys.path[0] = str(Path(sys.executable).parent)  # as for an installed script
     importlib.import_module("nla.support.paths")._LAUNCH_DIR = Path.cwd()
-    sys.exit(getattr(importlib.import_module(module), function)())
+    sys.exit(importlib.import_module(_SCRIPTS[name]).main())
 
 
 if __name__ == "__main__":

@@ -103,12 +103,11 @@ class TestShipped:
         assert wrong.count(Verdict.UNCLEAR) > 0.5 * len(wrong) > 10
 
     def test_on_texts_that_neither_rules_nor_training_saw_it_is_as_good_as_is_told(self, classifier: Classifier) -> None:
-        files = [read_labels(file) for file in sorted(LABELS.glob("*.jsonl"))]  # of each every third text, which takes half a minute
-        judged = [one for file in files for one in grade_labels(replace(file, items=file.items[::3]), "test", "classifier")]
+        judged = [one for file in LABELS.glob("*.jsonl") for one in grade_labels(read_labels(file), "test", "classifier")]
         yes = [one for one in judged if one.reference is Verdict.YES]
         others = [one for one in judged if one.reference is not Verdict.YES]
-        assert sum(one.verdict is Verdict.YES for one in yes) >= 0.94 * len(yes) > 40
-        assert sum(one.verdict is not Verdict.YES for one in others) >= 0.97 * len(others) > 60
+        assert sum(one.verdict is Verdict.YES for one in yes) >= 0.94 * len(yes) > 100
+        assert sum(one.verdict is not Verdict.YES for one in others) >= 0.97 * len(others) > 200
 
     @pytest.mark.parametrize("file", ["adapter_config.json", "adapter_model.safetensors", "head.safetensors", "classifier.json"])
     def test_a_damaged_folder_is_refused(self, classifier: Classifier, tmp_path: Path, file: str) -> None:

@@ -122,8 +122,7 @@ def test_empty_words_and_wrong_strengths_are_refused() -> None:
 
 @pytest.mark.slow
 def test_the_command_prints_the_edit_beside_its_controls(tmp_path: Path) -> None:
-    words = ["edit", "smollm2", "--text", "The capital of France is", "--continuation", " Paris", "--alpha", "0.5", "--samples", "0"]
-    words += ["--dtype", "float32"]
+    words = ["edit", "smollm2", "--text", "The capital of France is", "--continuation", " Paris", "--alpha", "0.5", "--dtype", "float32"]
     refused = typed("nla", *words, "--replace", "zebra=horse", cwd=tmp_path)
     assert refused.returncode == 2
     assert "occurs 0 times in the explanation" in refused.stderr

@@ -44,13 +44,13 @@ def test_a_planted_label_is_found_at_its_layer_and_equals_scikit_learn() -> None
 @pytest.mark.slow
 def test_labels_without_meaning_stay_inside_the_nulls() -> None:
     reached = 0
-    for seed in range(8):
+    for seed in range(12):
         draws = np.random.default_rng(seed)
         labels = [str(label) for label in draws.integers(0, 2, 60)]
         result = probe_layers(torch.tensor(draws.standard_normal((60, 6, 16))).float(), rows_of(labels, list(range(60))), "1", 40)
         reached += result.best_p <= 0.05
         assert result.best_null >= max(layer.null for layer in result.layers)
-    assert reached <= 2
+    assert reached <= 3
 
 
 def test_texts_of_one_document_are_held_out_together() -> None:

@@ -214,20 +214,20 @@ def test_an_unreachable_hub_names_both_alternatives(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-def test_real_items_on_the_embedded_model(tmp_path: Path) -> None:
+def test_twenty_real_items_on_the_embedded_model(tmp_path: Path) -> None:
     source = shared_data("mmlu/test.parquet")
     log = eval(
         mmlu(source=str(source), verbalizer="logit_lens"),
         model="local/smollm2",
         model_args={"threads": 1},
-        limit=4,
+        limit=20,
         max_tokens=64,
         display="none",
         log_dir=str(tmp_path),
     )[0]
     assert log.status == "success", log.error
     frame = samples_df(str(tmp_path))
-    assert len(frame) == 4
+    assert len(frame) == 20
     assert {"score_choice", "score_nla_awareness", "score_verbalized_awareness"} <= set(frame.columns)
     for sample in read_eval_log(log.location).samples or []:
         metadata = (sample.scores or {})["nla_awareness"].metadata or {}

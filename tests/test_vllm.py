@@ -14,7 +14,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from nla.doctor import checks
 from nla.doctor.checks import Finding, examine, truth_of
 from nla.doctor.engines import ENGINES, BuiltIn
 from nla.engine import vllm as engine
@@ -125,12 +124,6 @@ def test_what_vllm_cannot_inject_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     added = Request([1, 2, 3], 4, additions=(Addition(1, 0, torch.ones(8)),))
     with pytest.raises(ConfigError, match="injects one vector per prompt"):
         engine_returning(monkeypatch).run([added])
-
-
-@pytest.fixture(autouse=True)
-def _few_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two texts of the doctor's six: transformers' `generate`, one reply after the other, takes most of the time."""
-    monkeypatch.setattr(checks, "_N_ROWS", 2)
 
 
 def findings_of(name: str, model: LoadedModel, nla: str | None) -> list[Finding]:

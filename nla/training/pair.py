@@ -78,7 +78,8 @@ class PairTraining:
         """
         if self.config.injection_scale != "median":
             return self._av_draft
-        return replace(self._av_draft, injection_scale=float(f"{self.vectors.norm(dim=1).median():.4g}"))
+        median = self.vectors.norm(dim=1).median()
+        return replace(self._av_draft, injection_scale=float(f"{median:.4g}"))  # four digits, for those who read the sidecar
 
     @cached_property
     def data(self) -> Dataset:
