@@ -60,6 +60,10 @@ class RLConfig(BaseModel):
     """Weight of their cross-entropy (nats per token)."""
     repeat_penalty: float = Field(default=0.0, ge=0)
     """Reward lost per word or candidate that a line lists twice."""
+    invented_penalty: float = Field(default=0.0, ge=0)
+    """Reward lost per quoted word that the text does not hold."""
+    claim_penalty: float = Field(default=0.0, ge=0)
+    """Reward lost by a claim of evaluation awareness where the teacher makes none, and by its absence where the teacher makes one."""
 
     @model_validator(mode="after")
     def _no_more_than_there_are(self) -> "RLConfig":

@@ -36,6 +36,7 @@ from nla.training.loop import Limits, Say, fit
 from nla.training.new_pair import continue_adapter, seed_adapter, sidecars
 from nla.training.rl import RLStage
 from nla.training.samples import draw_samples, read_samples
+from nla.training.truth import Truths
 from nla.training.work import work_lock
 from nla.verbalizers.av import ActivationVerbalizer
 
@@ -211,7 +212,7 @@ class PairTraining:
         if rl is None:
             return
         with self._lock():
-            start = self._rl_start()
+            start, rows, data = self._rl_start(), self.split, self.data
             av, reference, actor = (shared_copy(self.model) for _ in range(3))
             ar = shared_copy(self.model, self.layer + 1)
             load_adapter(av, start / "av", trainable=True)
@@ -227,13 +228,14 @@ class PairTraining:
                 ar,
                 head,
                 self.ar_sidecar,
-                vectors=self.vectors[self.split.av],
-                heldout_vectors=self.vectors[self.split.heldout],
+                vectors=self.vectors[rows.av],
+                heldout_vectors=self.vectors[rows.heldout],
                 config=rl,
                 temperature=self.config.temperature,
                 paraphrases=self.config.paraphrases,
                 known=known_vectors(self.data, self._all_heldout),
                 anchors=self._anchors(),
+                truths=Truths([data.texts[i] for i in rows.av], [data.explanations[i] for i in rows.av]),
             )
             fit(stage, rl.train, self.work / "rl", say, limits)
             self._write_role(av, "av", replace(self.av_sidecar, stage="rl"))

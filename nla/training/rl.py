@@ -3,18 +3,20 @@
 In: the warm-started AV and AR, and raw vectors `[n, d_model]`. Out: both adapters, trained further. Each step:
 
 1. draw a group of explanations for each of a few vectors;
-2. reward each with -mse_nrm of the AR's reconstruction (or -log mse), less a penalty for length, and -2 for a failed explanation;
+2. reward each with -mse_nrm of the AR's reconstruction (or -log mse), less penalties for length and for what is known to be untrue
+   (`truth`), and -2 for a failed explanation;
 3. normalise the rewards within each group to advantages;
 4. take one on-policy gradient step for the AV, with a KL penalty towards the warm-started AV, and one for the AR on the same
    explanations; beside it, a few vectors of known state keep the AV to the teacher's words for them (`anchors`).
 
 The warm-started adapter is trained further, never replaced by a fresh one. This follows the paper's public reference
-(kitft/natural_language_autoencoders); the penalties for length and repeated items, -log mse, the anchors, and learning only from the
+(kitft/natural_language_autoencoders); the penalties, -log mse, the anchors, and learning only from the
 largest advantages are ours.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import isnan
 
 import torch
 from jaxtyping import Float
@@ -33,7 +35,8 @@ from nla.training.known_vectors import KnownVectors
 from nla.training.loop import Group
 from nla.training.loss import PART, summed
 from nla.training.rl_control import kl_weight, reason_to_end
-from nla.training.text_measures import repeated_items, repeating_share, reworded
+from nla.training.text_measures import quote_verdicts, repeated_items, repeating_share, reworded
+from nla.training.truth import Truths, untruth_penalties
 from nla.verbalizers.av import ActivationVerbalizer
 from nla.verbalizers.base import Explanation
 
@@ -68,18 +71,24 @@ def largest_advantages(advantage: Float[Tensor, "vectors group"], n: int) -> lis
     return indices
 
 
-def rewards_of(errors: Float[Tensor, " n"], rollouts: Sequence[Rollout], config: RLConfig) -> Float[Tensor, " n"]:
+def rewards_of(
+    errors: Float[Tensor, " n"], rollouts: Sequence[Rollout], config: RLConfig, truths: Truths | None = None
+) -> Float[Tensor, " n"]:
     """Return the reward of each rollout.
 
     Args:
         errors: mse_nrm of each rollout's reconstruction; ignored for failed rollouts.
         rollouts: in the same order.
-        config: kind of reward, penalties for length and for repeated items, reward of a failure.
+        config: kind of reward, penalties for length, for repeated items and for what is untrue, reward of a failure.
+        truths: what is known of the training vectors; None where nothing is, and nothing is then untrue.
     """
     quality = -errors if config.reward == "-mse" else -errors.clamp_min(1e-3).log()
     lengths = torch.tensor([len(rollout.ids) for rollout in rollouts], dtype=quality.dtype)
     repeats = torch.tensor([repeated_items(rollout.explanation.text) for rollout in rollouts], dtype=quality.dtype)
     reward = quality - config.length_penalty * (lengths - config.length_from).clamp_min(0) - config.repeat_penalty * repeats
+    if truths is not None:
+        texts = [rollout.explanation.text for rollout in rollouts]
+        reward = reward - untruth_penalties(texts, [rollout.row for rollout in rollouts], truths, config)
     failed = torch.tensor([bool(rollout.explanation.failure) for rollout in rollouts])
     return torch.where(failed, torch.full_like(reward, config.failure_reward), reward)
 
@@ -128,6 +137,7 @@ class RLStage:
         paraphrases: share of the explanations that the AR also reads with lines reversed or in lower case.
         known: held-out vectors of known state, if there are any.
         anchors: training vectors of known state with the teacher's explanations.
+        truths: what is known to be true of the training vectors, if anything is.
     """
 
     av: LoadedModel
@@ -144,6 +154,7 @@ class RLStage:
     paraphrases: float = 0.0
     known: KnownVectors | None = None
     anchors: tuple[Float[Tensor, "k d_model"], Sequence[str]] | None = None
+    truths: Truths | None = None
     name: str = "RL"
     part: int = PART
 
@@ -174,7 +185,7 @@ class RLStage:
         rollouts = self._rollouts(rows, step)
         targets = self.vectors[[rollout.row for rollout in rollouts]]
         ar_loss, errors = self._ar_step(targets, rollouts, step)
-        rewards = rewards_of(errors, rollouts, self.config)
+        rewards = rewards_of(errors, rollouts, self.config, self.truths)
         advantage = advantages(rewards.view(len(rows), self.config.group)).flatten()
         policy, kl = self._policy_step(targets, rollouts, advantage)
         good = torch.tensor([not rollout.explanation.failure for rollout in rollouts])
@@ -190,6 +201,9 @@ class RLStage:
         }
         if bool(good.any()):
             figures["mse_nrm"] = float(errors[good].mean())
+        if self.truths is not None:
+            in_context = quote_verdicts(texts, [self.truths.contexts[rollout.row] for rollout in rollouts])["in context"]
+            figures |= {} if isnan(in_context) else {"quotes_in_context": in_context}
         loss = policy + ar_loss
         if self.config.anchors and self.anchors is not None and self.anchors[1]:
             anchored = self._anchor_step(*self.anchors, step)

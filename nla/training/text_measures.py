@@ -70,12 +70,21 @@ def quote_verdicts(texts: Sequence[str], contexts: Sequence[str]) -> dict[str, f
     """
     verdicts: Counter[str] = Counter()
     for text, context in zip(texts, contexts, strict=True):
-        words = set(re.findall(r"\w+", context.lower()))
-        stems = {word[:_STEM] for word in words if len(word) >= _STEM}
-        for word in quoted_words(text):
-            verdicts["in context" if word in words else "supported" if word[:_STEM] in stems else "invented"] += 1
+        verdicts.update(_verdicts(text, context))
     total = sum(verdicts.values())
     return {name: verdicts[name] / total if total else float("nan") for name in ("in context", "supported", "invented")}
+
+
+def invented_words(text: str, context: str) -> list[str]:
+    """Return the words that an explanation quotes, in lower case, where the text before the token holds neither them nor their stem."""
+    return [word for word, verdict in zip(quoted_words(text), _verdicts(text, context), strict=True) if verdict == "invented"]
+
+
+def _verdicts(text: str, context: str) -> list[str]:
+    """Return a verdict per quoted word, in order."""
+    words = set(re.findall(r"\w+", context.lower()))
+    stems = {word[:_STEM] for word in words if len(word) >= _STEM}
+    return ["in context" if word in words else "supported" if word[:_STEM] in stems else "invented" for word in quoted_words(text)]
 
 
 def claims(text: str) -> set[str]:
