@@ -30,6 +30,7 @@ def test_invented_words_are_those_that_the_text_holds_in_no_form() -> None:
     """Counted by hand: "governing" shares a stem with "governments", "zebra" and "rope" are nowhere, and "zebra" counts twice."""
     assert invented_words("x\nEnds: the governing zebra, zebra rope", CONTEXT) == ["zebra", "zebra", "rope"]
     assert invented_words(PLAIN, CONTEXT) == []
+    assert invented_words("", CONTEXT) == [], "a failed explanation may be empty"
 
 
 def test_each_invented_word_costs_the_same() -> None:
@@ -37,7 +38,7 @@ def test_each_invented_word_costs_the_same() -> None:
     assert penalties(texts, [0, 0, 1], [PLAIN] * 2, invented_penalty=0.03) == [0, 0.03, 0.12]  # "a" is not in the text either
 
 
-def test_a_claim_costs_where_the_teacher_makes_none_and_its_absence_where_he_does() -> None:
+def test_a_claim_costs_where_the_teacher_makes_none_and_its_absence_where_the_teacher_makes_one() -> None:
     taught = [PLAIN, CLAIMING]
     texts, rows = [PLAIN, CLAIMING, PLAIN, CLAIMING], [0, 0, 1, 1]
     assert penalties(texts, rows, taught, claim_penalty=0.15) == [0, 0.15, 0.15, 0]

@@ -3,15 +3,14 @@
 In: the warm-started AV and AR, and raw vectors `[n, d_model]`. Out: both adapters, trained further. Each step:
 
 1. draw a group of explanations for each of a few vectors;
-2. reward each with -mse_nrm of the AR's reconstruction (or -log mse), less penalties for length and for what is known to be untrue
-   (`truth`), and -2 for a failed explanation;
+2. reward each with -mse_nrm of the AR's reconstruction (or -log mse), less penalties for length, repeated items and what is known to be
+   untrue (`truth`), and -2 for a failed explanation;
 3. normalise the rewards within each group to advantages;
 4. take one on-policy gradient step for the AV, with a KL penalty towards the warm-started AV, and one for the AR on the same
    explanations; beside it, a few vectors of known state keep the AV to the teacher's words for them (`anchors`).
 
 The warm-started adapter is trained further, never replaced by a fresh one. This follows the paper's public reference
-(kitft/natural_language_autoencoders); the penalties, -log mse, the anchors, and learning only from the
-largest advantages are ours.
+(kitft/natural_language_autoencoders); the penalties, -log mse, the anchors, and learning only from the largest advantages are ours.
 """
 
 from collections.abc import Iterator, Sequence
@@ -36,7 +35,7 @@ from nla.training.loop import Group
 from nla.training.loss import PART, summed
 from nla.training.rl_control import kl_weight, reason_to_end
 from nla.training.text_measures import quote_verdicts, repeated_items, repeating_share, reworded
-from nla.training.truth import Truths, untruth_penalties
+from nla.training.truth import Truths, claim_grader, untruth_penalties
 from nla.verbalizers.av import ActivationVerbalizer
 from nla.verbalizers.base import Explanation
 
@@ -159,6 +158,8 @@ class RLStage:
     part: int = PART
 
     def __post_init__(self) -> None:
+        if self.config.claim_penalty:
+            claim_grader()  # refuses before the first step
         self._nats = TokenLosses(self.av, self.av_sidecar, self.config.temperature)
         self._reference_nats = TokenLosses(self.reference, self.av_sidecar, self.config.temperature)
         self._taught_nats = TokenLosses(self.av, self.av_sidecar)

@@ -53,7 +53,7 @@ def quoted_words(text: str) -> list[str]:
 
     They are the words in quotation marks in its last line, or all words after that line's colon where it has no quotation marks.
     """
-    last = text.splitlines()[-1]
+    last = (text.splitlines() or [""])[-1]  # a failed explanation may be empty
     quotes = re.findall(r'"([^"]*)"', last) or [last.partition(": ")[2]]
     return [word for quote in quotes for word in re.findall(r"\w+", quote.lower())]
 
@@ -70,21 +70,21 @@ def quote_verdicts(texts: Sequence[str], contexts: Sequence[str]) -> dict[str, f
     """
     verdicts: Counter[str] = Counter()
     for text, context in zip(texts, contexts, strict=True):
-        verdicts.update(_verdicts(text, context))
+        verdicts.update(verdict for _, verdict in _judged_words(text, context))
     total = sum(verdicts.values())
     return {name: verdicts[name] / total if total else float("nan") for name in ("in context", "supported", "invented")}
 
 
 def invented_words(text: str, context: str) -> list[str]:
     """Return the words that an explanation quotes, in lower case, where the text before the token holds neither them nor their stem."""
-    return [word for word, verdict in zip(quoted_words(text), _verdicts(text, context), strict=True) if verdict == "invented"]
+    return [word for word, verdict in _judged_words(text, context) if verdict == "invented"]
 
 
-def _verdicts(text: str, context: str) -> list[str]:
-    """Return a verdict per quoted word, in order."""
+def _judged_words(text: str, context: str) -> list[tuple[str, str]]:
+    """Return every quoted word with its verdict, in order."""
     words = set(re.findall(r"\w+", context.lower()))
     stems = {word[:_STEM] for word in words if len(word) >= _STEM}
-    return ["in context" if word in words else "supported" if word[:_STEM] in stems else "invented" for word in quoted_words(text)]
+    return [(word, "in context" if word in words else "supported" if word[:_STEM] in stems else "invented") for word in quoted_words(text)]
 
 
 def claims(text: str) -> set[str]:

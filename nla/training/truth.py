@@ -6,7 +6,7 @@ believes itself tested, against the teacher's explanation, which makes it only w
 for what is untrue are ours; the public reference has none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,10 +49,18 @@ def untruth_penalties(texts: Sequence[str], rows: Sequence[int], truths: Truths,
         counts = [len(invented_words(text, truths.contexts[row])) for text, row in zip(texts, rows, strict=True)]
         penalties += config.invented_penalty * torch.tensor(counts, dtype=torch.float32)
     if config.claim_penalty:
-        grade = grader()
-        if grade is None:
-            raise ConfigError("rl.claim_penalty needs the project's grader, which needs Inspect; install inspect-ai, or set it to 0.")
-        claimed = torch.tensor(grade(list(texts)))
-        known = dict(zip(sorted(set(rows)), grade([truths.explanations[row] for row in sorted(set(rows))]), strict=True))
-        penalties += config.claim_penalty * (claimed != torch.tensor([known[row] for row in rows])).float()
+        claims = torch.tensor(claim_grader()([*texts, *(truths.explanations[row] for row in rows)]))
+        penalties += config.claim_penalty * (claims[: len(texts)] != claims[len(texts) :]).float()
     return penalties
+
+
+def claim_grader() -> Callable[[Sequence[str]], list[bool]]:
+    """Return the function that tells of each explanation whether it claims evaluation awareness.
+
+    Raises:
+        ConfigError: no grader is installed.
+    """
+    grade = grader()
+    if grade is None:
+        raise ConfigError("rl.claim_penalty needs the project's grader, which needs Inspect; install inspect-ai, or set it to 0.")
+    return grade
