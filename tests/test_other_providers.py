@@ -16,6 +16,10 @@ from inspect_ai.solver import generate
 from audit.running.rescore import score_logs
 from audit.running.rescore_config import RescoreConfig
 from graders.record import read_records
+from nla.doctor import other_logs
+from nla.doctor.other_logs import examine_logs
+from nla.models.loaded import LoadedModel, load_model
+from tests.conftest import CHATML
 
 RECORDED = Path(__file__).parent / "data" / "made_by_vllm.eval"
 
@@ -60,3 +64,38 @@ def test_a_log_made_by_vllm_gets_all_measures(tmp_path: Path) -> None:
     assert log.eval.model == "vllm/smollm2"
     check_all_measures(log, tokens=2)
     assert {sample.scores["choice"].value for sample in log.samples or [] if sample.scores} == {"I"}, "the task's own score is kept"
+
+
+def reading_before(model: LoadedModel, transcript: object, tokens: object, layer: int) -> object:
+    """The usual mistake: another convention for layers."""
+    return REAL_CAPTURE(model, transcript, tokens, layer - 1)  # type: ignore[arg-type]
+
+
+REAL_CAPTURE = other_logs.capture
+
+
+@pytest.mark.slow
+def test_the_doctor_reads_the_text_of_a_log_as_transformers_ran_it(smollm2: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens, stream = examine_logs(smollm2, 20)
+    assert tokens.figure.startswith("6 of 6 prompts, ")
+    assert [tokens.verdict, stream.verdict] == ["ok", "ok"]
+    monkeypatch.setattr(other_logs, "capture", reading_before)
+    assert [finding.verdict for finding in examine_logs(smollm2, 20)] == ["ok", "WRONG"]
+
+
+@pytest.mark.parametrize(
+    ("template", "verdict", "words"),
+    [
+        (CHATML, "ok", "6 of 6 prompts, "),
+        ("{{ strftime_now('%Y') }}" + CHATML, "not run", "writes the current time"),
+        ("{{ raise_exception('no') }}", "not run", "no"),
+    ],
+)
+def test_what_the_doctor_says_of_a_chat_template(
+    template: str, verdict: str, words: str, tiny_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_model(str(tiny_folder("llama")), dtype="float32", device="cpu")
+    monkeypatch.setattr(model.tokenizer, "chat_template", template)
+    finding = next(examine_logs(model, 1))
+    assert finding.verdict == verdict
+    assert words in finding.figure

@@ -192,7 +192,7 @@ def test_the_command_lists_what_it_found(tiny_folder: Callable[[str], Path], tmp
     assert "no pair is known" in done.stdout
     unknown = typed("nla", "doctor", "smollm2", "--engine", "tgi", cwd=tmp_path)
     assert unknown.returncode == 2
-    assert "No engine is named tgi; expected built-in or vllm." in unknown.stderr
+    assert "No engine is named tgi; expected one of built-in, vllm, hf-logs." in unknown.stderr
 
 
 @WITHOUT

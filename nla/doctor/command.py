@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def doctor_command(
     model: Annotated[str, typer.Argument(help="Alias, hub id or folder of a model.", metavar="model <str>")] = "smollm2",
-    engine: Annotated[list[str] | None, typer.Option("--engine", help="built-in or vllm; may be repeated. Default: both.")] = None,
+    engine: Annotated[list[str] | None, typer.Option("--engine", help="built-in, vllm or hf-logs; may be repeated. Default: all.")] = None,
     nla: Annotated[str | None, typer.Option("--nla", help="Pair whose AV explains; default: the one known for the model.")] = None,
     json_out: JsonOut = None,
     device: Device = "auto",
@@ -33,19 +33,24 @@ def doctor_command(
     """
     from nla.doctor.checks import STOPPED, Finding, examine, truth_of
     from nla.doctor.engines import ENGINES
+    from nla.doctor.other_logs import NAME, examine_logs
     from nla.engine.vllm import require_vllm
     from nla.models.loaded import load_model
 
-    unknown = set(engine or ()) - ENGINES.keys()
+    names = [*ENGINES, NAME]
+    unknown = set(engine or ()) - set(names)
     if unknown:
-        raise ConfigError(f"No engine is named {', '.join(sorted(unknown))}; expected {' or '.join(ENGINES)}.")
+        raise ConfigError(f"No engine is named {', '.join(sorted(unknown))}; expected one of {', '.join(names)}.")
     if "vllm" in (engine or ()):
         require_vllm()
     with output_lock(json_out, "nla doctor"):
         loaded = load_model(model, dtype=dtype, device=device)
         truth = truth_of(loaded, nla)
         findings: list[Finding] = []
-        for name in engine or ENGINES:
+        for name in engine or names:
+            if name == NAME:
+                findings += examine_logs(loaded, truth.layers[-1])
+                continue
             try:
                 examined = ENGINES[name](loaded)
                 findings += examine(name, examined, loaded, truth, nla)
