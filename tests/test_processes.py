@@ -31,6 +31,9 @@ def test_two_processes_end_with_the_parameters_of_one(tiny_folder: Callable[[str
         for one, of_first, of_second in zip(expected, first, second, strict=True):
             torch.testing.assert_close(of_first, one, rtol=0, atol=1e-5, msg=stage)
             torch.testing.assert_close(of_second, of_first, rtol=0, atol=0)
+    # A time budget: the second process's clock runs twice as fast, but the first one's decides the learning rate and the end of both.
+    for of_first, of_second in zip(*(torch.load(tmp_path / f"two/timed-{rank}.pt") for rank in (0, 1)), strict=True):
+        torch.testing.assert_close(of_second, of_first, rtol=0, atol=0)
 
 
 def test_a_batch_smaller_than_the_processes_is_refused(

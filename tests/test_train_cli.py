@@ -164,6 +164,24 @@ def test_two_processes_train_the_ar_to_the_same_weights_as_one(whole: dict[str, 
     assert found.heldout_fve_gold.dropna().tolist() == pytest.approx(expected.heldout_fve_gold.dropna().tolist(), abs=1e-5)
 
 
+def test_two_processes_may_copy_the_start_of_reinforcement_learning_at_once(
+    whole: dict[str, torch.Tensor], project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert whole
+    copied = shutil.copytree
+    copied(project / "whole" / "pair", tmp_path / "pair")
+
+    def as_the_other_process_does(source: Path, target: Path) -> None:
+        copied(source, target)
+        copied(source, tmp_path / "rl" / "start")
+
+    monkeypatch.setattr(shutil, "copytree", as_the_other_process_does)
+    training = PairTraining(read_config(project / "pair.toml"), tmp_path, dtype="float32", device="cpu")
+    start = training._rl_start()
+    assert (start / "av" / "adapter_model.safetensors").is_file()
+    assert [path.name for path in start.parent.iterdir()] == ["start"]
+
+
 def test_the_median_scale_is_that_of_the_training_vectors(whole: dict[str, torch.Tensor], project: Path) -> None:
     assert whole
     text = (project / "pair.toml").read_text()
@@ -173,5 +191,5 @@ def test_the_median_scale_is_that_of_the_training_vectors(whole: dict[str, torch
     lower_middle = np.sort(np.linalg.norm(vectors, axis=1))[(len(vectors) - 1) // 2]
     assert training.av_sidecar.injection_scale == pytest.approx(lower_middle, rel=5e-4)
     (project / "wrong.toml").write_text(text.replace("injection_scale = 5", 'injection_scale = "mean"'))
-    with pytest.raises(ConfigError, match="injection_scale"):
+    with pytest.raises(ConfigError, match=r"injection_scale: it is 'mean'; expected a number above 0, or .median.$"):
         read_config(project / "wrong.toml")

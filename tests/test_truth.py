@@ -41,7 +41,8 @@ def test_each_invented_word_costs_the_same() -> None:
 def test_a_claim_costs_where_the_teacher_makes_none_and_its_absence_where_the_teacher_makes_one() -> None:
     taught = [PLAIN, CLAIMING]
     texts, rows = [PLAIN, CLAIMING, PLAIN, CLAIMING], [0, 0, 1, 1]
-    assert penalties(texts, rows, taught, claim_penalty=0.15) == [0, 0.15, 0.15, 0]
+    assert penalties(texts, rows, taught, claim_penalty=0.5, silence_penalty=0.1) == [0, 0.5, 0.1, 0]
+    assert penalties(texts, rows, taught, silence_penalty=0.1) == [0, 0, 0.1, 0]
     assert penalties(texts, rows, taught) == [0, 0, 0, 0]
 
 
@@ -57,6 +58,7 @@ def test_the_penalty_is_taken_off_the_reward_but_not_of_a_failure() -> None:
 
 def test_without_a_grader_claims_cannot_be_penalised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(truth, "grader", lambda: None)
-    with pytest.raises(ConfigError, match="claim_penalty needs the project's grader"):
-        penalties([PLAIN], [0], [PLAIN], claim_penalty=0.15)
+    for weights in ({"claim_penalty": 0.15}, {"silence_penalty": 0.1}):
+        with pytest.raises(ConfigError, match="claim_penalty and rl.silence_penalty need the project's grader"):
+            penalties([PLAIN], [0], [PLAIN], **weights)
     assert penalties([PLAIN], [0], [PLAIN], invented_penalty=0.03) == [0]

@@ -1,10 +1,13 @@
-"""Train the three stages of a tiny pair for a few steps and write the trained parameters, one file per process.
+"""Train the three stages of a tiny pair for a few steps, and the first one for a time, by clocks that differ from process to process.
+
+The trained parameters are written, one file per process.
 
 `python -m tests.train_in_processes MODEL AV OUT`, alone or under `accelerate launch`.
 """
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +16,7 @@ import torch
 from accelerate import PartialState
 
 from nla.models.loaded import load_model
-from nla.training.loop import TrainConfig, fit
+from nla.training.loop import Limits, TrainConfig, fit
 from nla.training.rl import RLStage, Rollout
 from tests.test_training import TEXTS, VECTORS, ar_stage, av_stage, randomised, rl_stage, trained
 
@@ -41,6 +44,11 @@ def main(model_folder: str, av_folder: str, out: str) -> None:
         fit(stage, config, folder / name, lambda _: None)
         parameters = [parameter.detach() for parameter in trained(stage)]
         torch.save((PartialState().num_processes, parameters), folder / f"{name}-{rank}.pt")
+    clock, speed = time.monotonic, 1 + int(rank)
+    time.monotonic = lambda: clock() * speed
+    timed = av_stage(model, av)
+    fit(timed, config.model_copy(update={"steps": 10_000, "checkpoint_every": 1}), folder / "timed", lambda _: None, Limits(seconds=2))
+    torch.save([parameter.detach() for parameter in trained(timed)], folder / f"timed-{rank}.pt")
 
 
 if __name__ == "__main__":

@@ -32,4 +32,7 @@ def read_toml(path: Path, hint: str = "") -> dict[str, Any]:
 
 def problems_of(ex: ValidationError) -> str:
     """Return the first fields that a model refused, each with the reason."""
-    return "; ".join(f"{visible('.'.join(map(str, error['loc'])))}: {error['msg']}" for error in ex.errors()[:_MOST_PROBLEMS])
+    return "; ".join(
+        f"{visible('.'.join(map(str, error['loc'])))}: {error['msg'].removeprefix('Value error, ')}"
+        for error in ex.errors()[:_MOST_PROBLEMS]
+    )

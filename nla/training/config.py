@@ -1,9 +1,10 @@
 """The config of a whole pair, read from a TOML file: base model, contract, adapters, data and every training stage."""
 
+from math import inf
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nla.models.adapters import AdapterSpec
 from nla.support.errors import ConfigError
@@ -63,7 +64,10 @@ class RLConfig(BaseModel):
     invented_penalty: float = Field(default=0.0, ge=0)
     """Reward lost per quoted word that the text does not hold."""
     claim_penalty: float = Field(default=0.0, ge=0)
-    """Reward lost by a claim of evaluation awareness where the teacher makes none, and by its absence where the teacher makes one."""
+    """Reward lost by a claim of evaluation awareness where the teacher makes none."""
+    silence_penalty: float = Field(default=0.0, ge=0)
+    """Reward lost where the teacher makes that claim and the explanation does not. The larger `claim_penalty` is beside it, the surer the
+    AV has to be before it claims the state."""
 
     @model_validator(mode="after")
     def _no_more_than_there_are(self) -> "RLConfig":
@@ -87,7 +91,7 @@ class PairConfig(BaseModel):
     """The AR's plain-text prompt, with `{explanation}`."""
     marker: str
     """A character that is one token, whose embedding the vector replaces."""
-    injection_scale: Annotated[float, Field(gt=0)] | Literal["median"]
+    injection_scale: float | Literal["median"]
     """L2 norm that vectors are brought to; `median`: the median norm of the training data's vectors."""
     heldout_vectors: int = Field(default=384, ge=16)
     """Vectors of held-out documents that the stages are evaluated on."""
@@ -107,6 +111,14 @@ class PairConfig(BaseModel):
     paraphrases: float = Field(default=0.0, ge=0, le=1)
     """Share of the AR's explanations that are read with lines reversed or in lower case."""
     rl: RLConfig | None = None
+
+    @field_validator("injection_scale", mode="before")
+    @classmethod
+    def _positive_or_median(cls, scale: object) -> object:
+        number = isinstance(scale, int | float) and not isinstance(scale, bool) and 0 < scale < inf
+        if not number and scale != "median":
+            raise ValueError(f'it is {str(scale)[:40]!r}; expected a number above 0, or "median"')
+        return scale
 
 
 def read_config(path: Path) -> PairConfig:

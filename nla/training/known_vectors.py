@@ -13,8 +13,9 @@ from nla.verbalizers.base import Verbalizer
 
 KNOWN = "known state/"
 """How the document ids of such vectors begin."""
-_MOST = 48
-"""Vectors per group: more make an evaluation slower than the steps between two."""
+_MOST = {True: 48, False: 192}
+"""Vectors with the state and without: more make an evaluation slower than the steps between two. A false claim counts if it is made at
+any of a prompt's tokens, so its share per token has to be known to within a percent."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,6 @@ def known_vectors(data: Dataset, rows: list[int]) -> KnownVectors:
     groups = []
     for wanted in (True, False):
         group = [row for row, claim in zip(known, claims, strict=True) if claim is wanted]
-        order = seeded_generator("known vectors", wanted).permutation(len(group))[:_MOST]
+        order = seeded_generator("known vectors", wanted).permutation(len(group))[: _MOST[wanted]]
         groups.append(torch.from_numpy(data.vectors[[group[i] for i in order]]))
     return KnownVectors(*groups)

@@ -189,7 +189,7 @@ def _steps(
         figures = _one_step(stage, config, step, run.optimizer, accelerator, say)
         step += 1
         skipped += figures.pop("skip", 0)
-        spent = time.monotonic() - started
+        spent, stopping = _agreed(time.monotonic() - started, bool(signals), accelerator)
         last = step == config.steps or (budget is not None and spent >= budget)
         if last and step < min(config.checkpoint_every, config.steps):
             raise ConfigError(
@@ -207,10 +207,22 @@ def _steps(
                 per_step = (spent - progress.seconds) / (step - first)
                 left = min((config.steps - step) * per_step, budget - spent if budget else math.inf)
                 say(_line(stage.name, figures, step, config.steps, per_step, left))
-            if step % config.checkpoint_every == 0 or step % config.eval_every == 0 or last or signals:
+            if step % config.checkpoint_every == 0 or step % config.eval_every == 0 or last or stopping:
                 write_checkpoint(run, Progress(step, skipped, spent))
-        if signals:
+        if stopping:
             raise StoppedError(f"{stage.name}: stopped at step {step} of {config.steps}. The same command resumes from there.")
+
+
+def _agreed(seconds: float, stopping: bool, accelerator: Accelerator) -> tuple[float, bool]:
+    """Return the main process's time, and whether a signal has arrived in any process.
+
+    With clocks of their own, processes would learn at different rates, and one would wait for ever for another that has ended.
+    """
+    if accelerator.num_processes == 1:
+        return seconds, stopping
+    own = torch.tensor([seconds if accelerator.is_main_process else 0.0, float(stopping)], dtype=torch.float64, device=accelerator.device)
+    sums: Tensor = accelerator.reduce(own, "sum")
+    return float(sums[0]), bool(sums[1])
 
 
 def learning_rate_share(step: int, config: TrainConfig, time_share: float = 0.0) -> float:

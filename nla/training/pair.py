@@ -247,7 +247,11 @@ class PairTraining:
         if not start.exists():
             with scratch_folder(start.parent) as scratch:
                 shutil.copytree(self.work / "pair", scratch / "pair")
-                (scratch / "pair").rename(start)
+                try:
+                    (scratch / "pair").rename(start)
+                except OSError:
+                    if not start.exists():  # otherwise another process of this command has made the same copy
+                        raise
         return start
 
     @property

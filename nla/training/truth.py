@@ -32,8 +32,9 @@ class Truths:
 def untruth_penalties(texts: Sequence[str], rows: Sequence[int], truths: Truths, config: RLConfig) -> Float[Tensor, " n"]:
     """Return what each explanation loses for untrue statements, in units of the reward, never negative.
 
-    An explanation loses `invented_penalty` per quoted word that its text does not hold, nor another word of that stem, and
-    `claim_penalty` where it claims evaluation awareness and the teacher does not, or the other way round.
+    An explanation loses `invented_penalty` per quoted word that its text does not hold, nor another word of that stem;
+    `claim_penalty` where it claims evaluation awareness and the teacher does not; and `silence_penalty` where the teacher claims it and
+    the explanation does not.
 
     Args:
         texts: explanations.
@@ -48,9 +49,10 @@ def untruth_penalties(texts: Sequence[str], rows: Sequence[int], truths: Truths,
     if config.invented_penalty:
         counts = [len(invented_words(text, truths.contexts[row])) for text, row in zip(texts, rows, strict=True)]
         penalties += config.invented_penalty * torch.tensor(counts, dtype=torch.float32)
-    if config.claim_penalty:
+    if config.claim_penalty or config.silence_penalty:
         claims = torch.tensor(claim_grader()([*texts, *(truths.explanations[row] for row in rows)]))
-        penalties += config.claim_penalty * (claims[: len(texts)] != claims[len(texts) :]).float()
+        written, taught = claims[: len(texts)], claims[len(texts) :]
+        penalties += config.claim_penalty * (written & ~taught).float() + config.silence_penalty * (taught & ~written).float()
     return penalties
 
 
@@ -62,5 +64,7 @@ def claim_grader() -> Callable[[Sequence[str]], list[bool]]:
     """
     grade = grader()
     if grade is None:
-        raise ConfigError("rl.claim_penalty needs the project's grader, which needs Inspect; install inspect-ai, or set it to 0.")
+        raise ConfigError(
+            "rl.claim_penalty and rl.silence_penalty need the project's grader, which needs Inspect; install inspect-ai, or set both to 0."
+        )
     return grade
