@@ -59,6 +59,6 @@ def test_the_penalty_is_taken_off_the_reward_but_not_of_a_failure() -> None:
 def test_without_a_grader_claims_cannot_be_penalised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(truth, "grader", lambda: None)
     for weights in ({"claim_penalty": 0.15}, {"silence_penalty": 0.1}):
-        with pytest.raises(ConfigError, match="claim_penalty and rl.silence_penalty need the project's grader"):
+        with pytest.raises(ConfigError, match=r"rl.claim_penalty and rl.silence_penalty: the project's grader"):
             penalties([PLAIN], [0], [PLAIN], **weights)
     assert penalties([PLAIN], [0], [PLAIN], invented_penalty=0.03) == [0]

@@ -59,6 +59,8 @@ class RLConfig(BaseModel):
     does not need, and the claim of a state is such a thing."""
     anchor_weight: float = Field(default=0.5, ge=0)
     """Weight of their cross-entropy (nats per token)."""
+    wrong_anchors: bool = False
+    """Whether half of the anchors are vectors of which the AV, before this stage, claims a state that is not there (`anchors`)."""
     repeat_penalty: float = Field(default=0.0, ge=0)
     """Reward lost per word or candidate that a line lists twice."""
     invented_penalty: float = Field(default=0.0, ge=0)

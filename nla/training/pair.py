@@ -25,13 +25,14 @@ from nla.pair.reconstructor import HEAD_FILE, read_head
 from nla.support.errors import ConfigError, DataError
 from nla.support.files import replacing, scratch_folder
 from nla.support.seeds import seeded_generator
+from nla.training.anchors import FIRST_LINE_TOKENS, half_wrong, known_rows
 from nla.training.ar import ARStage
 from nla.training.av import AVStage
-from nla.training.config import PairConfig
+from nla.training.config import PairConfig, RLConfig
 from nla.training.data.config import is_heldout
 from nla.training.data.dead_lines import refuse_dead_lines
 from nla.training.data.shards import Dataset, read_dataset
-from nla.training.known_vectors import KNOWN, known_vectors
+from nla.training.known_vectors import known_vectors
 from nla.training.loop import Limits, Say, fit
 from nla.training.new_pair import continue_adapter, seed_adapter, sidecars
 from nla.training.rl import RLStage
@@ -124,9 +125,12 @@ class PairTraining:
             )
         return Split(train, train[::-1][: self.config.samples.n], heldout)
 
-    def _anchors(self) -> tuple[Tensor, list[str]]:
-        """Return the training vectors of known state with the teacher's explanations."""
-        rows = [row for row in self.split.av if self.data.doc_ids[row].startswith(KNOWN)]
+    def _anchors(self, actor: LoadedModel, rl: RLConfig, say: Say | None) -> tuple[Tensor, list[str]]:
+        """Return the training vectors of known state with the teacher's explanations, as `rl.wrong_anchors` chooses them."""
+        rows = known_rows(self.data.doc_ids, self.split.av)
+        if rl.anchors and rl.wrong_anchors:
+            verbalizer = ActivationVerbalizer(actor, self.av_sidecar, self.config.temperature, FIRST_LINE_TOKENS)
+            rows = half_wrong(verbalizer, self.vectors, self.data.explanations, rows, self.work / "rl" / "anchors", say or (lambda _: None))
         return self.vectors[rows], [self.data.explanations[row] for row in rows]
 
     @property
@@ -234,7 +238,7 @@ class PairTraining:
                 temperature=self.config.temperature,
                 paraphrases=self.config.paraphrases,
                 known=known_vectors(self.data, self._all_heldout),
-                anchors=self._anchors(),
+                anchors=self._anchors(actor, rl, say),
                 truths=Truths([data.texts[i] for i in rows.av], [data.explanations[i] for i in rows.av]),
             )
             fit(stage, rl.train, self.work / "rl", say, limits)

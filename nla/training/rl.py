@@ -35,7 +35,7 @@ from nla.training.loop import Group
 from nla.training.loss import PART, summed
 from nla.training.rl_control import kl_weight, reason_to_end
 from nla.training.text_measures import quote_verdicts, repeated_items, repeating_share, reworded
-from nla.training.truth import Truths, claim_grader, untruth_penalties
+from nla.training.truth import CLAIM_SETTINGS, Truths, claim_grader, untruth_penalties
 from nla.verbalizers.av import ActivationVerbalizer
 from nla.verbalizers.base import Explanation
 
@@ -159,7 +159,7 @@ class RLStage:
 
     def __post_init__(self) -> None:
         if self.config.claim_penalty or self.config.silence_penalty:
-            claim_grader()  # refuses before the first step
+            claim_grader(CLAIM_SETTINGS)  # refuses before the first step
         self._nats = TokenLosses(self.av, self.av_sidecar, self.config.temperature)
         self._reference_nats = TokenLosses(self.reference, self.av_sidecar, self.config.temperature)
         self._taught_nats = TokenLosses(self.av, self.av_sidecar)

@@ -53,13 +53,14 @@ def draw_samples(
         say(f"samples {path.stem}: {len(part)} explanations  {time.monotonic() - started:.0f} s")
 
 
-def read_samples(rows: Sequence[int], folder: Path, name: str) -> dict[int, str]:
+def read_samples(rows: Sequence[int], folder: Path, name: str, *, with_failed: bool = False) -> dict[int, str]:
     """Return the explanations that did not fail, by row number; empty where they have not all been drawn.
 
     Args:
         rows: row numbers the explanations were drawn for, in the same order.
         folder: folder of the files.
         name: name of the set.
+        with_failed: also return the text of failed ones, such as those that did not end.
 
     Raises:
         DataError: a file cannot be read, or belongs to other rows of the data.
@@ -74,7 +75,8 @@ def read_samples(rows: Sequence[int], folder: Path, name: str) -> dict[int, str]
             raise DataError(f"{path} cannot be read: {first_line(ex)} Delete it and run `nla train samples` again.") from ex
         if columns["row"] != part:
             raise DataError(f"{path} holds explanations of other vectors: the data have changed. Delete {folder} and draw them again.")
-        samples |= {row: text for row, text, failure in zip(part, columns["text"], columns["failure"], strict=True) if text and not failure}
+        drawn = zip(part, columns["text"], columns["failure"], strict=True)
+        samples |= {row: text for row, text, failure in drawn if with_failed or (text and not failure)}
     return samples
 
 

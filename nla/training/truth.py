@@ -18,6 +18,8 @@ from nla.training.config import RLConfig
 from nla.training.data.claims import grader
 from nla.training.text_measures import invented_words
 
+CLAIM_SETTINGS = "rl.claim_penalty and rl.silence_penalty"
+
 
 @dataclass(frozen=True)
 class Truths:
@@ -50,21 +52,22 @@ def untruth_penalties(texts: Sequence[str], rows: Sequence[int], truths: Truths,
         counts = [len(invented_words(text, truths.contexts[row])) for text, row in zip(texts, rows, strict=True)]
         penalties += config.invented_penalty * torch.tensor(counts, dtype=torch.float32)
     if config.claim_penalty or config.silence_penalty:
-        claims = torch.tensor(claim_grader()([*texts, *(truths.explanations[row] for row in rows)]))
+        claims = torch.tensor(claim_grader(CLAIM_SETTINGS)([*texts, *(truths.explanations[row] for row in rows)]))
         written, taught = claims[: len(texts)], claims[len(texts) :]
         penalties += config.claim_penalty * (written & ~taught).float() + config.silence_penalty * (taught & ~written).float()
     return penalties
 
 
-def claim_grader() -> Callable[[Sequence[str]], list[bool]]:
+def claim_grader(settings: str) -> Callable[[Sequence[str]], list[bool]]:
     """Return the function that tells of each explanation whether it claims evaluation awareness.
+
+    Args:
+        settings: what asks for it, for the message.
 
     Raises:
         ConfigError: no grader is installed.
     """
     grade = grader()
     if grade is None:
-        raise ConfigError(
-            "rl.claim_penalty and rl.silence_penalty need the project's grader, which needs Inspect; install inspect-ai, or set both to 0."
-        )
+        raise ConfigError(f"{settings}: the project's grader has to read claims, and needs Inspect. Install inspect-ai, or leave this out.")
     return grade
