@@ -86,5 +86,5 @@ def _answered(model: LoadedModel, text: str) -> _Chat:
         pad_token_id=0,
     )
     reply: list[int] = [token for token in generated[0, len(prompt) :].tolist() if token not in model.stop_ids]
-    written = model.tokenizer.decode(reply, skip_special_tokens=True)
+    written = str(model.tokenizer.decode(reply, skip_special_tokens=True))
     return _Chat(prompt, reply, [ChatMessageUser(content=question), ChatMessageAssistant(content=written)])
