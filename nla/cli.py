@@ -303,6 +303,25 @@ def export(
         Console().print(plain(folder), soft_wrap=True)
 
 
+@app.command("average")
+def average(
+    first: Annotated[str, typer.Argument(help="An alias, or a folder with the adapters av/ and ar/.")],
+    second: Annotated[str, typer.Argument(help="A pair that was trained from the first one, or the first one from it.")],
+    out: Annotated[Path, typer.Argument(help="A new folder for the pair between them.")],
+    share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the second pair.")] = 0.5,
+) -> None:
+    """Write the pair between two pairs, weight by weight.
+
+    Training that goes too far in one respect, such as claiming less, is taken back in part.
+
+    Example: nla average before/ after/ between/ --share 0.33
+    """
+    from nla.pair.average import average_pairs
+
+    for folder in average_pairs(first, second, share, out):
+        Console().print(plain(folder), soft_wrap=True)
+
+
 def _work_folder(config: Path, work: Path | None) -> Path:
     from nla.support.wheels import cache_dir
 
