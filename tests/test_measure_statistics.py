@@ -13,7 +13,7 @@ from audit.stats.matching import matched_pairs
 from audit.stats.rates import wilson
 from audit.stats.thresholds import precision, share_above, threshold
 from graders.calibration import exceeded_by
-from nla.organisms.statistics import resampled_aurocs
+from nla.organisms.statistics import auroc_over_prompts, resampled_aurocs
 
 
 def group(scores: np.ndarray, items: np.ndarray | None = None) -> Group:
@@ -65,6 +65,18 @@ def test_pairs_of_the_same_items_have_a_narrower_interval_than_two_groups() -> N
     assert paired.estimate == apart.estimate == pytest.approx(roc_auc_score(labels(50, 50), np.r_[cued, others]))
     assert paired.high - paired.low < (apart.high - apart.low) / 2  # type: ignore[operator]
     assert paired.low > 0.5 > apart.low  # type: ignore[operator]
+
+
+def test_the_interval_of_few_pairs_holds_its_estimate() -> None:
+    """Only partners differ, so an AUROC is 0.5 + 0.5 * (sum of squared draws) / n^2, and no resample has a smaller sum than the data."""
+    others = np.arange(8.0)
+    cued = others + 0.1
+    draws = [np.random.default_rng(i).multinomial(8, np.full(8, 1 / 8)) for i in range(400)]
+    resamples = [0.5 + 0.5 * (drawn @ drawn) / 64 for drawn in draws]
+    assert np.percentile(resamples, 2.5) > 36 / 64
+    for found in (auroc_of_pairs(group(cued), group(others)), auroc_over_prompts(cued, others, [str(i) for i in range(8)])):
+        assert found.low == found.estimate == pytest.approx(36 / 64)
+        assert found.high == pytest.approx(np.percentile(resamples, 97.5), abs=0.05)
 
 
 def test_the_difference_of_two_aurocs_uses_the_same_resamples() -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -175,7 +176,7 @@ def test_two_processes_may_copy_the_start_of_reinforcement_learning_at_once(
         copied(source, target)
         copied(source, tmp_path / "rl" / "start")
 
-    monkeypatch.setattr(shutil, "copytree", as_the_other_process_does)
+    monkeypatch.setattr("nla.training.pair.shutil", SimpleNamespace(copytree=as_the_other_process_does))
     training = PairTraining(read_config(project / "pair.toml"), tmp_path, dtype="float32", device="cpu")
     start = training._rl_start()
     assert (start / "av" / "adapter_model.safetensors").is_file()

@@ -36,16 +36,19 @@ def undefined(n: int, reason: str) -> Estimate:
 
 
 def resampled_estimate(estimate: float, draws: Floats, n: int, n_unscored: int = 0) -> Estimate:
-    """Return an estimate with the expanded percentile interval of its resamples over n items.
+    """Return an estimate with the expanded percentile interval of its resamples over n items, widened to hold the estimate.
 
-    Resamples in which the statistic is undefined (NaN) are left out; with more than 5 % of them there is no interval, only the reason.
+    All resamples may lie on one side of it: those of pairs compare more transcripts with their own partners than the data do (see
+    `nla.organisms.statistics.auroc_over_prompts`). Resamples in which the statistic is undefined (NaN) are left out; with more than 5 %
+    of them there is no interval, only the reason.
     """
     method = f"bootstrap over items, {len(draws):,} draws"
     defined = draws[np.isfinite(draws)]
     if len(defined) < (1 - _UNDEFINED) * len(draws):
         reason = f"the statistic is undefined in {1 - len(defined) / len(draws):.0%} of the resamples, so there is no interval"
         return Estimate(estimate, None, None, n, method, n_unscored, reason)
-    return Estimate(estimate, *percentile_interval(defined, n), n, method, n_unscored)
+    low, high = percentile_interval(defined, n)
+    return Estimate(estimate, min(low, estimate), max(high, estimate), n, method, n_unscored)
 
 
 @lru_cache(maxsize=8)

@@ -71,7 +71,10 @@ def paired_auroc(cued: Sequence[float], others: Sequence[float]) -> float:
 
 
 def auroc_over_prompts(cued: Sequence[float], others: Sequence[float], prompts: Sequence[str]) -> Estimate:
-    """Return the AUROC of paired transcripts with a percentile bootstrap over prompts.
+    """Return the AUROC of paired transcripts with a percentile bootstrap over prompts, widened to hold the estimate.
+
+    A resample compares more transcripts with their own partners than the data do (2 in n instead of 1 in n), so where partners differ
+    in another way than other pairs, and there are few prompts, all resamples may lie on one side of the estimate.
 
     Args:
         cued: scores under the cue, one per pair.
@@ -82,7 +85,8 @@ def auroc_over_prompts(cued: Sequence[float], others: Sequence[float], prompts: 
     weights = drawn[index]
     draws = resampled_aurocs(np.asarray(cued, dtype=float), np.asarray(others, dtype=float), weights, weights)
     low, high = np.quantile(draws, [_TAIL, 1 - _TAIL])
-    return Estimate(paired_auroc(cued, others), float(low), float(high), n)
+    estimate = paired_auroc(cued, others)
+    return Estimate(estimate, min(float(low), estimate), max(float(high), estimate), n)
 
 
 def auroc_over_documents(
