@@ -126,7 +126,7 @@ def test_the_command_prints_the_edit_beside_its_controls(tmp_path: Path) -> None
     refused = typed("nla", *words, "--replace", "zebra=horse", cwd=tmp_path)
     assert refused.returncode == 2
     assert "occurs 0 times in the explanation" in refused.stderr
-    done = typed("nla", *words, "--replace", "Ends=Begins", "--json", "out.json", cwd=tmp_path)
+    done = typed("nla", *words, "--replace", "Topic=Theme", "--json", "out.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for arm in ("none", "edit", "null edit", "unrelated edit", "difference of means", "20 random"):
         assert arm in done.stdout
