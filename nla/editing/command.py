@@ -32,7 +32,7 @@ def edit_command(
     Adds alpha |h| D/|D| at the token and the pair's block, where D is the AR's reading of the edited explanation minus that of the
     original. Beside it stand the same strength of an edit without meaning, an unrelated one, and 20 random directions.
 
-    Example: nla edit smollm2 --text "The capital of France is" --replace france=spain --continuation " Madrid" --continuation " Paris"
+    Example: nla edit smollm2 --text "The capital of France is" --replace city=ocean --continuation " Paris"
     """
     from nla.api import load_pair
     from nla.editing.edit import edit
@@ -54,7 +54,7 @@ def _replacement(spec: str) -> tuple[str, str]:
 
     old, equals, new = spec.partition("=")
     if not equals or not old:
-        raise ConfigError(f"--replace is {spec!r}; expected OLD=NEW, such as france=spain.")
+        raise ConfigError(f"--replace is {spec!r}; expected OLD=NEW, such as city=ocean.")
     return old, new
 
 
