@@ -103,10 +103,10 @@ def examine(name: str, engine: Engine, model: LoadedModel, truth: Truth, nla: st
     bound = BOUNDS[model.precision.dtype]
     try:
         for layer in truth.layers:
-            error = _largest_error(engine.read(truth.rows, layer), truth.streams[layer])
+            error = largest_error(engine.read(truth.rows, layer), truth.streams[layer])
             yield Finding(name, f"stream after block {layer}", f"{error:.1e}", f"{bound:.0e}", error <= bound)
         last = truth.layers[-1]
-        error = _largest_error(engine.read_steered(truth.rows, last, truth.block, truth.steering_vector), truth.steered)
+        error = largest_error(engine.read_steered(truth.rows, last, truth.block, truth.steering_vector), truth.steered)
         yield Finding(name, f"the same, steered after block {truth.block}", f"{error:.1e}", f"{bound:.0e}", error <= bound)
         if not truth.replies:
             yield Finding(name, "greedy explanations", "no pair is known", "", None)
@@ -116,7 +116,8 @@ def examine(name: str, engine: Engine, model: LoadedModel, truth: Truth, nla: st
         yield Finding(name, STOPPED[1], str(ex), "", None)
 
 
-def _largest_error(streams: Streams, expected: Streams) -> float:
+def largest_error(streams: Streams, expected: Streams) -> float:
+    """Return the largest relative error over all tokens of streams, |a - b| / |b| in L2 norms."""
     errors = [(a - b).norm(dim=-1) / b.norm(dim=-1) for a, b in zip(streams, expected, strict=True)]
     return float(torch.cat(errors).max())
 

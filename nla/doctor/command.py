@@ -48,12 +48,11 @@ def doctor_command(
         truth = truth_of(loaded, nla)
         findings: list[Finding] = []
         for name in engine or names:
-            if name == NAME:
-                findings += examine_logs(loaded, truth.layers[-1])
-                continue
             try:
-                examined = ENGINES[name](loaded)
-                findings += examine(name, examined, loaded, truth, nla)
+                if name == NAME:
+                    findings += examine_logs(loaded, truth.layers[-1])
+                else:
+                    findings += examine(name, ENGINES[name](loaded), loaded, truth, nla)
             except ConfigError as ex:
                 findings.append(Finding(name, STOPPED[0], str(ex), "", None))
         _show(findings, f"{model}, {loaded.precision.name}, {loaded.device}")

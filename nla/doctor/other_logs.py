@@ -13,10 +13,11 @@ from inspect_ai.model import ChatMessage, ChatMessageAssistant, ChatMessageUser
 
 from nla.activations.capture import capture
 from nla.activations.mean_vector import NEUTRAL_TEXTS
-from nla.doctor.checks import BOUNDS, STOPPED, Finding
-from nla.doctor.reference import hidden_states
+from nla.doctor.checks import BOUNDS, STOPPED, Finding, largest_error
+from nla.doctor.reference import generated, hidden_states
 from nla.models.loaded import LoadedModel
 from nla.support.errors import HarnessError, ModelError, first_line
+from nla.transcripts.tokens import Transcript
 from nla.transcripts.transcript import build_transcript, context_of
 
 NAME = "hf-logs"
@@ -28,8 +29,9 @@ _REPLY_TOKENS = 24
 class _Chat:
     """A chat as transformers ran it, and as a log holds it."""
 
-    prompt: list[int]
-    reply: list[int]
+    run: list[int]
+    """Token ids of the prompt and the reply, without the token that ends the reply."""
+    n_prompt: int
     messages: list[ChatMessage]
 
 
@@ -45,25 +47,23 @@ def examine_logs(model: LoadedModel, layer: int) -> Iterator[Finding]:
             yield Finding(NAME, "tokens of chats, from their text", dated, "", None)
             return
         chats = model.run(lambda: [_answered(model, text) for text in NEUTRAL_TEXTS[:_N_CHATS]])
-        passes = [build_transcript(model.tokenizer, chat.messages, unmarked_replies=True) for chat in chats]
-        prompts = [read.passes[0].ids[: len(chat.prompt)] == chat.prompt for read, chat in zip(passes, chats, strict=True)]
-        same = [read.passes[0].ids[: len(run)] == run for read, run in zip(passes, map(_tokens_run, chats), strict=True)]
-        figure = f"{sum(prompts)} of {len(chats)} prompts, {sum(same)} replies"
+        read = [build_transcript(model.tokenizer, chat.messages, unmarked_replies=True) for chat in chats]
+        prompts = [_begins(transcript, chat.run[: chat.n_prompt]) for transcript, chat in zip(read, chats, strict=True)]
+        alike = [i for i, (transcript, chat) in enumerate(zip(read, chats, strict=True)) if _begins(transcript, chat.run)]
+        figure = f"{sum(prompts)} of {len(chats)} prompts, {len(alike)} replies"
         yield Finding(NAME, "tokens of chats, from their text", figure, f"{len(chats)} prompts", all(prompts))
-        errors = []
-        for read, run in ((read, _tokens_run(chat)) for read, chat, alike in zip(passes, chats, same, strict=True) if alike):
-            tokens = [token for token in read.response_tokens() if token.position < len(run)]
-            right = hidden_states(model, [run], [layer])[layer][0][[token.position for token in tokens]]
-            errors += ((capture(model, read, tokens, layer) - right).norm(dim=-1) / right.norm(dim=-1)).tolist()
-        if errors:
-            bound = BOUNDS[model.precision.dtype]
-            yield Finding(NAME, f"stream after block {layer} at replies", f"{max(errors):.1e}", f"{bound:.0e}", max(errors) <= bound)
+        tokens = {i: [token for token in read[i].response_tokens() if token.position < len(chats[i].run)] for i in alike}
+        if any(tokens.values()):
+            whole = hidden_states(model, [chats[i].run for i in alike], [layer])[layer]
+            right = [stream[[token.position for token in tokens[i]]] for i, stream in zip(alike, whole, strict=True)]
+            error, bound = largest_error([capture(model, read[i], tokens[i], layer) for i in alike], right), BOUNDS[model.precision.dtype]
+            yield Finding(NAME, f"stream after block {layer} at replies", f"{error:.1e}", f"{bound:.0e}", error <= bound)
     except HarnessError as ex:
         yield Finding(NAME, STOPPED[1], str(ex), "", None)
 
 
-def _tokens_run(chat: _Chat) -> list[int]:
-    return [*chat.prompt, *chat.reply]
+def _begins(transcript: Transcript, ids: list[int]) -> bool:
+    return transcript.passes[0].ids[: len(ids)] == ids
 
 
 @torch.no_grad()
@@ -75,16 +75,7 @@ def _answered(model: LoadedModel, text: str) -> _Chat:
     except Exception as ex:  # a template may raise anything
         raise ModelError(f"{model.source.name} cannot render a chat: {first_line(ex)}") from ex
     prompt = model.tokenizer.encode(rendered, add_special_tokens=False)
-    ids = torch.tensor([prompt], device=model.device)
-    generate: Any = model.network.generate
-    generated = generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        do_sample=False,
-        max_new_tokens=_REPLY_TOKENS,
-        eos_token_id=sorted(model.stop_ids),
-        pad_token_id=0,
-    )
-    reply: list[int] = [token for token in generated[0, len(prompt) :].tolist() if token not in model.stop_ids]
+    run = generated(model, len(prompt), _REPLY_TOKENS, input_ids=torch.tensor([prompt], device=model.device))
+    reply = [token for token in run[len(prompt) :] if token not in model.stop_ids]
     written = str(model.tokenizer.decode(reply, skip_special_tokens=True))
-    return _Chat(prompt, reply, [ChatMessageUser(content=question), ChatMessageAssistant(content=written)])
+    return _Chat([*prompt, *reply], len(prompt), [ChatMessageUser(content=question), ChatMessageAssistant(content=written)])

@@ -80,15 +80,21 @@ def _reply(av: ActivationVerbalizer, vector: Float[Tensor, " d_model"]) -> list[
     embeds[0, position] = scaled(vector[None].to(model.device), sidecar.injection_scale)[0].to(embeds)
     lines = sidecar.lines_without_repeats
     rules = LogitsProcessorList([_Rule(RepeatGuard(Spellings(model.tokenizer), OPEN, lines))] if lines else [])
+    return generated(model, len(ids), sidecar.max_tokens, inputs_embeds=embeds, logits_processor=rules)
+
+
+def generated(model: LoadedModel, n_prompt: int, most: int, **inputs: Any) -> list[int]:
+    """Return what transformers' greedy `generate` returns for one row: the reply for `inputs_embeds`, prompt and reply for `input_ids`.
+
+    Args:
+        model: the model. The caller runs this through `LoadedModel.run`, without gradient.
+        n_prompt: number of tokens of the prompt.
+        most: largest number of tokens of the reply.
+        inputs: further arguments of `generate`.
+    """
     generate: Any = model.network.generate
-    generated = generate(
-        inputs_embeds=embeds,
-        attention_mask=torch.ones(1, len(ids), device=model.device),
-        do_sample=False,
-        max_new_tokens=sidecar.max_tokens,
-        eos_token_id=sorted(model.stop_ids),
-        pad_token_id=0,
-        logits_processor=rules,
-    )
-    reply: list[int] = generated[0].tolist()
-    return reply
+    mask = torch.ones(1, n_prompt, device=model.device)
+    stops = sorted(model.stop_ids)
+    out = generate(attention_mask=mask, do_sample=False, max_new_tokens=most, eos_token_id=stops, pad_token_id=0, **inputs)
+    ids: list[int] = out[0].tolist()
+    return ids

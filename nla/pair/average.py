@@ -13,14 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from nla.models.adapter_config import CONFIG_FILE, read_json_object
 from nla.models.adapters import WEIGHTS_FILE
-from nla.pair.contract import Role, read_sidecar, write_sidecar
+from nla.pair.contract import ROLES, read_sidecar, write_sidecar
 from nla.pair.known import role_folder
 from nla.pair.reconstructor import HEAD_FILE
-from nla.support.errors import ContractError, DataError
-from nla.support.files import replacing, scratch_folder
-from nla.support.locks import exclusive_lock
-
-_ROLES: tuple[Role, ...] = ("av", "ar")
+from nla.support.errors import ContractError, first_line
+from nla.support.files import replacing
+from nla.support.new_folder import new_folder
 
 
 def average_pairs(first: str, second: str, share: float, out: Path) -> list[Path]:
@@ -37,16 +35,10 @@ def average_pairs(first: str, second: str, share: float, out: Path) -> list[Path
         ConfigError: another process writes to `out`.
         DataError: `out` is not empty, or cannot be written.
     """
-    with exclusive_lock(out, "nla average", folder=False):
-        if out.is_file() or (out.is_dir() and any(out.iterdir())):
-            raise DataError(f"{out} is not empty; give a new folder.")
-        with scratch_folder(out.parent) as scratch:
-            for role in _ROLES:
-                _average_role(role_folder(first, role), role_folder(second, role), share, scratch / "pair" / role)
-            if out.exists():
-                out.rmdir()
-            (scratch / "pair").replace(out)
-    return [out / role for role in _ROLES]
+    with new_folder(out, "nla average") as folder:
+        for role in ROLES:
+            _average_role(role_folder(first, role), role_folder(second, role), share, folder / role)
+    return [out / role for role in ROLES]
 
 
 def _average_role(first: Path, second: Path, share: float, out: Path) -> None:
@@ -69,7 +61,7 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except Exception as ex:  # safetensors raises many kinds of exceptions
-        raise ContractError(f"{path} cannot be read: {str(ex)[:200]}") from ex
+        raise ContractError(f"{path} cannot be read: {first_line(ex)}") from ex
 
 
 def _between(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor], share: float, folder: Path) -> dict[str, torch.Tensor]:

@@ -31,9 +31,10 @@ SCHEMA_VERSION = 2
 MAX_TOKENS = 300
 """Longest explanation of an AV whose sidecar does not say, in tokens."""
 Role = Literal["av", "ar"]
+ROLES: tuple[Role, ...] = ("av", "ar")
 InjectionMode = Literal["replace", "add_norm_matched"]
 _MODES: dict[str, InjectionMode] = {"replace": "replace", "add_norm_matched": "add_norm_matched"}
-_ROLES: dict[str, Role] = {"av": "av", "actor": "av", "ar": "ar", "critic": "ar"}
+_ROLE_NAMES: dict[str, Role] = {"av": "av", "actor": "av", "ar": "ar", "critic": "ar"}
 _LAYER_KEYS = (
     ("critic", "extraction_layer_index"),
     ("critic", "num_hidden_layers"),
@@ -128,9 +129,9 @@ def read_sidecar(folder: Path) -> Sidecar:
 
 
 def _parse(meta: dict[str, Any], folder: Path) -> Sidecar:
-    role = _ROLES.get(text(meta["role"], "role", _LONGEST_NAME))
+    role = _ROLE_NAMES.get(text(meta["role"], "role", _LONGEST_NAME))
     if role is None:
-        raise ValueError(f"role is {shown(meta['role'])}; expected one of {', '.join(_ROLES)}")
+        raise ValueError(f"role is {shown(meta['role'])}; expected one of {', '.join(_ROLE_NAMES)}")
     d_model = integer(meta["d_model"], "d_model", 1, _WIDEST)
     extraction, tokens = section(meta, "extraction"), section(meta, "tokens")
     marker = _marker(tokens) if tokens.get("injection_token_id") is not None else None
@@ -175,7 +176,7 @@ def _injection(extraction: dict[str, Any]) -> tuple[InjectionMode, int]:
 
 def _template(templates: dict[str, Any], role: Role) -> str:
     """Return the template of a role; it holds no placeholder but the role's own, as nothing else could be filled in."""
-    name = next((name for name, meant in _ROLES.items() if meant == role and name in templates), None)
+    name = next((name for name, meant in _ROLE_NAMES.items() if meant == role and name in templates), None)
     if name is None:
         raise KeyError("prompt_templates for its role")
     template = text(templates[name], f"prompt_templates.{name}", _LONGEST_TEMPLATE)

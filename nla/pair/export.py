@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from nla.models.adapters import CONFIG_FILE, load_adapter, shared_copy
 from nla.models.loaded import LoadedModel
-from nla.pair.contract import Role, check_sidecar, read_sidecar, write_sidecar
+from nla.pair.contract import ROLES, Role, check_sidecar, read_sidecar, write_sidecar
 from nla.pair.known import base_model, role_folder
 from nla.pair.reconstructor import HEAD_FILE, read_head
-from nla.support.errors import ContractError, DataError
+from nla.support.errors import ContractError
 from nla.support.files import scratch_folder
 from nla.support.locks import exclusive_lock
+from nla.support.new_folder import new_folder
 
 
 def export_pair(pair: str, out: Path, *, dtype: str = "auto", device: str = "cpu") -> list[Path]:
@@ -36,17 +37,10 @@ def export_pair(pair: str, out: Path, *, dtype: str = "auto", device: str = "cpu
         ConfigError: another process writes to `out`.
         DataError: `out` is not empty, or cannot be written.
     """
-    with exclusive_lock(out, "nla export", folder=False):  # beside the folder, which a rename replaces
-        if out.is_file() or (out.is_dir() and any(out.iterdir())):
-            raise DataError(f"{out} is not empty; give a new folder.")
-        with scratch_folder(out.parent) as scratch:
-            roles: tuple[Role, ...] = ("av", "ar")
-            for role in roles:
-                _export_role(pair, role, scratch / "pair" / role, dtype, device)
-            if out.exists():
-                out.rmdir()
-            (scratch / "pair").replace(out)
-    return [out / role for role in roles]
+    with new_folder(out, "nla export") as folder:
+        for role in ROLES:
+            _export_role(pair, role, folder / role, dtype, device)
+    return [out / role for role in ROLES]
 
 
 def export_role(pair: str, role: Role, out: Path, dtype: str = "auto", device: str = "cpu") -> None:

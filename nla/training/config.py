@@ -71,6 +71,11 @@ class RLConfig(BaseModel):
     """Reward lost where the teacher makes that claim and the explanation does not. The larger `claim_penalty` is beside it, the surer the
     AV has to be before it claims the state."""
 
+    @property
+    def reads_claims(self) -> bool:
+        """Whether rewards depend on what explanations claim, which the project's grader reads."""
+        return bool(self.claim_penalty or self.silence_penalty)
+
     @model_validator(mode="after")
     def _no_more_than_there_are(self) -> "RLConfig":
         if self.learn_from is not None and self.learn_from > self.group:

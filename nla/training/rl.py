@@ -158,7 +158,7 @@ class RLStage:
     part: int = PART
 
     def __post_init__(self) -> None:
-        if self.config.claim_penalty or self.config.silence_penalty:
+        if self.config.reads_claims:
             claim_grader(CLAIM_SETTINGS)  # refuses before the first step
         self._nats = TokenLosses(self.av, self.av_sidecar, self.config.temperature)
         self._reference_nats = TokenLosses(self.reference, self.av_sidecar, self.config.temperature)

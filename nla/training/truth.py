@@ -51,7 +51,7 @@ def untruth_penalties(texts: Sequence[str], rows: Sequence[int], truths: Truths,
     if config.invented_penalty:
         counts = [len(invented_words(text, truths.contexts[row])) for text, row in zip(texts, rows, strict=True)]
         penalties += config.invented_penalty * torch.tensor(counts, dtype=torch.float32)
-    if config.claim_penalty or config.silence_penalty:
+    if config.reads_claims:
         claims = torch.tensor(claim_grader(CLAIM_SETTINGS)([*texts, *(truths.explanations[row] for row in rows)]))
         written, taught = claims[: len(texts)], claims[len(texts) :]
         penalties += config.claim_penalty * (written & ~taught).float() + config.silence_penalty * (taught & ~written).float()
