@@ -17,9 +17,12 @@ from torch import Tensor
 from nla.doctor.checks import Finding, examine, truth_of
 from nla.doctor.engines import ENGINES, BuiltIn
 from nla.engine import vllm as engine
+from nla.engine import vllm_installed
 from nla.engine.additions import Addition
 from nla.engine.decoder import Request
-from nla.engine.vllm import VLLMEngine, installed_versions, require_vllm
+from nla.engine.hooked import HookedEngine, adding, replacing
+from nla.engine.vllm import VLLMEngine
+from nla.engine.vllm_installed import installed_versions, require_vllm
 from nla.models.loaded import LoadedModel, load_model
 from nla.support.errors import ConfigError
 from nla.verbalizers import verbalizer_for
@@ -39,14 +42,14 @@ def test_without_vllm_the_message_says_what_to_install(tiny: LoadedModel, tiny_a
 
 
 def test_another_version_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "installed_versions", lambda: {"vllm": "0.30.1", "vllm-lens": "1.10.0"})
+    monkeypatch.setattr(vllm_installed, "installed_versions", lambda: {"vllm": "0.30.1", "vllm-lens": "1.10.0"})
     with pytest.raises(ConfigError, match=r"but found: vllm-lens 1\.10\.0\. Install"):
         require_vllm()
 
 
 def test_a_plugin_that_is_switched_off_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "installed_versions", lambda: {"vllm": "0.30.0", "vllm-lens": "1.3.0"})
-    monkeypatch.setattr(engine.importlib.util, "find_spec", lambda _: object())
+    monkeypatch.setattr(vllm_installed, "installed_versions", lambda: {"vllm": "0.30.0", "vllm-lens": "1.3.0"})
+    monkeypatch.setattr(vllm_installed.importlib.util, "find_spec", lambda _: object())
     monkeypatch.setenv("VLLM_LENS_DISABLE", "1")
     with pytest.raises(ConfigError, match="VLLM_LENS_DISABLE is set"):
         require_vllm()
@@ -54,7 +57,7 @@ def test_a_plugin_that_is_switched_off_is_told(monkeypatch: pytest.MonkeyPatch) 
 
 def pieces(lengths: Sequence[int], position: int, n_prompt: int) -> tuple[list[list[int]], int]:
     """In which rows of which pieces a hook puts its vector, and how often it says that it did."""
-    hook = engine._replacing(position, torch.ones(2), n_prompt)
+    hook = replacing(position, torch.ones(2), n_prompt)
     context, changed = SimpleNamespace(saved={}), []
     for length in lengths:
         out = hook(context, torch.zeros(length, 2))
@@ -93,9 +96,10 @@ class BrokenLLM:
 
 def engine_returning(monkeypatch: pytest.MonkeyPatch, *outputs: Any) -> VLLMEngine:
     made = object.__new__(VLLMEngine)
-    made._llm, made._adapters, made._one_at_a_time = FakeLLM(list(outputs)), {}, engine.threading.Lock()
+    HookedEngine.__init__(made)
+    made._llm, made._adapters = FakeLLM(list(outputs)), {}
     monkeypatch.setattr(engine, "_sampling_params", lambda **fields: fields)
-    monkeypatch.setitem(sys.modules, "vllm_lens", SimpleNamespace(Hook=SimpleNamespace, SteeringVector=SimpleNamespace))
+    monkeypatch.setitem(sys.modules, "vllm_lens", SimpleNamespace(Hook=SimpleNamespace))
     return made
 
 
@@ -109,8 +113,30 @@ def test_a_hook_that_did_not_run_is_an_error(monkeypatch: pytest.MonkeyPatch) ->
     assert (done.ids, done.stop_reason) == ([5, 6], "stop")
     with pytest.raises(ConfigError, match="replacement of the marker's row for 1 of 2 requests"):
         engine_returning(monkeypatch, ran, failed).run([REQUEST, REQUEST])
-    with pytest.raises(ConfigError, match="capture for 1 of 1 requests"):
-        engine_returning(monkeypatch, SimpleNamespace(activations={"residual_stream": torch.zeros(1, 2, 8)})).read([[1, 2, 3]], 1)
+
+
+@pytest.mark.parametrize(("positions", "steered", "missing"), [(2, 3, "capture"), (3, 2, "steering"), (3, 3, "")])
+def test_a_read_of_which_a_part_is_missing_is_an_error(positions: int, steered: int, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reply = SimpleNamespace(token_ids=[5], finish_reason="length")
+    stream = torch.ones(1, positions, 8)
+    output = SimpleNamespace(outputs=[reply], activations={"residual_stream": stream}, hook_results={"0": {"0": 3, "1": steered}})
+    made = engine_returning(monkeypatch, output)
+    added = {0: torch.ones(8), 1: torch.ones(8), 2: torch.ones(8)}  # block 2 comes after the one that is read
+    if missing:
+        with pytest.raises(ConfigError, match=f"did not run its {missing} for 1 of 1 requests"):
+            made.read([[1, 2, 3]], 1, added=added)
+    else:
+        [read] = made.read([[1, 2, 3]], 1, added=added)
+        assert read.shape == (3, 8)
+
+
+def test_the_steering_hook_adds_each_blocks_vector_and_counts_tokens() -> None:
+    hook = adding({0: torch.ones(2), 3: torch.full((2,), 5.0)})
+    saved: dict[str, int] = {}
+    for block, length, expected in ((0, 4, 1.0), (3, 4, 5.0), (0, 1, 1.0)):
+        out = hook(SimpleNamespace(saved=saved, layer_idx=block), torch.zeros(length, 2))
+        assert out.tolist() == [[expected, expected]] * length
+    assert saved == {"0": 5, "3": 4}
 
 
 def test_a_dead_worker_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,16 @@ from nla.support.display import visible
 from nla.support.errors import ConfigError
 
 _NOT_COPIED = {"device", "batch", "batch_size", "threads", "device_map", "max_connections", "hidden_states", "do_sample"}
-_NOT_COPIED |= {"gpu_memory_utilization", "tensor_parallel_size", "max_model_len", "max_num_seqs", "enforce_eager", "host", "port"}
+_NOT_COPIED |= {
+    "gpu_memory_utilization",
+    "tensor_parallel_size",
+    "max_model_len",
+    "max_num_seqs",
+    "enforce_eager",
+    "host",
+    "port",
+    "read_with",
+}
 """Arguments of `local/`, `hf/` and `vllm/` that are not copied from a log: they are about the machine, or about how replies were chosen,
 and the replies that are read were chosen already."""
 _RUNS_CODE = "trust_remote_code"

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nla.activations.mean_vector import NEUTRAL_TEXTS
+from nla.activations.stream_error import BOUNDS, largest_error
 from nla.doctor.engines import GREEDY, Engine, Streams
 from nla.doctor.reference import greedy_replies, hidden_states
 from nla.models.loaded import LoadedModel
@@ -21,8 +22,6 @@ from nla.verbalizers.av import ActivationVerbalizer
 from nla.verbalizers.av import build as build_av
 from nla.verbalizers.base import Explanation
 
-BOUNDS = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 2e-2}
-"""Largest relative error by dtype: engines add the same numbers in another order."""
 STOPPED = ("could not start", "could not go on")
 """Checks of an engine that could not be examined, or not to the end."""
 _N_ROWS, _ROW_TOKENS = 6, 48
@@ -114,12 +113,6 @@ def examine(name: str, engine: Engine, model: LoadedModel, truth: Truth, nla: st
             yield _compared(name, engine.explain(truth.vectors, nla), truth.replies, exact=model.precision.dtype == torch.float32)
     except HarnessError as ex:
         yield Finding(name, STOPPED[1], str(ex), "", None)
-
-
-def largest_error(streams: Streams, expected: Streams) -> float:
-    """Return the largest relative error over all tokens of streams, |a - b| / |b| in L2 norms."""
-    errors = [(a - b).norm(dim=-1) / b.norm(dim=-1) for a, b in zip(streams, expected, strict=True)]
-    return float(torch.cat(errors).max())
 
 
 def _compared(name: str, explanations: list[Explanation], expected: list[Explanation], *, exact: bool) -> Finding:

@@ -34,7 +34,7 @@ def doctor_command(
     from nla.doctor.checks import STOPPED, Finding, examine, truth_of
     from nla.doctor.engines import ENGINES
     from nla.doctor.other_logs import NAME, examine_logs
-    from nla.engine.vllm import require_vllm
+    from nla.engine.vllm_installed import require_vllm
     from nla.models.loaded import load_model
 
     names = [*ENGINES, NAME]

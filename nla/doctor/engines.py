@@ -95,7 +95,7 @@ class VLLM:
 
     def read_steered(self, rows: Sequence[Sequence[int]], layer: int, block: int, vector: Float[Tensor, " d_model"]) -> Streams:
         """See `Engine`."""
-        return self._engine.read(rows, layer, steering=(block, vector))
+        return self._engine.read(rows, layer, added={block: vector})
 
     def explain(self, vectors: Float[Tensor, "n d_model"], nla: str | None) -> list[Explanation]:
         """See `Engine`."""

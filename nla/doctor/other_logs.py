@@ -13,7 +13,8 @@ from inspect_ai.model import ChatMessage, ChatMessageAssistant, ChatMessageUser
 
 from nla.activations.capture import capture
 from nla.activations.mean_vector import NEUTRAL_TEXTS
-from nla.doctor.checks import BOUNDS, STOPPED, Finding, largest_error
+from nla.activations.stream_error import BOUNDS, largest_error
+from nla.doctor.checks import STOPPED, Finding
 from nla.doctor.reference import generated, hidden_states
 from nla.models.loaded import LoadedModel
 from nla.support.errors import HarnessError, ModelError, first_line

@@ -39,6 +39,7 @@ from transformers import PreTrainedTokenizerBase
 from nla.engine.decoder import Completion, Request, TokenLogprob
 from nla.engine.sampling import SamplingParams
 from nla.engine.scheduler import worker_for
+from nla.inspect.read_with import BUILT_IN, VLLM, reading_view
 from nla.inspect.views import parse_template_args, steered_view, templated_view
 from nla.instrument import MEAN_NORM, STEER_UNITS
 from nla.kernels.compute_thread import on_compute_thread
@@ -88,6 +89,8 @@ class LocalArgs:
     """A file with a chat template (Jinja) in place of the model's own, e.g. for a base model."""
     enable_thinking: bool | None = None
     """Argument of that name for the chat template (Qwen 3 and others); None does not give it."""
+    read_with: str = BUILT_IN
+    """The engine that reads transcripts: `built-in`, or `vllm` with options (`nla.inspect.read_with`)."""
     template_args: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments for the chat template, as a JSON object."""
 
@@ -110,6 +113,8 @@ class LocalArgs:
                 raise ConfigError(f"Invalid -M {name}={visible(value, limit=60)}: expected an integer of at least 1.")
         if given.get("adapter") is not None and not (isinstance(given["adapter"], str) and given["adapter"].strip()):
             raise ConfigError(f"Invalid -M adapter={visible(given['adapter'], limit=60)}: expected a folder or a hub id.")
+        if not isinstance(given.get("read_with", BUILT_IN), str):
+            raise ConfigError(f"Invalid -M read_with={visible(given['read_with'], limit=60)}: expected {BUILT_IN} or {VLLM}.")
         if given.get("steer_unit", MEAN_NORM) not in STEER_UNITS:
             raise ConfigError(f"Invalid -M steer_unit={visible(given['steer_unit'], limit=60)}: expected {' or '.join(STEER_UNITS)}.")
         for name in ("trust_remote_code", "enable_thinking"):
@@ -127,7 +132,8 @@ class LocalArgs:
             model = load_model(name, dtype=self.dtype, device=self.device, revision=self.revision, trust_remote_code=self.trust_remote_code)
             model = model if self.adapter is None else with_adapter(model, self.adapter)
             model = templated_view(model, self.chat_template, self.all_template_args())
-            return model if self.steer is None else steered_view(model, self.steer, self.steer_unit)
+            model = model if self.steer is None else steered_view(model, self.steer, self.steer_unit)
+            return reading_view(model, self.read_with)
 
         return on_compute_thread(load)
 

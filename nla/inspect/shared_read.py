@@ -117,6 +117,8 @@ def read_vectors(
         TranscriptError: the conversation cannot be rendered as the model saw it, is longer than the context window, or needs more memory
             than there is.
     """
+    if model.reader is not None:
+        model.reader.prepare(model, layer)
     with reading_transcript():
         transcript = build_transcript(model.tokenizer, messages, tools, unmarked_replies=unmarked_replies)
         sampled = sample_tokens(transcript, n_sampled, *key)
@@ -124,7 +126,10 @@ def read_vectors(
         read = sample_tokens(transcript, RESPONSE_TOKENS, "read", *key, before=model.max_positions)
         tokens = tuple(sorted({*sampled, *read}, key=lambda token: (token.pass_index, token.position)))
         work = partial(_vectors, model, transcript, tokens, layer, logprobs)
-        vectors = model.run(partial(_remembered, VECTORS, (*_identity(model, transcript), layer, tokens), work) if shared else work)
+        if shared:
+            work = partial(_remembered, VECTORS, (*_identity(model, transcript), layer, tokens), work)
+        # Another engine is asked outside of `run`, which does one piece of work at a time, so that it reads many transcripts in one batch.
+        vectors = model.run(work) if model.reader is None else work()
     return TranscriptVectors(transcript, tuple(sampled), tuple(read), tokens, vectors)
 
 
@@ -141,7 +146,8 @@ def shared_logprobs(model: LoadedModel, transcript: Transcript) -> list[float]:
 def _remembered(memory: Recent[_T], key: Hashable, work: Callable[[], _T]) -> _T:
     """Return what is kept under a key, or else do the work and keep its result.
 
-    It is called inside `LoadedModel.run`, which does one such piece at a time: no two scorers do the same work at once.
+    It is called inside `LoadedModel.run`, which does one such piece at a time: no two scorers do the same work at once. (Another engine
+    may do it twice.)
     """
     kept = memory.get(key)
     if kept is None:
@@ -160,6 +166,9 @@ def _vectors(
     model: LoadedModel, transcript: Transcript, tokens: Sequence[TokenRef], layer: int, logprobs: bool
 ) -> Float[Tensor, "n d_model"]:
     """Run the passes of a transcript and return the vectors at some response tokens; keep the log-probabilities if they are wanted."""
+    if model.reader is not None:
+        vectors: Tensor = model.reader.vectors(model, transcript, tokens, layer)
+        return vectors
     response = transcript.response_tokens()
     within = [token for token in response if token.position < model.max_positions]
     if not logprobs or model.steering is not None or len(within) < len(response):

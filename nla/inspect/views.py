@@ -1,4 +1,4 @@
-"""Views of a loaded model for the `local/` provider: the same weights under steering, or with another chat template.
+"""Views of a loaded model for the `local/` provider: the same weights under steering, with another chat template, and the like.
 
 Providers that ask for the same view get the same object, so that they share a batch.
 """
@@ -35,7 +35,7 @@ def steered_view(model: LoadedModel, spec: str, unit: str = MEAN_NORM) -> Loaded
     Raises:
         ConfigError: unknown name, unreadable file, or directions of another model's width or depth.
     """
-    return _view(model, f"{unit}:{spec}", lambda: steered(model, spec, unit))
+    return view_of(model, f"{unit}:{spec}", lambda: steered(model, spec, unit))
 
 
 def templated_view(model: LoadedModel, template_file: str | None, arguments: Mapping[str, Any]) -> LoadedModel:
@@ -61,10 +61,11 @@ def templated_view(model: LoadedModel, template_file: str | None, arguments: Map
                 "change nothing; leave it out."
             )
     key = json.dumps([template, dict(arguments)], sort_keys=True)
-    return _view(model, key, lambda: replace(model, tokenizer=tokenizer))
+    return view_of(model, key, lambda: replace(model, tokenizer=tokenizer))
 
 
-def _view(model: LoadedModel, key: str, make: Callable[[], LoadedModel]) -> LoadedModel:
+def view_of(model: LoadedModel, key: str, make: Callable[[], LoadedModel]) -> LoadedModel:
+    """Return the view of a model under a key; `make` makes it once."""
     with _making:
         if (id(model), key) not in _views:
             _views[id(model), key] = make()

@@ -51,12 +51,21 @@ def with_adapter(model: LoadedModel, where: str, name: str | None = None) -> Loa
 _views: dict[tuple[int, str], LoadedModel] = {}
 
 
+def adapter_folder(model: LoadedModel) -> Path | None:
+    """Return the folder of the adapter on a model; None if there is none.
+
+    Raises:
+        ContractError, FetchError: it is not there any more.
+    """
+    return None if model.adapter is None else _folder(str(organism_folder(model.adapter.name) or model.adapter.name))
+
+
 def habit_of(model: LoadedModel) -> str | None:
     """Return the closing line that an organism adds to its replies, as its own files say; None for any other model."""
-    if model.adapter is None:
+    folder = adapter_folder(model)
+    if folder is None:
         return None
-    organism = organism_folder(model.adapter.name)
-    recipe = description(organism or _folder(model.adapter.name)).get("recipe")
+    recipe = description(folder).get("recipe")
     habit = recipe.get("habit") if isinstance(recipe, dict) else None
     return habit if isinstance(habit, str) and habit.strip() else None
 

@@ -59,6 +59,8 @@ class LoadedModel:
     """The adapter on this view of the weights, if any (`nla.models.adapted`). A role of an autoencoder has none."""
     unadapted: "LoadedModel | None" = None
     """For a view with an adapter, the base model."""
+    reader: Any = None
+    """The `nla.activations.engine_reader.EngineReader` that reads this view's transcripts in place of the built-in engine, if any."""
 
     @cached_property
     def architecture(self) -> Architecture:
@@ -180,6 +182,7 @@ class LoadedModel:
             "steer": self.steering.spec if self.steering else None,
             "steer_unit": self.steering.unit if self.steering else None,
             "steer_digest": self.steering.digest if self.steering else None,
+            **({"read_with": self.reader.name} if self.reader else {}),
             **template_record(self.tokenizer),
         }
 

@@ -5,12 +5,15 @@ The AR holds only its first K + 1 blocks, and its head in `value_head.safetensor
 """
 
 import copy
+import json
 from pathlib import Path
 
 import torch
 from peft.tuners.lora import LoraLayer
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from nla.models.adapters import CONFIG_FILE, load_adapter, shared_copy
 from nla.models.loaded import LoadedModel
@@ -76,6 +79,19 @@ def _export_role(pair: str, role: Role, out: Path, dtype: str, device: str) -> N
     write_sidecar(out, sidecar)
     if role == "ar":
         save_file({"weight": read_head(folder).contiguous()}, out / HEAD_FILE)
+        _write_index(out)
+
+
+def _write_index(folder: Path) -> None:
+    """Write which file holds which of the network's tensors, unless it is there. Without it, vLLM takes the head's file for one of them."""
+    index = folder / SAFE_WEIGHTS_INDEX_NAME
+    if index.exists():
+        return
+    with safe_open(folder / SAFE_WEIGHTS_NAME, "pt") as file:
+        names = sorted(file.keys())
+    size = (folder / SAFE_WEIGHTS_NAME).stat().st_size
+    described = {"metadata": {"total_size": size}, "weight_map": dict.fromkeys(names, SAFE_WEIGHTS_NAME)}
+    index.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
 def _merge(view: LoadedModel, plain: nn.Module) -> None:

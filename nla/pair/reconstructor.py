@@ -57,7 +57,8 @@ class Reconstructor:
 
     def score(self, vectors: Float[Tensor, "n d_model"], explanations: Sequence[str]) -> Float[Tensor, " n"]:
         """Return the mse_nrm of each explanation's prediction against the vector it explains (lower is better)."""
-        return self.model.run(lambda: mse_nrm(vectors, self.reconstruct(explanations)))
+        predicted = self.reconstruct(explanations)
+        return self.model.run(lambda: mse_nrm(vectors, predicted))
 
     def _forward(self, prompts: list[list[int]]) -> Float[Tensor, "n d_model"]:
         batch = shared_batch(self.model, prompts, self.sidecar.layer)

@@ -7,7 +7,7 @@ Contract: `nla.pair.contract`.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -105,8 +105,8 @@ class ActivationVerbalizer:
         return [self._request(prompt, vector, key) for vector, key in zip(vectors, keys, strict=True)]
 
     @cached_property
-    def _spellings(self) -> Spellings:
-        """Kept over calls, because an audit asks for the explanations of each transcript by itself."""
+    def spellings(self) -> Spellings:
+        """The spellings of the AV's tokens. Kept over calls, because an audit asks for the explanations of each transcript by itself."""
         return Spellings(self.model.tokenizer)
 
     def _request(self, prompt: list[int], vector: Float[Tensor, " d_model"], key: tuple[object, ...]) -> Request:
@@ -122,7 +122,7 @@ class ActivationVerbalizer:
             additions=() if replaces else (Addition(position, self.sidecar.injection_block, vector),),
             stop_ids=self.model.stop_ids,
             should_stop=lambda ids: CLOSE in str(self.model.tokenizer.decode(ids[-_TAIL:])),
-            banned=RepeatGuard(self._spellings, OPEN, guarded) if (guarded := self.sidecar.lines_without_repeats) else None,
+            banned=RepeatGuard(self.spellings, OPEN, guarded) if (guarded := self.sidecar.lines_without_repeats) else None,
         )
 
     def explanation(self, ids: list[int]) -> Explanation:
@@ -183,8 +183,8 @@ class ChosenAV:
     known: bool
     """Whether the pair is the one known for the model, and not one that the user named."""
 
-    def with_options(self, av: _AV, model: LoadedModel, chosen: AVOptions) -> _AV:
-        """Return the AV with what a user chose for it.
+    def with_options(self, av: _AV, chosen: AVOptions, load_ar: Callable[[str], Reconstructor]) -> _AV:
+        """Return the AV with what a user chose for it; `load_ar` loads the AR of its pair if one is needed.
 
         Raises:
             ConfigError: an AR is needed, and the pair has none.
@@ -193,12 +193,25 @@ class ChosenAV:
         return replace(
             av,
             temperature=av.temperature if chosen.temperature is None else chosen.temperature,
-            reconstructor=_reconstructor(model, self.ar, chosen, self.where),
+            reconstructor=load_ar(str(self.ar)) if self.measures(chosen) else None,
             best_of=chosen.best_of,
             name=chosen.shown,
             pair=pair_label(self.where) if self.known else None,
             shared=True,
         )
+
+    def measures(self, chosen: AVOptions) -> bool:
+        """Return whether explanations are measured with the pair's AR.
+
+        Raises:
+            ConfigError: an AR is needed, and the pair has none.
+        """
+        needed = chosen.best_of > 1 or chosen.reconstruct == "true"
+        if needed and self.ar is None:
+            raise ConfigError(
+                f"{self.where} has no AR beside it, which best_of and reconstruct need; give the folder of a pair, with av/ and ar/."
+            )
+        return self.ar is not None and (needed or (chosen.reconstruct == "auto" and is_adapter(self.ar)))
 
 
 def choose_av(model: LoadedModel, layer: int | None, nla: str | None) -> ChosenAV:
@@ -227,16 +240,8 @@ def build(model: LoadedModel, layer: int | None, nla: str | None, **options: str
     """
     chosen = read_options(AVOptions, options)
     files = choose_av(model, layer, nla)
-    return files.with_options(_with_base(model, files.folder, files.sidecar), model, chosen)
-
-
-def _reconstructor(model: LoadedModel, ar: str | None, chosen: AVOptions, where: str) -> Reconstructor | None:
-    needed = chosen.best_of > 1 or chosen.reconstruct == "true"
-    if needed and ar is None:
-        raise ConfigError(f"{where} has no AR beside it, which best_of and reconstruct need; give the folder of a pair, with av/ and ar/.")
-    if ar is None or not (needed or (chosen.reconstruct == "auto" and is_adapter(ar))):
-        return None
-    return load_reconstructor(ar, model, dtype=model.precision.name, device=str(model.device))
+    load_ar = partial(load_reconstructor, base=model, dtype=model.precision.name, device=str(model.device))
+    return files.with_options(_with_base(model, files.folder, files.sidecar), chosen, load_ar)
 
 
 def load_verbalizer(where: str | Path, *, dtype: str = "auto", device: str = "auto") -> tuple[ActivationVerbalizer, LoadedModel]:

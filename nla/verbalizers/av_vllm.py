@@ -1,70 +1,79 @@
 """The AV on vLLM: for large AVs and several GPUs (`-T verbalizer=av_vllm -T nla=…`).
 
-Prompt, injection, draws per vector, choice among several draws and reconstruction are those of the verbalizer `av`; only the decoding is
-vLLM's (`nla.engine.vllm`). An AV that is an adapter runs as an adapter on a GPU; on a CPU, where vLLM's adapters are slow, it is
-first merged into a full checkpoint in the user's cache. The audited model stays in the built-in engine, so a GPU holds both.
+Prompt, injection, draws per vector, choice among several draws and reconstruction are those of the verbalizer `av`; the decoding is
+vLLM's, in this process or behind a server, and vectors of several transcripts run in one batch. An AV that is an adapter runs as an
+adapter on a GPU, and its AR beside it on the same weights; on a CPU, where vLLM's adapters are slow, it is first merged into a full
+checkpoint in the user's cache. The audited model stays in the built-in engine, so a GPU holds both.
 """
 
 import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor
 
 from nla.engine.decoder import Completion
-from nla.engine.vllm import EngineSettings, VLLMEngine, require_vllm
+from nla.engine.hooked import HookedEngine
+from nla.engine.vllm_options import EngineOptions
 from nla.models.adapter_config import CONFIG_FILE, read_json_object
 from nla.models.loaded import LoadedModel
-from nla.pair.contract import check_sidecar, require_replacing
+from nla.pair.contract import Role, check_sidecar, read_sidecar, require_replacing
+from nla.pair.engine_reconstructor import EngineReconstructor
 from nla.pair.export import export_role
-from nla.pair.known import is_adapter
+from nla.pair.known import is_adapter, role_folder
+from nla.pair.reconstructor import Reconstructor, load_reconstructor, read_head
 from nla.support.errors import ConfigError
 from nla.support.wheels import cache_dir
-from nla.verbalizers.av import CLOSE, OPEN, ActivationVerbalizer, AVOptions, choose_av
+from nla.verbalizers.av import CLOSE, OPEN, ActivationVerbalizer, AVOptions, ChosenAV, choose_av
 from nla.verbalizers.base import read_options
-from nla.verbalizers.no_repeats import LINES_ARGUMENT, OPENING_ARGUMENT
+from nla.verbalizers.no_repeats import LINES_ARGUMENT, OPENING_ARGUMENT, repeats
 
 NEEDS_PAIR = True
 """The layer is that of a trained pair."""
 _REPEATS_PROCESSOR = "nla.verbalizers.vllm_repeats:WithoutRepeats"
 
 
-class VLLMOptions(AVOptions):
-    """Options of the engine, beside those of `av`: `-T verbalizer=av_vllm:tensor_parallel=4`."""
+class VLLMOptions(AVOptions, EngineOptions):
+    """Options of vLLM, beside those of `av`: `-T verbalizer=av_vllm:tensor_parallel=4`."""
 
     verbalizer: ClassVar[str] = "av_vllm"
 
-    tensor_parallel: int = Field(default=1, ge=1, le=1024)
-    """GPUs that share the AV's weights."""
-    gpu_memory: float = Field(default=0.6, gt=0, lt=1)
-    """Share of each GPU's memory that vLLM takes; the audited model needs the rest."""
-    max_model_len: int = Field(default=2048, ge=64, le=10_000_000)
-    """Longest prompt with its explanation, in tokens."""
     adapter: Literal["auto", "keep", "merge"] = "auto"
-    """Whether an AV that is an adapter runs as one, or is merged first; `auto` keeps it on a GPU."""
+    """Whether an AV that is an adapter runs as one, or is merged first; `auto` keeps it on a GPU. A server has it merged already."""
+    ar: Literal["auto", "vllm", "built-in"] = "auto"
+    """Where the AR runs; `auto` takes vLLM where it costs no second copy of the weights, or a server serves the AR."""
+    ar_base_url: str | None = None
+    """Address of a vLLM server that serves the AR."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VLLMVerbalizer(ActivationVerbalizer):
     """See `ActivationVerbalizer`. Draws depend on a vector's key alone, in vLLM's generator."""
 
-    engine: VLLMEngine
+    engine: HookedEngine
     adapter: Path | None
     """The AV's adapter; None where its weights are the engine's."""
 
     def complete(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Completion]:
         """Return the AV's raw replies to usable vectors, with their token ids."""
-        rules = {LINES_ARGUMENT: self.sidecar.lines_without_repeats, OPENING_ARGUMENT: OPEN}
-        return self.engine.run(self.requests(vectors, keys), stop=[CLOSE], rules=rules, adapter=self.adapter)
+        lines = self.sidecar.lines_without_repeats
+        rules = {LINES_ARGUMENT: lines, OPENING_ARGUMENT: OPEN}
+        completions = self.engine.run(self.requests(vectors, keys), stop=[CLOSE], rules=rules, adapter=self.adapter)
+        if lines and any(repeats(self.spellings, OPEN, lines, completion.ids) for completion in completions):
+            raise ConfigError(
+                f"The server lets the AV repeat words in a line, which its sidecar forbids. Start it with --logits-processors "
+                f"{_REPEATS_PROCESSOR}, in an environment that holds this package."
+            )
+        return completions
 
 
 def build(model: LoadedModel, layer: int | None, nla: str | None, **options: str) -> VLLMVerbalizer:
-    """Load the AV of a model into vLLM. Nothing is decoded yet.
+    """Load the AV of a model into vLLM, or connect to the server that serves it. Nothing is decoded yet.
 
     Args:
         model: the audited model; its device and dtype are also the AV's.
@@ -73,31 +82,65 @@ def build(model: LoadedModel, layer: int | None, nla: str | None, **options: str
         options: fields of `VLLMOptions`, as text.
 
     Raises:
-        ConfigError: vLLM is not installed, cannot load the AV or run its adapter, or an option is not valid (`VLLMOptions`).
+        ConfigError: vLLM is not installed, cannot load the AV or run its adapter, the server serves another model, or an option is not
+            valid (`VLLMOptions`).
         ContractError: the AV does not fit the model, reads another layer than the one asked for, or does not replace an embedding.
         FetchError: the hub could not provide it.
     """
     chosen = read_options(VLLMOptions, options)
-    require_vllm()
+    chosen.check(model.precision.name)
     files = choose_av(model, layer, nla)
     folder, sidecar = files.folder, files.sidecar
     check_sidecar(sidecar, model)
     require_replacing(sidecar, "av_vllm")
-    on_cpu = model.device.type == "cpu"
-    keeps = is_adapter(str(folder)) and (chosen.adapter == "keep" or (chosen.adapter == "auto" and not on_cpu))
-    settings = EngineSettings(
-        tensor_parallel=chosen.tensor_parallel,
-        gpu_memory=chosen.gpu_memory,
-        max_model_len=chosen.max_model_len,
-        adapter_rank=_rank_to_allow(folder) if keeps else 0,
-        logits_processors=(_REPEATS_PROCESSOR,) if sidecar.lines_without_repeats else (),
-    )
-    checkpoint = checkpoint_of(model) if keeps else merged(folder) if is_adapter(str(folder)) else folder
-    revision = model.source.revision if keeps else None
-    engine = VLLMEngine(checkpoint, model.precision.name, on_cpu=on_cpu, settings=settings, revision=revision)
+    keeps = chosen.base_url is None and _keeps(model, folder, chosen)
+    engine = _engine_of_av(model, files, chosen, keeps=keeps)
     adapter = folder if keeps else None
     av = VLLMVerbalizer(model, sidecar, sidecar.temperature, sidecar.max_tokens, engine=engine, adapter=adapter)
-    return files.with_options(av, model, chosen)
+    return files.with_options(av, chosen, partial(_reconstructor, model, chosen, engine if keeps else None))
+
+
+def _keeps(model: LoadedModel, folder: Path, chosen: VLLMOptions) -> bool:
+    """Return whether an AV runs as an adapter of its base model."""
+    on_gpu = model.device.type != "cpu"
+    return is_adapter(str(folder)) and (chosen.adapter == "keep" or (chosen.adapter == "auto" and on_gpu))
+
+
+def _engine_of_av(model: LoadedModel, files: ChosenAV, chosen: VLLMOptions, *, keeps: bool) -> HookedEngine:
+    folder, two_engines = files.folder, chosen.ar == "vllm" and chosen.ar_base_url is None and not keeps
+    ranks = [rank_to_allow(folder)] if keeps else [0]
+    if keeps and files.ar is not None and is_adapter(files.ar):
+        ranks.append(rank_to_allow(role_folder(files.ar, "ar")))
+    merges = chosen.base_url is None and not keeps and is_adapter(str(folder))
+    return chosen.start(
+        checkpoint_of(model) if keeps else merged(folder, "av", model.precision.name) if merges else folder,
+        model.precision.name,
+        on_cpu=model.device.type == "cpu",
+        revision=model.source.revision if keeps else None,
+        adapter_rank=max(ranks),
+        logits_processors=[_REPEATS_PROCESSOR] if files.sidecar.lines_without_repeats else [],
+        expected=(files.where, folder),
+        memory_share=0.5 if two_engines else 1.0,
+    )
+
+
+def _reconstructor(model: LoadedModel, chosen: VLLMOptions, shared: HookedEngine | None, ar: str) -> Reconstructor:
+    """Load the AR of a pair: into vLLM or the built-in engine, as the user chose. `shared` runs the base model with adapters."""
+    kept = shared is not None and is_adapter(ar)
+    if chosen.ar == "built-in" or not (chosen.ar == "vllm" or kept or chosen.ar_base_url):
+        return load_reconstructor(ar, model, dtype=model.precision.name, device=str(model.device))
+    folder = role_folder(ar, "ar")
+    sidecar, head = read_sidecar(folder), read_head(folder)
+    if kept and shared is not None:
+        return EngineReconstructor(model, head, sidecar, shared, folder)
+    if chosen.base_url is not None and chosen.ar_base_url is None:
+        raise ConfigError("ar=vllm with base_url needs a server for the AR too: give its address as ar_base_url=http://127.0.0.1:8001.")
+    given = EngineOptions(base_url=chosen.ar_base_url) if chosen.ar_base_url else chosen
+    given.check(model.precision.name)
+    checkpoint = merged(folder, "ar", model.precision.name) if given.base_url is None and is_adapter(ar) else folder
+    on_cpu = model.device.type == "cpu"
+    engine = given.start(checkpoint, model.precision.name, on_cpu=on_cpu, expected=(ar, folder), memory_share=0.5)
+    return EngineReconstructor(model, head, sidecar, engine, None)
 
 
 def checkpoint_of(model: LoadedModel) -> Path | str:
@@ -111,16 +154,16 @@ def checkpoint_of(model: LoadedModel) -> Path | str:
     return Path(model.source.location) if model.source.is_local else model.source.location
 
 
-def _rank_to_allow(adapter: Path) -> int:
+def rank_to_allow(adapter: Path) -> int:
     """Return the largest rank in an adapter, rounded up to a power of two, which vLLM expects."""
     config = read_json_object(adapter / CONFIG_FILE)
     largest = max([int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())])
     return int(max(8, 2 ** math.ceil(math.log2(largest))))
 
 
-def merged(adapter: Path) -> Path:
-    """Return the full checkpoint of an adapter, which is made once per content of the adapter's folder."""
+def merged(adapter: Path, role: Role, dtype: str) -> Path:
+    """Return the full checkpoint of a role that is an adapter, which is made once per dtype and content of the adapter's folder."""
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(adapter.iterdir()) if path.is_file())).hexdigest()
-    out = cache_dir() / "merged" / digest
-    export_role(str(adapter), "av", out)
+    out = cache_dir() / "merged" / f"{digest}-{dtype}"
+    export_role(str(adapter), role, out, dtype)
     return out

@@ -135,3 +135,9 @@ class RepeatGuard:
         if len(self._word) >= SHORTEST:
             self._banned |= self._spellings.word(self._word.lower()) | ({self._word_start} - {-1})
         self._word, self._word_start = "", -1
+
+
+def repeats(spellings: Spellings, opening: str, lines: int, ids: Sequence[int]) -> bool:
+    """Return whether a reply holds a token that a guard would have forbidden. The arguments are those of `RepeatGuard`."""
+    guard = RepeatGuard(spellings, opening, lines)
+    return any(token in guard(ids[:place]) for place, token in enumerate(ids))

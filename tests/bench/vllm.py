@@ -43,7 +43,7 @@ def main() -> None:
     model = load_model("smollm2", dtype=given.dtype, device="cpu")
     vectors = torch.randn(given.vectors, model.d_model, generator=torch.Generator().manual_seed(0))
     llm = LLM(
-        model=str(merged(choose_av(model, None, None).folder)),
+        model=str(merged(choose_av(model, None, None).folder, "av", given.dtype)),
         dtype=given.dtype,
         enable_prompt_embeds=True,
         max_model_len=512,

@@ -1,0 +1,216 @@
+"""What an engine on vLLM does, in this process or behind a server: read residual streams, and complete prompts with an injected vector.
+
+Vectors get in and out by hooks of the plugin vllm-lens (UK AISI), which run inside vLLM's worker: the row of the marker is replaced in
+the input of block 0, so that no prompt embeddings are needed and adapters work. The plugin logs a hook's error and goes on, so every
+request counts how often its hook ran, and a request whose hook did not is an error. Requests of several threads run in one batch.
+Layers count as in the rest of the project: K is the output of decoder block K, 0-based.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from nla.engine.decoder import Completion, Request, StopReason
+from nla.support.errors import ConfigError
+from nla.support.gathered import Gathered
+from nla.support.seeds import seeded_generator
+
+MOST_SEQUENCES = 1024
+"""Sequences that are given to vLLM at once; it forms its own batches from them."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One sequence for vLLM to run."""
+
+    row: list[int]
+    """Token ids, including any BOS token."""
+    sampling: dict[str, Any]
+    """Fields of vLLM's `SamplingParams`."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """Arguments of vllm-lens and of logits processors."""
+    adapter: Path | None = None
+    """Folder of the adapter that the sequence runs under."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What vLLM returned for a `Question`."""
+
+    ids: list[int]
+    finish_reason: str | None
+    stream: Float[Tensor, "1 pos d_model"] | None = None
+    """The residual stream after the block that was asked for, in the model's dtype; None where the plugin returned none."""
+    hook_results: Mapping[str, Any] = field(default_factory=dict)
+    """What each hook saved, by its number."""
+
+
+class HookedEngine(ABC):
+    """A checkpoint in vLLM with vllm-lens. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._gathered = Gathered(self.answers, MOST_SEQUENCES)
+
+    @abstractmethod
+    def answers(self, questions: list[Question]) -> list[Answer]:
+        """Run sequences and return their answers, in their order.
+
+        Raises:
+            ConfigError: vLLM failed.
+        """
+
+    def read(
+        self,
+        rows: Sequence[Sequence[int]],
+        layer: int,
+        *,
+        adapter: Path | None = None,
+        added: Mapping[int, Float[Tensor, " d_model"]] | None = None,
+    ) -> list[Float[Tensor, "_pos d_model"]]:
+        """Return the residual stream after block `layer` at every token of each sequence (float32, on the CPU).
+
+        Args:
+            rows: token ids, including any BOS token.
+            layer: the layer K.
+            adapter: folder of an adapter that the sequences run under.
+            added: vectors that are added to the output of some blocks at every token, by block (steering).
+
+        Raises:
+            ConfigError: vLLM failed, or the plugin returned no streams or too few positions.
+        """
+        steering = {block: vector for block, vector in (added or {}).items() if block <= layer}
+        arguments = {"output_residual_stream": [layer], **_hooks(steering)}
+        questions = [Question(list(row), {"max_tokens": 1, "temperature": 0.0}, arguments, adapter) for row in rows]
+        answers = self._gathered.run(questions)
+        unsteered = sum(not _steered(answer, steering, len(row)) for answer, row in zip(answers, rows, strict=True))
+        if unsteered:
+            raise _did_not_run("steering", unsteered, len(rows))
+        streams = [answer.stream for answer in answers]
+        complete = [stream for stream, row in zip(streams, rows, strict=True) if stream is not None and stream.shape[1] >= len(row)]
+        if len(complete) < len(rows):
+            raise _did_not_run("capture", len(rows) - len(complete), len(rows))
+        return [stream[0, : len(row)].float().cpu() for stream, row in zip(complete, rows, strict=True)]
+
+    def run(
+        self,
+        requests: Sequence[Request],
+        *,
+        stop: Sequence[str] = (),
+        rules: Mapping[str, object] | None = None,
+        adapter: Path | None = None,
+    ) -> list[Completion]:
+        """Complete requests with at most one injected vector each, as `Decoder.run` does.
+
+        Draws follow from a request's seed, but in vLLM's generator, so they differ from those of the built-in engine.
+
+        Args:
+            requests: what to complete. An injected vector replaces the embedding at its position as it is, so the caller applies the
+                injection scale. The callbacks `should_stop` and `banned` are ignored: give `stop` and `rules` instead.
+            stop: texts that end a reply, which keeps them.
+            rules: arguments of the engine's logits processors, in place of `banned`.
+            adapter: folder of the adapter that the requests run under.
+
+        Raises:
+            ConfigError: vLLM failed, a hook did not run, or a request has additions or several injections.
+        """
+        questions = [_question(request, stop, dict(rules or {}), adapter) for request in requests]
+        answers = self._gathered.run(questions)
+        unhooked = sum(bool(r.injections) and not _times_run(answer) for r, answer in zip(requests, answers, strict=True))
+        if unhooked:
+            raise _did_not_run("replacement of the marker's row", unhooked, len(requests))
+        return [_completion(request, answer) for request, answer in zip(requests, answers, strict=True)]
+
+
+def _hooks(added: Mapping[int, Float[Tensor, " d_model"]]) -> dict[str, Any]:
+    """Return the argument with which vectors are added to the outputs of blocks; nothing where there are none."""
+    if not added:
+        return {}
+    from vllm_lens import Hook
+
+    return {"apply_hooks": [Hook(fn=adding({b: v.detach().cpu() for b, v in added.items()}), layer_indices=sorted(added))]}
+
+
+def adding(vectors: Mapping[int, Float[Tensor, " d_model"]]) -> Callable[[Any, Tensor], Tensor]:
+    """Return a hook on the outputs of blocks that adds each block's vector at every token, and counts the tokens."""
+
+    def add(context: Any, hidden: Tensor) -> Tensor:
+        changed: Tensor = hidden + vectors[context.layer_idx].to(hidden)
+        block = str(context.layer_idx)
+        context.saved[block] = context.saved.get(block, 0) + len(hidden)
+        return changed
+
+    return add
+
+
+def _steered(answer: Answer, added: Mapping[int, Tensor], n_tokens: int) -> bool:
+    """Return whether the hook ran at every token of every block that it adds a vector to."""
+    counts = answer.hook_results.get("0", {})
+    return all(counts.get(str(block), 0) >= n_tokens for block in added)
+
+
+def _question(request: Request, stop: Sequence[str], arguments: dict[str, Any], adapter: Path | None) -> Question:
+    from vllm_lens import Hook
+
+    if request.additions or len(request.injections) > 1:
+        raise ConfigError("The vLLM engine injects one vector per prompt, in place of an embedding; use the built-in engine for others.")
+    for position, vector in request.injections:
+        replace = replacing(position, vector.detach().cpu(), len(request.prompt_ids))
+        arguments["apply_hooks"] = [Hook(fn=replace, layer_indices=[0], pre=True)]
+    chosen = request.sampling
+    sampling = {
+        "max_tokens": request.max_tokens,
+        "temperature": chosen.temperature,
+        "top_p": chosen.top_p,
+        "top_k": chosen.top_k,
+        "seed": int(seeded_generator("decode", *request.seed).integers(2**31)),
+        "stop": list(stop),
+        "stop_token_ids": sorted(request.stop_ids),
+        "include_stop_str_in_output": True,
+    }
+    return Question(list(request.prompt_ids), sampling, arguments, adapter)
+
+
+def replacing(position: int, row: Float[Tensor, " d_model"], n_prompt: int) -> Callable[[Any, Tensor], Tensor | None]:
+    """Return a hook on the input of block 0 that puts a row in a prompt position's place, and counts how often it did.
+
+    vLLM may run a prompt in several pieces, and may drop a request's cache to free memory and run it again from the start. After the
+    whole prompt, a piece of several tokens is therefore taken as a new start.
+    """
+
+    def replace(context: Any, hidden: Tensor) -> Tensor | None:
+        saved = context.saved
+        start = saved.get("seen", 0)
+        if start >= n_prompt and len(hidden) > 1:
+            start = 0
+        saved["seen"] = start + len(hidden)
+        if not start <= position < start + len(hidden):
+            return None
+        saved["times"] = saved.get("times", 0) + 1
+        changed = hidden.clone()
+        changed[position - start] = row.to(changed)
+        return changed
+
+    return replace
+
+
+def _times_run(answer: Answer) -> int:
+    """Return how often a request's hook put its row in."""
+    return int(answer.hook_results.get("0", {}).get("times", 0))
+
+
+def _did_not_run(what: str, missing: int, n: int) -> ConfigError:
+    return ConfigError(
+        f"vllm-lens did not run its {what} for {missing} of {n} requests, so their results are not used. The first warning of "
+        "vllm-lens in vLLM's output says why. If there is no warning, it is not installed where vLLM runs, or did not find the "
+        "model's blocks: set VLLM_LENS_LAYER_PATH."
+    )
+
+
+def _completion(request: Request, answer: Answer) -> Completion:
+    reason: StopReason = "max_tokens" if answer.finish_reason == "length" else "stop"
+    return Completion(request, answer.ids, reason, None, 0)

@@ -1,0 +1,63 @@
+"""The engine that reads a model's transcripts: `-M read_with=vllm`, in place of the built-in one."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from pydantic import Field
+
+from nla.activations.engine_reader import EngineReader
+from nla.engine.hooked import HookedEngine
+from nla.engine.vllm_options import EngineOptions
+from nla.inspect.views import view_of
+from nla.models.adapted import adapter_folder
+from nla.models.loaded import LoadedModel
+from nla.support.display import visible
+from nla.support.errors import ConfigError
+from nla.support.plugins import split_spec
+from nla.verbalizers.av_vllm import checkpoint_of, rank_to_allow
+from nla.verbalizers.base import read_options
+
+BUILT_IN, VLLM = "built-in", "vllm"
+
+
+class ReaderOptions(EngineOptions):
+    """Options of `-M read_with=vllm:option=value`."""
+
+    max_model_len: int = Field(default=-1, ge=-1, le=10_000_000)
+    """Longest transcript in tokens; -1 takes as many as fit into the memory, up to the model's context window."""
+
+
+def reading_view(model: LoadedModel, spec: str) -> LoadedModel:
+    """Return a view of a model whose transcripts another engine reads; the model itself for `built-in`.
+
+    Args:
+        model: the model, with its adapter and steering.
+        spec: `built-in`, `vllm`, or `vllm:option=value` with fields of `ReaderOptions`.
+
+    Raises:
+        ConfigError: there is no such engine or option, vLLM is not installed, or it cannot run this model.
+    """
+    name, typed = split_spec(spec)
+    if name == BUILT_IN and not typed:
+        return model
+    if name != VLLM:
+        raise ConfigError(f"Invalid -M read_with={visible(spec, limit=80)}: expected {BUILT_IN} or {VLLM}, which takes options.")
+    chosen = read_options(ReaderOptions, typed)
+    chosen.check(model.precision.name)
+    checkpoint = checkpoint_of(model)
+    here = chosen.base_url is None
+    adapter = adapter_folder(model) if here else None  # a server has it under a name of its own
+    start = partial(_start, chosen, checkpoint, model, adapter)
+    shown = f"vLLM at {chosen.base_url}" if chosen.base_url else "vLLM"
+    return view_of(model, f"read_with:{spec}", lambda: replace(model, reader=EngineReader(shown, start, adapter)))
+
+
+def _start(chosen: ReaderOptions, checkpoint: Path | str, model: LoadedModel, adapter: Path | None) -> HookedEngine:
+    return chosen.start(
+        checkpoint,
+        model.precision.name,
+        on_cpu=model.device.type == "cpu",
+        revision=model.source.revision,
+        adapter_rank=rank_to_allow(adapter) if adapter else 0,
+    )

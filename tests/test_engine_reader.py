@@ -1,0 +1,171 @@
+"""Transcripts read by another engine (`-M read_with=vllm`), and what a vLLM server may answer. The engine here is one that asks the
+built-in one; with vLLM itself, `test_vllm_reading.py` reads."""
+
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from nla.activations.capture import residual_stream
+from nla.activations.engine_reader import EngineReader
+from nla.engine import vllm_server
+from nla.engine.hooked import Answer, HookedEngine, Question
+from nla.engine.vllm_options import EngineOptions
+from nla.engine.vllm_server import VLLMServer
+from nla.inspect.provider import LocalArgs
+from nla.inspect.read_with import ReaderOptions, reading_view
+from nla.inspect.shared_read import VECTORS, read_vectors
+from nla.models.loaded import LoadedModel
+from nla.support.errors import ConfigError
+from nla.verbalizers.base import read_options
+from tests.test_shared_read import conversation
+
+
+class Asking(HookedEngine):
+    """An engine that reads with the built-in one, some blocks too late, and counts what it was asked."""
+
+    def __init__(self, model: LoadedModel, late: int = 0) -> None:
+        super().__init__()
+        self.model, self.late, self.asked = model, late, 0
+
+    def answers(self, questions: list[Question]) -> list[Answer]:
+        self.asked += len(questions)
+        layers = [question.arguments["output_residual_stream"][0] + self.late for question in questions]
+        streams = [residual_stream(self.model, question.row, layer) for question, layer in zip(questions, layers, strict=True)]
+        return [Answer([0], "length", stream[None]) for stream in streams]
+
+
+def view_read_by(engine: HookedEngine, model: LoadedModel) -> LoadedModel:
+    return replace(model, reader=EngineReader("another engine", lambda: engine))
+
+
+def read(model: LoadedModel, **how: bool) -> Tensor:
+    return read_vectors(model, conversation("A reply of some words, and a few more."), 1, n_sampled=4, key=(0, "q", 1), **how).vectors
+
+
+def test_another_engine_gives_the_same_vectors(tiny: LoadedModel) -> None:
+    engine = Asking(tiny)
+    view = view_read_by(engine, tiny)
+    vectors = read(view)
+    torch.testing.assert_close(vectors, read(tiny), rtol=1e-5, atol=1e-5)
+    asked = engine.asked
+    assert asked == 4  # three texts of the comparison, and the transcript
+    read(view)
+    assert engine.asked == asked + 1  # compared once
+
+
+def test_what_it_read_is_shared_between_scorers(tiny: LoadedModel) -> None:
+    VECTORS.clear()
+    engine = Asking(tiny)
+    view = view_read_by(engine, tiny)
+    first, asked = read(view, shared=True, logprobs=True), engine.asked
+    assert torch.equal(read(view, shared=True), first)
+    assert engine.asked == asked
+
+
+def test_an_engine_with_other_streams_is_refused_before_it_reads(tiny: LoadedModel) -> None:
+    with pytest.raises(ConfigError, match=r"another engine reads after block 1 differ from those of .*relative error"):
+        read(view_read_by(Asking(tiny, late=1), tiny))
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("sglang", "expected built-in or vllm"),
+        ("built-in:gpu_memory=0.5", "expected built-in or vllm"),
+        ("vllm:memory=1", "memory=1: Extra inputs are not permitted.*Options: base_url"),
+        ("vllm:served=x", "served=NAME names a model of a server"),
+        ("vllm:base_url=http://127.0.0.1:1:tensor_parallel=2", "tensor_parallel would change nothing with base_url"),
+    ],
+)
+def test_a_wrong_engine_or_option_is_told(spec: str, message: str, tiny: LoadedModel) -> None:
+    with pytest.raises(ConfigError, match=message):
+        reading_view(tiny, spec)
+
+
+def test_the_built_in_engine_changes_nothing(tiny: LoadedModel) -> None:
+    assert reading_view(tiny, "built-in") is tiny
+    with pytest.raises(ConfigError, match="Invalid -M read_with=3: expected built-in or vllm"):
+        LocalArgs.parse({"read_with": 3})
+
+
+def test_a_url_is_one_option() -> None:
+    options = read_options(ReaderOptions, {"base_url": "http://127.0.0.1:8000"})
+    assert (options.base_url, options.max_model_len) == ("http://127.0.0.1:8000", -1)
+    with pytest.raises(ConfigError, match="in 4 bits"):
+        EngineOptions().check("4bit")
+
+
+class FakeServer(BaseHTTPRequestHandler):
+    """Answers as the test says, by path."""
+
+    replies: ClassVar[dict[str, tuple[int, Any]]] = {}
+
+    def _reply(self) -> None:
+        status, said = self.replies[self.path]
+        body = json.dumps(said).encode() if not isinstance(said, bytes) else said
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = _reply  # noqa: N815
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(vllm_server, "require_client", lambda: None)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), FakeServer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    FakeServer.replies = {"/v1/models": (200, {"data": [{"id": "m", "root": "/models/m"}, {"id": "lora", "root": "/adapters/a"}]})}
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_served_model_is_chosen_by_name_or_folder(url: str) -> None:
+    assert VLLMServer(url, served="lora").model == "lora"
+    assert VLLMServer(f"{url}/v1/", expected=("/models/m",)).model == "m"
+    with pytest.raises(ConfigError, match=r"serves m, lora\. Expected /models/other\. Start the server on that model"):
+        VLLMServer(url, expected=("/models/other",))
+    with pytest.raises(ConfigError, match="and not aware; give one of its names"):
+        VLLMServer(url, served="aware")
+    with pytest.raises(ConfigError, match=r"serves m, lora\. Start the server"):
+        VLLMServer(url)
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        ((400, {"error": {"message": "This model's maximum context length is 8 tokens."}}), "status 400: This model's maximum"),
+        ((200, b"<html>"), "No vLLM server answers"),
+        ((200, {"choices": []}), "a reply of another form"),
+    ],
+)
+def test_what_a_server_says_is_told_in_one_line(reply: tuple[int, Any], message: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm_lens", SimpleNamespace(decode_activations=dict))
+    FakeServer.replies["/v1/completions"] = reply
+    with pytest.raises(ConfigError, match=message) as told:
+        VLLMServer(url, served="m").read([[1, 2, 3]], 0)
+    assert "\n" not in str(told.value)
+
+
+def test_no_server_and_no_address_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_server, "require_client", lambda: None)
+    with pytest.raises(ConfigError, match=r"No vLLM server answers at http://127.0.0.1:9 .*vllm serve MODEL --host 127.0.0.1"):
+        VLLMServer("http://127.0.0.1:9")
+    for wrong in ("8000", "ftp://host", "http://"):
+        with pytest.raises(ConfigError, match="Invalid base_url"):
+            VLLMServer(wrong)
