@@ -22,9 +22,9 @@ TEMPLATE = "Text: {explanation} End."
 TEXTS = ["short", "a rather longer explanation of what the vector holds", "ünïcode {braces}", ""]
 
 
-def write_ar(folder: Path, family: str = "qwen2", layer: int = 2) -> Path:
+def write_ar(folder: Path, family: str = "qwen2", layer: int = 2, **changes: object) -> Path:
     """A tiny AR in the layout of the released ones: K + 1 blocks, head, sidecar."""
-    write_tiny_model(folder, family)
+    write_tiny_model(folder, family, **changes)
     head = torch.eye(32) + 0.1 * torch.randn(32, 32, generator=torch.Generator().manual_seed(1))
     save_file({"weight": head}, folder / "value_head.safetensors")
     suffix = tuple(byte_tokenizer().encode(" End.", add_special_tokens=False))

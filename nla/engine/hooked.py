@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, no_type_check
 
 from jaxtyping import Float
 from torch import Tensor
@@ -20,6 +20,8 @@ from nla.support.errors import ConfigError
 from nla.support.gathered import Gathered
 from nla.support.seeds import seeded_generator
 
+BlockHook: TypeAlias = Callable[..., Any]
+"""Given vllm-lens's context and hidden states `[pos, d_model]`; returns the hidden states to go on with, or None for no change."""
 MOST_SEQUENCES = 1024
 """Sequences that are given to vLLM at once; it forms its own batches from them."""
 
@@ -135,16 +137,17 @@ def _hooks(added: Mapping[int, Float[Tensor, " d_model"]]) -> dict[str, Any]:
     return {"apply_hooks": [Hook(fn=adding({b: v.detach().cpu() for b, v in added.items()}), layer_indices=sorted(added))]}
 
 
-def adding(vectors: Mapping[int, Float[Tensor, " d_model"]]) -> Callable[[Any, Tensor], Tensor]:
+def adding(vectors: Mapping[int, Float[Tensor, " d_model"]]) -> BlockHook:
     """Return a hook on the outputs of blocks that adds each block's vector at every token, and counts the tokens."""
 
+    @no_type_check  # a hook is pickled, which a function that checks its arguments does not allow
     def add(context: Any, hidden: Tensor) -> Tensor:
-        changed: Tensor = hidden + vectors[context.layer_idx].to(hidden)
         block = str(context.layer_idx)
         context.saved[block] = context.saved.get(block, 0) + len(hidden)
-        return changed
+        return hidden + vectors[context.layer_idx].to(hidden)
 
-    return add
+    hook: BlockHook = add
+    return hook
 
 
 def _steered(answer: Answer, added: Mapping[int, Tensor], n_tokens: int) -> bool:
@@ -175,13 +178,14 @@ def _question(request: Request, stop: Sequence[str], arguments: dict[str, Any], 
     return Question(list(request.prompt_ids), sampling, arguments, adapter)
 
 
-def replacing(position: int, row: Float[Tensor, " d_model"], n_prompt: int) -> Callable[[Any, Tensor], Tensor | None]:
+def replacing(position: int, row: Float[Tensor, " d_model"], n_prompt: int) -> BlockHook:
     """Return a hook on the input of block 0 that puts a row in a prompt position's place, and counts how often it did.
 
     vLLM may run a prompt in several pieces, and may drop a request's cache to free memory and run it again from the start. After the
     whole prompt, a piece of several tokens is therefore taken as a new start.
     """
 
+    @no_type_check  # see `adding`
     def replace(context: Any, hidden: Tensor) -> Tensor | None:
         saved = context.saved
         start = saved.get("seen", 0)
@@ -195,7 +199,8 @@ def replacing(position: int, row: Float[Tensor, " d_model"], n_prompt: int) -> C
         changed[position - start] = row.to(changed)
         return changed
 
-    return replace
+    hook: BlockHook = replace
+    return hook
 
 
 def _times_run(answer: Answer) -> int:

@@ -79,10 +79,10 @@ def _export_role(pair: str, role: Role, out: Path, dtype: str, device: str) -> N
     write_sidecar(out, sidecar)
     if role == "ar":
         save_file({"weight": read_head(folder).contiguous()}, out / HEAD_FILE)
-        _write_index(out)
+        write_index(out)
 
 
-def _write_index(folder: Path) -> None:
+def write_index(folder: Path) -> None:
     """Write which file holds which of the network's tensors, unless it is there. Without it, vLLM takes the head's file for one of them."""
     index = folder / SAFE_WEIGHTS_INDEX_NAME
     if index.exists():
