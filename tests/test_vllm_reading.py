@@ -3,6 +3,7 @@
 The models are tiny and random, with heads of 32 dimensions, because vLLM's kernels for CPUs know no smaller ones.
 """
 
+import gc
 import os
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from nla.activations.capture import residual_stream
 from nla.engine.vllm import EngineSettings, VLLMEngine
+from nla.inspect import views
 from nla.inspect.provider import LocalArgs
 from nla.inspect.shared_read import read_vectors
 from nla.models.adapted import with_adapter
@@ -43,6 +45,14 @@ REPLIES = [f"Reply number {n} says something about {n * 7}, and then it ends." f
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("wide"), "llama", **WIDE)
+
+
+@pytest.fixture(autouse=True)
+def _free_engines() -> Iterator[None]:
+    """Each engine is two processes of some GiB, which end with it."""
+    yield
+    views._views.clear()
+    gc.collect()
 
 
 def vectors_of(model: LoadedModel) -> list[Tensor]:

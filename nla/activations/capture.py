@@ -75,7 +75,7 @@ def block_output(
     with stopping_after(model.blocks[layer]) as reached:
         with suppress(ReachedBlockError):
             model.network(**inputs, logits_to_keep=1)
-        return reached[0]
+        return reached[0].to(model.device)  # the block may be on another GPU
 
 
 def network_inputs(model: LoadedModel, ids: Int[Tensor, "batch pos"], before: DynamicCache | None = None) -> dict[str, Any]:

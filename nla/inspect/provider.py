@@ -73,6 +73,8 @@ class LocalArgs:
 
     dtype: str = "auto"
     device: str = "auto"
+    device_map: str | None = None
+    """`auto` spreads the blocks over all GPUs, for a model that one cannot hold."""
     revision: str | None = None
     adapter: str | None = None
     """A LoRA for this base model, as peft saves it: a folder or hub id."""
@@ -113,6 +115,8 @@ class LocalArgs:
                 raise ConfigError(f"Invalid -M {name}={visible(value, limit=60)}: expected an integer of at least 1.")
         if given.get("adapter") is not None and not (isinstance(given["adapter"], str) and given["adapter"].strip()):
             raise ConfigError(f"Invalid -M adapter={visible(given['adapter'], limit=60)}: expected a folder or a hub id.")
+        if given.get("device_map") not in (None, "auto"):
+            raise ConfigError(f"Invalid -M device_map={visible(given['device_map'], limit=60)}: expected auto, or -M device=NAME.")
         if not isinstance(given.get("read_with", BUILT_IN), str):
             raise ConfigError(f"Invalid -M read_with={visible(given['read_with'], limit=60)}: expected {BUILT_IN} or {VLLM}.")
         if given.get("steer_unit", MEAN_NORM) not in STEER_UNITS:
@@ -129,7 +133,14 @@ class LocalArgs:
         def load() -> LoadedModel:
             if self.threads is not None:
                 torch.set_num_threads(self.threads)
-            model = load_model(name, dtype=self.dtype, device=self.device, revision=self.revision, trust_remote_code=self.trust_remote_code)
+            model = load_model(
+                name,
+                dtype=self.dtype,
+                device=self.device,
+                revision=self.revision,
+                trust_remote_code=self.trust_remote_code,
+                spread=self.device_map is not None,
+            )
             model = model if self.adapter is None else with_adapter(model, self.adapter)
             model = templated_view(model, self.chat_template, self.all_template_args())
             model = model if self.steer is None else steered_view(model, self.steer, self.steer_unit)

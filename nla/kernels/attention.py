@@ -41,23 +41,25 @@ class RaggedStep:
     """Tokens in each row after this step, without padding."""
     trunk: Prefix | None = None
     """Keys and values of the first positions, which all rows share."""
-    _masks: dict[int | None, Tensor | None] = field(default_factory=dict)
+    _masks: dict[tuple[int | None, torch.device], Tensor | None] = field(default_factory=dict)
 
     def plainly_causal(self, window: int | None) -> bool:
         """Return whether this is a first pass over whole sequences, which fused kernels compute without a mask."""
         q = self.positions.shape[1]
         return self.trunk is None and q > 1 and q == self.n_keys and (window is None or window >= q)
 
-    def mask(self, window: int | None) -> Bool[Tensor, "row 1 q n_keys"] | None:
-        """Return which keys each query attends to, or None where all queries attend to all keys."""
-        if window not in self._masks:
+    def mask(self, window: int | None, device: torch.device) -> Bool[Tensor, "row 1 q n_keys"] | None:
+        """Return which keys each query attends to, on the device of a block, or None where all queries attend to all keys."""
+        key = window, device
+        if key not in self._masks:
             first = self.trunk.length if self.trunk else 0
-            keys = torch.arange(first, self.n_keys, device=self.positions.device)
-            seen = keys <= self.positions[..., None]
+            positions = self.positions.to(device)
+            keys = torch.arange(first, self.n_keys, device=device)
+            seen = keys <= positions[..., None]
             if window is not None:
-                seen &= keys > self.positions[..., None] - window
-            self._masks[window] = None if bool(seen.all()) else seen[:, None]
-        return self._masks[window]
+                seen &= keys > positions[..., None] - window
+            self._masks[key] = None if bool(seen.all()) else seen[:, None]
+        return self._masks[key]
 
 
 _active = threading.local()
@@ -94,14 +96,14 @@ def _attention(
     """Implement transformers' attention interface: return the output `[row, q, heads, d_value]` and no attention weights."""
     step = current_step()
     if softcap is not None:
-        mask = attention_mask if step is None else step.mask(sliding_window)
+        mask = attention_mask if step is None else step.mask(sliding_window, query.device)
         return _softcapped(query, key, value, mask, scaling, softcap).transpose(1, 2), None
     if step is None or step.plainly_causal(sliding_window):
         mask = attention_mask if step is None else None
         return sdpa_attention_forward(
             module, query, key, value, mask, dropout=dropout, scaling=scaling, sliding_window=sliding_window, **kwargs
         )
-    mask = step.mask(sliding_window)
+    mask = step.mask(sliding_window, query.device)
     if step.trunk is not None:
         layer: Any = module.layer_idx
         return _with_trunk(query, key, value, mask, step.trunk.layers[layer], scaling).transpose(1, 2), None

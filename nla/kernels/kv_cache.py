@@ -169,7 +169,7 @@ class KVCache(Cache):
             rows[:, :, self._start : self._start + states.shape[2]] = states
         else:
             index = torch.arange(rows.shape[0], device=rows.device)[:, None]
-            rows[index, :, self._positions] = states.transpose(1, 2)
+            rows[index, :, self._positions.to(rows.device)] = states.transpose(1, 2)
         return rows[:, :, : self._n_keys]
 
     def _reserve(self, slots: int, positions: int) -> None:

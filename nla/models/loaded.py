@@ -19,8 +19,10 @@ from nla.models.architectures import Architecture, architecture_of, check_archit
 from nla.models.chat_template import template_record
 from nla.models.opening import check_config, check_loaded, check_weights, opening
 from nla.models.precision import Precision, resolve_device, resolve_precision
+from nla.models.several_devices import device_map, devices_of, send_along
 from nla.models.sources import ModelSource, organism_folder, resolve_source
 from nla.models.stop_tokens import stop_ids
+from nla.support.display import visible
 from nla.support.errors import ConfigError
 
 T = TypeVar("T")
@@ -174,7 +176,7 @@ class LoadedModel:
             "revision": self.source.revision,
             "dtype": self.precision.name,
             "dtype_reason": self.precision.reason,
-            "device": str(self.device),
+            "device": ", ".join(map(str, devices_of(self.network))) if self.device.type == "cuda" else str(self.device),
             "n_layers": self.n_layers,
             "d_model": self.d_model,
             "adapter": self.adapter.name if self.adapter else None,
@@ -201,7 +203,13 @@ _loaded: dict[tuple[ModelSource, str, str, bool], LoadedModel] = {}
 
 
 def load_model(
-    name: str, *, dtype: str = "auto", device: str = "auto", revision: str | None = None, trust_remote_code: bool = False
+    name: str,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    spread: bool = False,
 ) -> LoadedModel:
     """Load a model, or return the copy that is already in memory.
 
@@ -211,6 +219,7 @@ def load_model(
         device: `auto` or a torch device name.
         revision: hub revision; None means the hub's default branch.
         trust_remote_code: whether Python code that comes with the model may run.
+        spread: spread the blocks over all GPUs, for a model that one cannot hold. With fewer than two GPUs it changes nothing.
 
     Raises:
         ModelError: the name is unknown, the architecture is not supported, or the files cannot be read.
@@ -218,14 +227,17 @@ def load_model(
         ContractError: the adapter of an organism does not fit.
         ConfigError: an argument has the wrong type, or the dtype or device is invalid.
     """
-    _check_arguments(name=name, dtype=dtype, device=device, revision=revision, trust_remote_code=trust_remote_code)
+    _check_arguments(name=name, dtype=dtype, device=device, revision=revision, trust_remote_code=trust_remote_code, spread=spread)
+    if spread and device != "auto":
+        raise ConfigError(f"A model is either on one device (device={visible(device, limit=40)}) or spread over all; leave one out.")
+    spread = spread and torch.cuda.device_count() > 1
     source = resolve_source(name, revision)
     where = resolve_device(device)
 
     def load() -> LoadedModel:
-        key = (source, dtype, str(where), trust_remote_code)
+        key = (source, dtype, "all" if spread else str(where), trust_remote_code)
         if key not in _loaded:
-            _loaded[key] = _load(source, resolve_precision(dtype, where), where, trust_remote_code)
+            _loaded[key] = _load(source, resolve_precision(dtype, where), None if spread else where, trust_remote_code)
         return _loaded[key]
 
     model = compute(load)
@@ -239,15 +251,16 @@ def load_model(
 
 def _check_arguments(**given: object) -> None:
     for name, value in given.items():
-        kind = bool if name == "trust_remote_code" else str
+        kind = bool if name in ("trust_remote_code", "spread") else str
         if not isinstance(value, kind) and not (name == "revision" and value is None):
             expected = "True or False" if kind is bool else "text, e.g. 'smollm2'" if name == "name" else "text"
             raise ConfigError(f"load_model got {name}={str(value)[:40]!r} ({type(value).__name__}); expected {expected}.")
 
 
-def _load(source: ModelSource, precision: Precision, device: torch.device, trust_remote_code: bool) -> LoadedModel:
+def _load(source: ModelSource, precision: Precision, device: torch.device | None, trust_remote_code: bool) -> LoadedModel:
+    """Load a model onto a device; None spreads it over all GPUs."""
     transformers_logging.disable_progress_bar()
-    if device.type == "cpu":
+    if device is not None and device.type == "cpu":
         keep_freed_memory()
     common: dict[str, Any] = {"revision": source.revision, "trust_remote_code": trust_remote_code}
     if source.gguf_file:
@@ -257,12 +270,18 @@ def _load(source: ModelSource, precision: Precision, device: torch.device, trust
         config = AutoConfig.from_pretrained(source.location, **common)
         check_architecture(config)
         check_weights(source, config)
+        placed: Any = str(device)
+        if device is None:
+            free = [torch.cuda.mem_get_info(gpu)[0] for gpu in range(torch.cuda.device_count())]
+            placed = device_map(config, architecture_of(config.model_type), 0.6 if precision.four_bit else precision.dtype.itemsize, free)
         tokenizer = AutoTokenizer.from_pretrained(source.location, **common)
         options = precision.loading_options() | common | {"use_safetensors": None if source.gguf_file else True}
-        read: Any = AutoModelForCausalLM.from_pretrained(source.location, device_map=str(device), output_loading_info=True, **options)
+        read: Any = AutoModelForCausalLM.from_pretrained(source.location, device_map=placed, output_loading_info=True, **options)
         network: PreTrainedModel = read[0]
         check_loaded(source, network, tokenizer, read[1]["missing_keys"])
         network.eval().requires_grad_(False)
+        if device is None:
+            send_along(network, architecture_of(config.model_type))
         loaded = LoadedModel(source, network, tokenizer, precision)
         _ = loaded.blocks, loaded.embedding, loaded.final_norm, loaded.unembedding, loaded.stop_ids  # raises here if any is missing
     network.set_attn_implementation(IMPLEMENTATION)
