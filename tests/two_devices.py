@@ -1,7 +1,8 @@
-"""Two devices that exist only in name, for machines without GPUs: tensors know which one they are on, numbers are computed on the CPU,
-and a function whose tensors are on different devices is an error, as it is on GPUs.
+"""Two devices that exist only in name, for machines without GPUs: each tensor records which one it is on, the CPU computes everything, and
+a function that is given tensors on different devices raises an error, as it does on GPUs.
 
-Scalars (tensors without dimensions) and indices on the CPU may be used anywhere, as on GPUs.
+Indices on the CPU may be used with any tensor, as on GPUs. So may scalars (tensors without dimensions), of which GPUs allow only those on
+the CPU.
 """
 
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ class Placed(Tensor):
 
 
 class _Functions(TorchFunctionMode):
-    """Sees functions that are given no tensor of a device too, such as `torch.zeros(..., device=...)`."""
+    """Also sees functions that are given no `Placed` tensor, such as `torch.zeros(..., device=...)`."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         with torch._C.DisableTorchFunction():  # type: ignore[attr-defined]
@@ -39,13 +40,13 @@ class _Functions(TorchFunctionMode):
 
 @contextmanager
 def two_devices() -> Iterator[None]:
-    """Let `FIRST` and `SECOND` be devices inside a `with` block."""
+    """Make `FIRST` and `SECOND` usable as devices inside a `with` block."""
     with _Functions():
         yield
 
 
 def put(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor with the same memory that is on a device."""
+    """Return a tensor that says it is on `device`, and shares the given one's memory."""
     with torch._C.DisableTorchFunction():  # type: ignore[attr-defined]
         if device.type != FIRST.type:
             return tensor.as_subclass(Tensor)
@@ -88,7 +89,7 @@ def _common_device(func: Any, args: Any, kwargs: dict[str, Any]) -> torch.device
 
 
 def _to(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """What `Tensor.to` does, in each of its forms."""
+    """Do what `Tensor.to` does, in each of its forms."""
     device = place_of(tensor)
     for value in (*args, *kwargs.values()):
         if isinstance(value, torch.dtype | Tensor):

@@ -1,7 +1,7 @@
 """Reading a model's transcripts in another engine than the built-in one: vLLM, in this process or behind a server.
 
 The model stays loaded in the built-in engine, which the other measures use. Before the first transcript is read, both engines read the
-same texts, under the model's steering and adapter, and other weights, another block or a hook without effect show as a difference.
+same texts, under the model's steering and adapter, so that other weights, another block or a hook without effect show as a difference.
 """
 
 import threading
@@ -21,16 +21,16 @@ from nla.support.errors import ConfigError
 from nla.transcripts.tokens import TokenRef, Transcript
 
 _N_TEXTS, _TEXT_TOKENS = 3, 48
-"""Texts, and tokens of each, that both engines read first."""
+"""Number of texts that both engines read first, and most tokens of each."""
 
 
 class EngineReader:
-    """Reads residual streams in another engine. Transcripts that several threads read run in one batch.
+    """Reads residual streams in another engine. Transcripts that several threads read at the same time run in one batch.
 
     Args:
         name: what messages and logs call the engine.
-        start: starts it; called once, before the first read.
-        adapter: folder of the adapter that the engine puts on the model; None where it has none, or the engine holds it already.
+        start: starts the engine; called once, before the first read.
+        adapter: folder of the adapter that the engine puts on the model; None where the model has none, or the engine holds it already.
     """
 
     def __init__(self, name: str, start: Callable[[], HookedEngine], adapter: Path | None = None) -> None:
@@ -62,8 +62,8 @@ class EngineReader:
             named = model.adapter.name if model.adapter else model.source.name
             raise ConfigError(
                 f"The streams that {self.name} reads after block {layer} differ from those of {named} as it is loaded here: "
-                f"relative error {error:.1e}, allowed {bound:.0e}. It runs other weights, another adapter or another dtype; start it on "
-                "the same model, or leave read_with out."
+                f"relative error {error:.1e}, allowed {bound:.0e}. It may run other weights, another adapter or another "
+                "dtype, or leave out the steering. Start it on the same model, or leave read_with out."
             )
 
     def _read(self, engine: HookedEngine, model: LoadedModel, rows: list[list[int]], layer: int) -> list[Float[Tensor, "_pos d_model"]]:
@@ -74,13 +74,13 @@ class EngineReader:
         """Return the residual stream after block `layer` at tokens of a transcript, in their order (float32, on the CPU).
 
         Args:
-            model: the model, under its steering. `prepare` was called for it.
+            model: the model, under its steering. `prepare` must have been called for it and for the layer.
             transcript: the transcript.
             tokens: the tokens to read.
             layer: the layer K.
 
         Raises:
-            ConfigError: the engine failed, or a sequence is longer than it takes.
+            ConfigError: the engine failed, or a sequence is longer than the engine takes.
         """
         if not tokens:
             return torch.empty(0, model.d_model)

@@ -1,9 +1,9 @@
 """What an engine on vLLM does, in this process or behind a server: read residual streams, and complete prompts with an injected vector.
 
-Vectors get in and out by hooks of the plugin vllm-lens (UK AISI), which run inside vLLM's worker: the row of the marker is replaced in
-the input of block 0, so that no prompt embeddings are needed and adapters work. The plugin logs a hook's error and goes on, so every
-request counts how often its hook ran, and a request whose hook did not is an error. Requests of several threads run in one batch.
-Layers count as in the rest of the project: K is the output of decoder block K, 0-based.
+Vectors get in and out by hooks of the plugin vllm-lens (UK AISI), which run inside vLLM's worker: an injected vector replaces the marker's
+row in the input of block 0, so that no prompt embeddings are needed and adapters work. When a hook fails, the plugin only logs the error.
+Every request therefore counts how often its hook ran, and a request whose hook did not run is an error. Requests of several threads run in
+one batch. Layers are counted as in the rest of the project: layer K is the output of decoder block K, 0-based.
 """
 
 from abc import ABC, abstractmethod
@@ -21,9 +21,9 @@ from nla.support.gathered import Gathered
 from nla.support.seeds import seeded_generator
 
 BlockHook: TypeAlias = Callable[..., Any]
-"""Given vllm-lens's context and hidden states `[pos, d_model]`; returns the hidden states to go on with, or None for no change."""
+"""Takes vllm-lens's context and hidden states `[pos, d_model]`; returns the hidden states to go on with, or None for no change."""
 MOST_SEQUENCES = 1024
-"""Sequences that are given to vLLM at once; it forms its own batches from them."""
+"""Most sequences that are given to vLLM at once, unless one caller has more; vLLM forms its own batches from them."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class HookedEngine(ABC):
             added: vectors that are added to the output of some blocks at every token, by block (steering).
 
         Raises:
-            ConfigError: vLLM failed, or the plugin returned no streams or too few positions.
+            ConfigError: vLLM failed, the plugin returned no stream or too few positions, or the steering hook missed a token.
         """
         steering = {block: vector for block, vector in (added or {}).items() if block <= layer}
         arguments = {"output_residual_stream": [layer], **_hooks(steering)}
@@ -108,12 +108,12 @@ class HookedEngine(ABC):
     ) -> list[Completion]:
         """Complete requests with at most one injected vector each, as `Decoder.run` does.
 
-        Draws follow from a request's seed, but in vLLM's generator, so they differ from those of the built-in engine.
+        Draws depend on a request's seed, but come from vLLM's generator, so they differ from those of the built-in engine.
 
         Args:
             requests: what to complete. An injected vector replaces the embedding at its position as it is, so the caller applies the
                 injection scale. The callbacks `should_stop` and `banned` are ignored: give `stop` and `rules` instead.
-            stop: texts that end a reply, which keeps them.
+            stop: texts that end a reply; the reply includes the one that ended it.
             rules: arguments of the engine's logits processors, in place of `banned`.
             adapter: folder of the adapter that the requests run under.
 
@@ -129,7 +129,7 @@ class HookedEngine(ABC):
 
 
 def _hooks(added: Mapping[int, Float[Tensor, " d_model"]]) -> dict[str, Any]:
-    """Return the argument with which vectors are added to the outputs of blocks; nothing where there are none."""
+    """Return the argument of vllm-lens that adds vectors to the outputs of blocks; an empty dictionary if there are none."""
     if not added:
         return {}
     from vllm_lens import Hook
@@ -151,7 +151,7 @@ def adding(vectors: Mapping[int, Float[Tensor, " d_model"]]) -> BlockHook:
 
 
 def _steered(answer: Answer, added: Mapping[int, Tensor], n_tokens: int) -> bool:
-    """Return whether the hook ran at every token of every block that it adds a vector to."""
+    """Return whether the hook ran at every token, in every block that it adds a vector to."""
     counts = answer.hook_results.get("0", {})
     return all(counts.get(str(block), 0) >= n_tokens for block in added)
 
@@ -160,7 +160,10 @@ def _question(request: Request, stop: Sequence[str], arguments: dict[str, Any], 
     from vllm_lens import Hook
 
     if request.additions or len(request.injections) > 1:
-        raise ConfigError("The vLLM engine injects one vector per prompt, in place of an embedding; use the built-in engine for others.")
+        raise ConfigError(
+            "The vLLM engine injects one vector per prompt, in place of an embedding. This request has several, or adds one after a block; "
+            "use the built-in engine (verbalizer=av)."
+        )
     for position, vector in request.injections:
         replace = replacing(position, vector.detach().cpu(), len(request.prompt_ids))
         arguments["apply_hooks"] = [Hook(fn=replace, layer_indices=[0], pre=True)]
@@ -179,10 +182,10 @@ def _question(request: Request, stop: Sequence[str], arguments: dict[str, Any], 
 
 
 def replacing(position: int, row: Float[Tensor, " d_model"], n_prompt: int) -> BlockHook:
-    """Return a hook on the input of block 0 that puts a row in a prompt position's place, and counts how often it did.
+    """Return a hook on the input of block 0 that replaces the row at one position of the prompt, and counts how often it did.
 
     vLLM may run a prompt in several pieces, and may drop a request's cache to free memory and run it again from the start. After the
-    whole prompt, a piece of several tokens is therefore taken as a new start.
+    whole prompt, a piece of several tokens is therefore taken for such a new start.
     """
 
     @no_type_check  # see `adding`
@@ -204,15 +207,15 @@ def replacing(position: int, row: Float[Tensor, " d_model"], n_prompt: int) -> B
 
 
 def _times_run(answer: Answer) -> int:
-    """Return how often a request's hook put its row in."""
+    """Return how often a request's hook replaced its row."""
     return int(answer.hook_results.get("0", {}).get("times", 0))
 
 
 def _did_not_run(what: str, missing: int, n: int) -> ConfigError:
     return ConfigError(
         f"vllm-lens did not run its {what} for {missing} of {n} requests, so their results are not used. The first warning of "
-        "vllm-lens in vLLM's output says why. If there is no warning, it is not installed where vLLM runs, or did not find the "
-        "model's blocks: set VLLM_LENS_LAYER_PATH."
+        "vllm-lens in vLLM's output says why. If there is no warning, either vllm-lens is not installed where vLLM runs, or it did not "
+        "find the model's blocks; name them there, as in VLLM_LENS_LAYER_PATH='model.layers.{i}'."
     )
 
 

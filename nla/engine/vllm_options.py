@@ -1,4 +1,4 @@
-"""What a user may say about vLLM after a name, such as `av_vllm:tensor_parallel=4`, and the engine that it means."""
+"""The options of vLLM that a user may type after a name, as in `av_vllm:tensor_parallel=4`, and the engine that they start."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ _OF_THIS_PROCESS = ("tensor_parallel", "gpu_memory", "max_model_len")
 
 
 class EngineOptions(BaseModel):
-    """Options of vLLM: how it is started in this process, or which server to ask in its place."""
+    """Options of vLLM: how it is started in this process, or which server is asked instead."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -23,12 +23,12 @@ class EngineOptions(BaseModel):
     tensor_parallel: int = Field(default=1, ge=1, le=1024)
     """GPUs that share the weights."""
     gpu_memory: float = Field(default=0.6, gt=0, lt=1)
-    """Share of each GPU's memory that vLLM takes; the audited model needs the rest."""
+    """Share of each GPU's memory that vLLM takes; the rest is for the audited model."""
     max_model_len: int = Field(default=2048, ge=-1, le=10_000_000)
     """Longest sequence in tokens; -1 takes as many as fit into the memory, up to the model's context window."""
 
     def check(self, dtype: str) -> None:
-        """Check that vLLM or the client of a server is installed, that vLLM can take a dtype, and that no option is without effect.
+        """Check that vLLM or a server's client is installed, that vLLM can take a dtype, and that every option here has an effect.
 
         Raises:
             ConfigError: otherwise.
@@ -45,7 +45,7 @@ class EngineOptions(BaseModel):
             require_vllm()
             return
         if without_effect := [name for name in _OF_THIS_PROCESS if name in self.model_fields_set]:
-            raise ConfigError(f"{', '.join(without_effect)} would change nothing with base_url; give it to `vllm serve` instead.")
+            raise ConfigError(f"{', '.join(without_effect)} would change nothing with base_url; set it when you start the server.")
         require_client()
 
     def start(
@@ -60,7 +60,7 @@ class EngineOptions(BaseModel):
         expected: tuple[str | Path, ...] = (),
         memory_share: float = 1.0,
     ) -> HookedEngine:
-        """Start vLLM on a checkpoint, or connect to the server that serves it.
+        """Start vLLM on a checkpoint, or connect to the server that serves it. For a server, only `expected` is used.
 
         Args:
             checkpoint: folder or hub id.
@@ -68,9 +68,9 @@ class EngineOptions(BaseModel):
             on_cpu: run on the CPU.
             revision: of a hub id.
             adapter_rank: largest rank of the adapters that requests may use; 0 for none.
-            logits_processors: by `module:class`.
+            logits_processors: the logits processors to load, each as `module:class`.
             expected: names and folders by which a server may know the checkpoint; empty where any will do.
-            memory_share: share of `gpu_memory` for this engine, where several are started.
+            memory_share: share of `gpu_memory` for this engine; below 1 where the same options start several.
 
         Raises:
             ConfigError: see `VLLMEngine` and `VLLMServer`.

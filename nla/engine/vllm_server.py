@@ -1,6 +1,7 @@
 """A vLLM server with vllm-lens as an engine (`nla.engine.hooked` says how vectors get in and out).
 
-Requests carry hooks, which are code: whoever reaches the server's port can run code there. Start it with `--host 127.0.0.1`.
+Requests carry hooks, which are code: whoever reaches the server's port can run programs on its machine. So start it with
+`--host 127.0.0.1`.
 """
 
 import json
@@ -18,11 +19,11 @@ from nla.support.display import visible
 from nla.support.errors import ConfigError, first_line
 
 AT_ONCE = 64
-"""Requests on their way at once; the server forms its own batches from them."""
+"""Most requests that wait for an answer at the same time; the server forms its own batches from them."""
 _KEY = "VLLM_API_KEY"
 _LONGEST_WAIT = httpx.Timeout(3600.0, connect=10.0)
 _SHOWN = 300
-"""Characters of a server's message that are repeated."""
+"""Most characters of a server's own text in a message of ours."""
 
 
 class VLLMServer(HookedEngine):
@@ -30,7 +31,8 @@ class VLLMServer(HookedEngine):
 
     Args:
         base_url: the server's address, such as `http://127.0.0.1:8000`.
-        served: the name under which it serves the model; None takes the model whose name or folder is among `expected`, or the only one.
+        served: the name under which it serves the model; None takes the model whose name or folder is among `expected`, or, where
+            `expected` is empty, the only model that it serves.
         expected: names and folders of the checkpoint; empty where any will do, because the caller compares the streams.
 
     Raises:
@@ -50,9 +52,9 @@ class VLLMServer(HookedEngine):
         """The name under which the server serves the model."""
 
     def answers(self, questions: list[Question]) -> list[Answer]:
-        """See `HookedEngine`. An adapter is served under a name of its own, so questions name none."""
+        """See `HookedEngine`. A server serves an adapter under a name of its own, so questions name none."""
         replies = list(self._threads.map(self._complete, questions))
-        return [self._read(reply) for reply in replies]  # one by one: the plugin's decoder is not for several threads
+        return [self._read(reply) for reply in replies]  # one by one: threads may not share the plugin's decoder
 
     def _complete(self, question: Question) -> dict[str, Any]:
         body = {"model": self.model, "prompt": question.row, "return_token_ids": True, **question.sampling}
@@ -67,7 +69,8 @@ class VLLMServer(HookedEngine):
             return Answer([int(token) for token in choice["token_ids"]], choice.get("finish_reason"), stream, _counts(reply))
         except Exception as ex:  # the decoder and what it is built on raise many kinds
             raise ConfigError(
-                f"{self._url} gave a reply of another form than vLLM's ({visible(first_line(ex))}); is it a vLLM server?"
+                f"{self._url} gave a reply of another form than vLLM's ({visible(first_line(ex))}); check that "
+                "base_url is a vLLM server of a version that fits (nla/engine/README.md)."
             ) from ex
 
     def _choose(self, served: str | None, expected: tuple[str, ...]) -> str:
@@ -81,10 +84,9 @@ class VLLMServer(HookedEngine):
             return served
         fitting = [name for name, root in models.items() if {name, root} & set(expected)] if expected else list(models)
         if len(fitting) != 1:
-            wanted = f" Expected {visible(' or '.join(expected), limit=_SHOWN)}." if expected else ""
-            raise ConfigError(
-                f"{self._url} serves {listed}.{wanted} Start the server on that model, or name the right one with served=NAME."
-            )
+            known = visible(" or ".join(expected), limit=_SHOWN)
+            wanted = f"Expected {known}. Start the server on that model" if expected else "Start the server on one model only"
+            raise ConfigError(f"{self._url} serves {listed}. {wanted}, or name the right one with served=NAME.")
         return fitting[0]
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -94,10 +96,13 @@ class VLLMServer(HookedEngine):
         except (httpx.HTTPError, ValueError) as ex:
             raise ConfigError(
                 f"No vLLM server answers at {self._url} ({visible(first_line(ex))}). Start one with `vllm serve MODEL --host 127.0.0.1 "
-                "--no-enable-prefix-caching`, with vllm-lens installed beside it (nla/engine/README.md)."
+                "--no-enable-prefix-caching`, with vllm-lens in its environment (nla/engine/README.md)."
             ) from ex
         if reply.is_error or not isinstance(said, dict) or "error" in said:
-            raise ConfigError(f"{self._url}{path} answered with status {reply.status_code}: {visible(_message(said), limit=_SHOWN)}")
+            raise ConfigError(
+                f"{self._url}{path} answered with status {reply.status_code}: {visible(_message(said), limit=_SHOWN)} (See the server's "
+                f"output. An API key is taken from {_KEY}.)"
+            )
         return said
 
 
@@ -105,19 +110,21 @@ def _address(base_url: str) -> str:
     """Return a server's address without `/v1` at its end.
 
     Raises:
-        ConfigError: it is no address of that kind.
+        ConfigError: it is not an http or https address.
     """
     try:
         url = httpx.URL(base_url)
     except (httpx.InvalidURL, TypeError) as ex:
-        raise ConfigError(f"Invalid base_url {visible(base_url, limit=100)}: {ex}.") from ex
+        raise ConfigError(
+            f"Invalid base_url {visible(base_url, limit=100)} ({ex}): expected an address such as http://127.0.0.1:8000."
+        ) from ex
     if url.scheme not in ("http", "https") or not url.host:
         raise ConfigError(f"Invalid base_url {visible(base_url, limit=100)}: expected an address such as http://127.0.0.1:8000.")
     return base_url.rstrip("/").removesuffix("/v1")
 
 
 def _as_text(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arguments as a server takes them: numbers and texts as they are, everything else as JSON."""
+    """Return arguments in the form that a server takes: numbers and texts as they are, everything else as JSON."""
     return {
         name: value if isinstance(value, str | int | float) else json.dumps(value, default=_dumped) for name, value in arguments.items()
     }
@@ -128,7 +135,7 @@ def _dumped(value: Any) -> Any:
 
 
 def _counts(reply: Mapping[str, Any]) -> dict[str, dict[str, int]]:
-    """Return what hooks counted. Whatever else a server sends is not decoded, because it may be pickled."""
+    """Return what hooks counted: the integers among what they saved. Nothing else of it is decoded, because it may be pickled."""
     results = reply.get("hook_results") or {}
     return {hook: {name: n for name, n in saved.items() if isinstance(n, int)} for hook, saved in results.items()}
 

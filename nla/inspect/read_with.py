@@ -37,17 +37,18 @@ def reading_view(model: LoadedModel, spec: str) -> LoadedModel:
 
     Raises:
         ConfigError: there is no such engine or option, vLLM is not installed, or it cannot run this model.
+        ContractError, FetchError: the files of the model's adapter are not there any more.
     """
     name, typed = split_spec(spec)
     if name == BUILT_IN and not typed:
         return model
     if name != VLLM:
-        raise ConfigError(f"Invalid -M read_with={visible(spec, limit=80)}: expected {BUILT_IN} or {VLLM}, which takes options.")
+        raise ConfigError(f"Invalid -M read_with={visible(spec, limit=80)}: expected {BUILT_IN} or {VLLM}; only {VLLM} takes options.")
     chosen = read_options(ReaderOptions, typed)
     chosen.check(model.precision.name)
     checkpoint = checkpoint_of(model)
     here = chosen.base_url is None
-    adapter = adapter_folder(model) if here else None  # a server has it under a name of its own
+    adapter = adapter_folder(model) if here else None  # a server serves it under a name of its own
     start = partial(_start, chosen, checkpoint, model, adapter)
     shown = f"vLLM at {chosen.base_url}" if chosen.base_url else "vLLM"
     return view_of(model, f"read_with:{spec}", lambda: replace(model, reader=EngineReader(shown, start, adapter)))

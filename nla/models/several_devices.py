@@ -1,8 +1,8 @@
 """A model whose blocks are spread over several GPUs (`-M device_map=auto`), because one GPU cannot hold them.
 
 Embedding, final norm and unembedding stay on the first GPU, so that inputs and logits are there. Before a block runs, its inputs move to
-its own GPU. That is done by module hooks without state of their own, which copies of the module tree (`nla.models.adapters.shared_copy`)
-carry along; accelerate's hooks, which would run the original modules in every copy, are removed after loading.
+the block's GPU. Module hooks without state of their own do that; a copy of the module tree (`nla.models.adapters.shared_copy`) keeps them.
+The hooks of accelerate, with which every copy would run the original modules, are removed after loading.
 """
 
 import itertools
@@ -21,12 +21,12 @@ _KEPT_FREE = 0.25
 
 
 def device_map(config: Any, architecture: Architecture, bytes_each: float, free: Sequence[int]) -> dict[str, int]:
-    """Return on which GPU each part of a model is to be, in the form that transformers takes.
+    """Return the GPU that each part of a model goes to, in the form that transformers takes.
 
     Args:
         config: the model's config.
         architecture: its row of the architecture table.
-        bytes_each: memory per parameter.
+        bytes_each: bytes per parameter.
         free: free memory of each GPU in bytes.
 
     Raises:
@@ -58,7 +58,8 @@ def split(sizes: Sequence[float], others: float, room: Sequence[float]) -> list[
     if others > room[0] or needed > sum(left):
         raise ConfigError(
             f"The model needs {(needed + others) / 2**30:.1f} GiB for its weights, and the {len(room)} GPUs have room for "
-            f"{sum(room) / 2**30:.1f} GiB beside activations; use more GPUs, or -M dtype=4bit."
+            f"{sum(room) / 2**30:.1f} GiB beside activations. The first GPU must hold embedding and unembedding "
+            f"({others / 2**30:.1f} GiB), and has room for {room[0] / 2**30:.1f} GiB. Use more or larger GPUs, or -M dtype=4bit."
         )
     ends = [end / sum(left) for end in itertools.accumulate(left)]
     places = []

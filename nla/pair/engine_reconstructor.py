@@ -21,8 +21,8 @@ class EngineReconstructor(Reconstructor):
         model: the model whose tokenizer writes the prompts.
         head: [d_model, d_model]; the prediction is `head @ residual`.
         sidecar: the contract it was trained under.
-        engine: holds the AR's weights, or those of its base model.
-        adapter: the AR's adapter; None where its weights are the engine's.
+        engine: the engine that holds the AR's weights, or those of its base model.
+        adapter: folder of the AR's adapter; None where the engine holds the AR's own weights.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class EngineReconstructor(Reconstructor):
         """See `Reconstructor`. vLLM forms its own batches, so `batch` has no effect.
 
         Raises:
-            ConfigError: vLLM failed, or a hook did not run.
+            ConfigError: vLLM failed, or returned no stream.
         """
         prompts = [ar_prompt_ids(self.model.tokenizer, self.sidecar, text) for text in explanations]
         if not prompts:

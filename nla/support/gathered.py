@@ -1,4 +1,4 @@
-"""Work that is cheaper in one large call than in many small ones: calls of several threads at the same time are done together."""
+"""Work that is cheaper in one large call than in many small ones: calls that threads make at the same time are done together."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -22,13 +22,13 @@ class _Call(Generic[Item, Result]):
 
 
 class Gathered(Generic[Item, Result]):
-    """Gathers the calls that arrive while another one runs, and does them in one.
+    """Gathers the calls that arrive while another one runs, and does them in one call of `work`.
 
-    No call waits for others to come: the first one runs by itself, and those that arrive meanwhile run together after it.
+    No call waits for others to arrive: the first one runs by itself, and those that arrive meanwhile run together after it.
 
     Args:
         work: returns one result per item, in their order. It is called by one thread at a time.
-        most: items of one call of `work`, unless a single caller gives more.
+        most: most items in one call of `work`; if one caller gives more, they still run in one call.
     """
 
     def __init__(self, work: Callable[[list[Item]], list[Result]], most: int) -> None:
@@ -37,11 +37,11 @@ class Gathered(Generic[Item, Result]):
         self._arriving, self._working = threading.Lock(), threading.Lock()
 
     def run(self, items: Sequence[Item]) -> list[Result]:
-        """Return the results of some items. The calling thread waits, or works for all who wait.
+        """Return the result of each item, in their order. The calling thread waits, or does the work of all callers that wait.
 
         Raises:
             Exception: whatever `work` raised for these items. Where it fails on the items of several callers, it is called again for
-                each caller, so that nobody gets another one's error.
+                each caller, so that no caller gets another's error.
         """
         if not items:
             return []
@@ -57,7 +57,7 @@ class Gathered(Generic[Item, Result]):
         return call.results
 
     def _next(self) -> list[_Call[Item, Result]]:
-        """Take the calls that have waited longest, as many as fit into one."""
+        """Take the calls that have waited longest, as many as fit into one call of `work`."""
         with self._arriving:
             taken, n = 1, len(self._waiting[0].items)
             while taken < len(self._waiting) and n + len(self._waiting[taken].items) <= self._most:

@@ -1,9 +1,9 @@
 """The AV on vLLM: for large AVs and several GPUs (`-T verbalizer=av_vllm -T nla=…`).
 
-Prompt, injection, draws per vector, choice among several draws and reconstruction are those of the verbalizer `av`; the decoding is
-vLLM's, in this process or behind a server, and vectors of several transcripts run in one batch. An AV that is an adapter runs as an
-adapter on a GPU, and its AR beside it on the same weights; on a CPU, where vLLM's adapters are slow, it is first merged into a full
-checkpoint in the user's cache. The audited model stays in the built-in engine, so a GPU holds both.
+Prompt, injection, number of draws per vector, choice among the draws and reconstruction are those of the verbalizer `av`. vLLM decodes, in
+this process or behind a server, and vectors of several transcripts run in one batch. An AV that is an adapter runs as an adapter on a GPU,
+and its AR beside it on the same weights; on a CPU, where vLLM's adapters are slow, the AV is first merged into a full checkpoint in the
+user's cache. The audited model stays in the built-in engine, so the GPU must hold both.
 """
 
 import hashlib
@@ -44,20 +44,20 @@ class VLLMOptions(AVOptions, EngineOptions):
     verbalizer: ClassVar[str] = "av_vllm"
 
     adapter: Literal["auto", "keep", "merge"] = "auto"
-    """Whether an AV that is an adapter runs as one, or is merged first; `auto` keeps it on a GPU. A server has it merged already."""
+    """Whether an AV that is an adapter runs as one (`keep`), or is merged first; `auto` keeps it on a GPU. No effect with a server."""
     ar: Literal["auto", "vllm", "built-in"] = "auto"
-    """Where the AR runs; `auto` takes vLLM where it costs no second copy of the weights, or a server serves the AR."""
+    """Where the AR runs; `auto` takes vLLM where the AR runs there as an adapter beside the AV, or `ar_base_url` is given."""
     ar_base_url: str | None = None
     """Address of a vLLM server that serves the AR."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VLLMVerbalizer(ActivationVerbalizer):
-    """See `ActivationVerbalizer`. Draws depend on a vector's key alone, in vLLM's generator."""
+    """See `ActivationVerbalizer`. Draws depend on a vector's key alone, and come from vLLM's generator."""
 
     engine: HookedEngine
     adapter: Path | None
-    """The AV's adapter; None where its weights are the engine's."""
+    """Folder of the AV's adapter; None where the engine holds the AV's own weights."""
 
     def complete(self, vectors: Float[Tensor, "n d_model"], keys: Sequence[tuple[object, ...]]) -> list[Completion]:
         """Return the AV's raw replies to usable vectors, with their token ids."""
@@ -125,7 +125,7 @@ def _engine_of_av(model: LoadedModel, files: ChosenAV, chosen: VLLMOptions, *, k
 
 
 def _reconstructor(model: LoadedModel, chosen: VLLMOptions, shared: HookedEngine | None, ar: str) -> Reconstructor:
-    """Load the AR of a pair: into vLLM or the built-in engine, as the user chose. `shared` runs the base model with adapters."""
+    """Load the AR of a pair: into vLLM or the built-in engine, as the user chose. `shared` runs the base model with the AV's adapter."""
     kept = shared is not None and is_adapter(ar)
     if chosen.ar == "built-in" or not (chosen.ar == "vllm" or kept or chosen.ar_base_url):
         return load_reconstructor(ar, model, dtype=model.precision.name, device=str(model.device))
@@ -134,7 +134,9 @@ def _reconstructor(model: LoadedModel, chosen: VLLMOptions, shared: HookedEngine
     if kept and shared is not None:
         return EngineReconstructor(model, head, sidecar, shared, folder)
     if chosen.base_url is not None and chosen.ar_base_url is None:
-        raise ConfigError("ar=vllm with base_url needs a server for the AR too: give its address as ar_base_url=http://127.0.0.1:8001.")
+        raise ConfigError(
+            "ar=vllm with base_url needs a server for the AR too: give its address as ar_base_url=http://127.0.0.1:8001, or leave ar out."
+        )
     given = EngineOptions(base_url=chosen.ar_base_url) if chosen.ar_base_url else chosen
     given.check(model.precision.name)
     checkpoint = merged(folder, "ar", model.precision.name) if given.base_url is None and is_adapter(ar) else folder
@@ -155,14 +157,14 @@ def checkpoint_of(model: LoadedModel) -> Path | str:
 
 
 def rank_to_allow(adapter: Path) -> int:
-    """Return the largest rank in an adapter, rounded up to a power of two, which vLLM expects."""
+    """Return the largest rank in an adapter, rounded up to a power of two of at least 8, as vLLM expects."""
     config = read_json_object(adapter / CONFIG_FILE)
     largest = max([int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())])
     return int(max(8, 2 ** math.ceil(math.log2(largest))))
 
 
 def merged(adapter: Path, role: Role, dtype: str) -> Path:
-    """Return the full checkpoint of a role that is an adapter, which is made once per dtype and content of the adapter's folder."""
+    """Return the folder of the full checkpoint of a role that is an adapter. It is made once per dtype and content of the adapter."""
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(adapter.iterdir()) if path.is_file())).hexdigest()
     out = cache_dir() / "merged" / f"{digest}-{dtype}"
     export_role(str(adapter), role, out, dtype)
