@@ -168,5 +168,5 @@ def load_pair(name: str | Path, *, ar: str | Path | None = None, dtype: str = "a
         FetchError: the hub or the package index could not give the files.
     """
     verbalizer, base = load_verbalizer(name, dtype=dtype, device=device)
-    reconstructor = load_reconstructor(ar or name, base, dtype=base.precision.name, device=str(base.device))
+    reconstructor = load_reconstructor(ar or name, base, **base.place)
     return Pair(str(name), base, verbalizer, reconstructor)

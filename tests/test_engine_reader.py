@@ -7,15 +7,19 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
+from audit.running.rescore_config import make_rescore, settings_of
 from nla.activations.capture import residual_stream
 from nla.activations.engine_reader import EngineReader
+from nla.activations.steering import steered
 from nla.engine import vllm_server
 from nla.engine.hooked import Answer, HookedEngine, Question
 from nla.engine.vllm_options import EngineOptions
@@ -23,10 +27,24 @@ from nla.engine.vllm_server import VLLMServer
 from nla.inspect.provider import LocalArgs
 from nla.inspect.read_with import ReaderOptions, reading_view
 from nla.inspect.shared_read import VECTORS, read_vectors
+from nla.instrument import CONTRAST
 from nla.models.loaded import LoadedModel
-from nla.support.errors import ConfigError
+from nla.support.errors import ConfigError, EngineError, HarnessError, TranscriptError
 from nla.verbalizers.base import read_options
 from tests.test_shared_read import conversation
+
+
+@pytest.fixture(autouse=True)
+def _client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this file needs of vllm-lens, where it is not installed."""
+    monkeypatch.setitem(sys.modules, "vllm_lens", SimpleNamespace(Hook=Hook, decode_activations=dict))
+
+
+class Hook(SimpleNamespace):
+    """Stands for the plugin's class of that name."""
+
+    def model_dump(self) -> dict[str, Any]:
+        return {"layer_indices": self.layer_indices}
 
 
 class Asking(HookedEngine):
@@ -35,12 +53,21 @@ class Asking(HookedEngine):
     def __init__(self, model: LoadedModel, late: int = 0) -> None:
         super().__init__()
         self.model, self.late, self.asked = model, late, 0
+        self.broken = False
+
+    @property
+    def longest(self) -> int:
+        return 200
 
     def answers(self, questions: list[Question]) -> list[Answer]:
         self.asked += len(questions)
+        if self.broken:
+            raise EngineError("the engine is dead")
         layers = [question.arguments["output_residual_stream"][0] + self.late for question in questions]
         streams = [residual_stream(self.model, question.row, layer) for question, layer in zip(questions, layers, strict=True)]
-        return [Answer([0], "length", stream[None]) for stream in streams]
+        blocks = questions[0].arguments["apply_hooks"][0].layer_indices
+        counts = [{"0": {str(block): len(stream) for block in blocks}} for stream in streams]
+        return [Answer([0], "length", stream[None], count) for stream, count in zip(streams, counts, strict=True)]
 
 
 def view_read_by(engine: HookedEngine, model: LoadedModel) -> LoadedModel:
@@ -74,6 +101,50 @@ def test_what_it_read_is_shared_between_scorers(tiny: LoadedModel) -> None:
 def test_an_engine_with_other_streams_is_refused_before_it_reads(tiny: LoadedModel) -> None:
     with pytest.raises(ConfigError, match=r"another engine reads after block 1 differ from those of .*relative error"):
         read(view_read_by(Asking(tiny, late=1), tiny))
+
+
+def test_a_dead_engine_ends_the_run_and_a_long_transcript_costs_only_itself(tiny: LoadedModel) -> None:
+    engine = Asking(tiny)
+    view = view_read_by(engine, tiny)
+    read(view)
+    with pytest.raises(TranscriptError, match="cannot be read in vLLM, which takes 199"):
+        read_vectors(view, conversation("A long reply. " * 30), 1, n_sampled=4, key=(0,))
+    engine.broken = True
+    with pytest.raises(EngineError, match="the engine is dead"):
+        read(view)
+
+
+def test_an_engine_that_cannot_start_is_not_started_again(tiny: LoadedModel) -> None:
+    starts: list[int] = []
+
+    def start() -> HookedEngine:
+        starts.append(1)
+        raise ConfigError("there is no room")
+
+    view = replace(tiny, reader=EngineReader("another engine", start))
+    for _ in range(3):
+        with pytest.raises(ConfigError, match="there is no room"):
+            read(view)
+    assert len(starts) == 1
+
+
+def test_an_engine_that_leaves_out_the_steering_is_refused(tiny: LoadedModel, tmp_path: Path) -> None:
+    """Even where the steering is so weak that the difference is within the bound."""
+    save_file({"directions": torch.ones(tiny.n_layers, tiny.d_model)}, tmp_path / "d.safetensors")
+    view = steered(tiny, f"{tmp_path / 'd.safetensors'}:0.00001", CONTRAST)
+    assert read(view_read_by(Asking(view), view)).shape[1] == tiny.d_model
+    with pytest.raises(ConfigError, match="or leave out the steering"):
+        read(view_read_by(Asking(tiny), view))
+
+
+def test_views_of_a_model_share_an_engine_and_verbalizers_are_made_without_it(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EngineOptions, "check", lambda *_: None)
+    spec = "vllm:base_url=http://127.0.0.1:9"
+    view, other = reading_view(tiny, spec), reading_view(replace(tiny), spec)
+    assert view.reader is other.reader
+    assert view is reading_view(tiny, spec)
+    assert view.base is tiny
+    assert reading_view(tiny, "vllm").reader is not view.reader
 
 
 @pytest.mark.parametrize(
@@ -154,18 +225,33 @@ def test_the_served_model_is_chosen_by_name_or_folder(url: str) -> None:
         ((200, {"choices": []}), "a reply of another form"),
     ],
 )
-def test_what_a_server_says_is_told_in_one_line(reply: tuple[int, Any], message: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "vllm_lens", SimpleNamespace(decode_activations=dict))
+def test_what_a_server_says_is_told_in_one_line(reply: tuple[int, Any], message: str, url: str) -> None:
     FakeServer.replies["/v1/completions"] = reply
-    with pytest.raises(ConfigError, match=message) as told:
+    with pytest.raises(EngineError, match=message) as told:
         VLLMServer(url, served="m").read([[1, 2, 3]], 0)
     assert "\n" not in str(told.value)
 
 
 def test_no_server_and_no_address_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm_server, "require_client", lambda: None)
-    with pytest.raises(ConfigError, match=r"No vLLM server answers at http://127.0.0.1:9 .*vllm serve MODEL --host 127.0.0.1"):
+    with pytest.raises(EngineError, match=r"No vLLM server answers at http://127.0.0.1:9 .*vllm serve MODEL --host 127.0.0.1"):
         VLLMServer("http://127.0.0.1:9")
-    for wrong in ("8000", "ftp://host", "http://"):
-        with pytest.raises(ConfigError, match="Invalid base_url"):
+    for wrong in ("8000", "ftp://host", "http://", "http://user:pass@host:8000"):
+        with pytest.raises(ConfigError, match="Invalid base_url") as told:
             VLLMServer(wrong)
+        assert "pass@" not in str(told.value)
+
+
+@pytest.mark.parametrize("said", [{"data": None}, {"data": ["m"]}, {}])
+def test_another_kind_of_server_is_told(said: Any, url: str) -> None:
+    FakeServer.replies["/v1/models"] = (200, said)
+    with pytest.raises(HarnessError, match="another form than vLLM's"):
+        VLLMServer(url)
+
+
+def test_where_an_engine_runs_is_no_setting_of_a_scoring() -> None:
+    here, there, built_in = (
+        settings_of(make_rescore({"model_args": args}))
+        for args in ({"read_with": "vllm:base_url=http://a:1"}, {"read_with": "vllm:gpu_memory=0.3"}, {})
+    )
+    assert here == there != built_in

@@ -4,9 +4,12 @@ What needs vLLM runs where it is installed together with the harness (nla/engine
 """
 
 import json
+import pickle
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,11 +23,12 @@ from nla.engine import vllm as engine
 from nla.engine import vllm_installed
 from nla.engine.additions import Addition
 from nla.engine.decoder import Request
-from nla.engine.hooked import HookedEngine, adding, replacing
+from nla.engine.hooked import HookedEngine
 from nla.engine.vllm import VLLMEngine
+from nla.engine.vllm_hooks import counting, ran_at_every_token, replacing
 from nla.engine.vllm_installed import installed_versions, require_vllm
 from nla.models.loaded import LoadedModel, load_model
-from nla.support.errors import ConfigError
+from nla.support.errors import ConfigError, EngineError
 from nla.verbalizers import verbalizer_for
 from tests.commands import typed
 from tests.conftest import write_tiny_av, write_tiny_model
@@ -80,6 +84,8 @@ def test_the_hook_puts_its_vector_at_the_marker_and_nowhere_else(lengths: list[i
 class FakeLLM:
     """Stands for vLLM where it is not installed: returns what it was given."""
 
+    model_config = SimpleNamespace(max_model_len=8)
+
     def __init__(self, outputs: list[Any]) -> None:
         self.outputs = outputs
 
@@ -111,38 +117,72 @@ def test_a_hook_that_did_not_run_is_an_error(monkeypatch: pytest.MonkeyPatch) ->
     ran, failed = (SimpleNamespace(outputs=[reply], hook_results=results) for results in ({"0": {"times": 1}}, {"0": {}}))
     [done] = engine_returning(monkeypatch, ran).run([REQUEST])
     assert (done.ids, done.stop_reason) == ([5, 6], "stop")
-    with pytest.raises(ConfigError, match="replacement of the marker's row for 1 of 2 requests"):
+    with pytest.raises(EngineError, match="replacement of the marker's row for 1 of 2 requests"):
         engine_returning(monkeypatch, ran, failed).run([REQUEST, REQUEST])
 
 
-@pytest.mark.parametrize(("positions", "steered", "missing"), [(2, 3, "capture"), (3, 2, "steering"), (3, 3, "")])
-def test_a_read_of_which_a_part_is_missing_is_an_error(positions: int, steered: int, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("positions", "counted", "missing"),
+    [
+        (2, {"0": 3, "1": 3}, "capture"),
+        (3, {"0": 3, "1": 2}, "hook at every token"),
+        (3, {"1": 3}, "hook at every token"),
+        (3, {"0": 3, "1": 5, "latest 1": 3}, "hook at every token"),  # two tokens were run twice
+        (3, {"0": 4, "latest 0": 1, "1": 4, "latest 1": 1}, ""),  # one pass too many
+        (3, {"0": 3, "1": 3}, ""),
+    ],
+)
+def test_a_read_of_which_a_part_is_missing_is_an_error(
+    positions: int, counted: dict[str, int], missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reply = SimpleNamespace(token_ids=[5], finish_reason="length")
-    stream = torch.ones(1, positions, 8)
-    output = SimpleNamespace(outputs=[reply], activations={"residual_stream": stream}, hook_results={"0": {"0": 3, "1": steered}})
+    output = SimpleNamespace(outputs=[reply], activations={"residual_stream": torch.ones(1, positions, 8)}, hook_results={"0": counted})
     made = engine_returning(monkeypatch, output)
-    added = {0: torch.ones(8), 1: torch.ones(8), 2: torch.ones(8)}  # block 2 comes after the one that is read
+    added = {0: torch.ones(8), 2: torch.ones(8)}  # block 2 comes after the one that is read
     if missing:
-        with pytest.raises(ConfigError, match=f"did not run its {missing} for 1 of 1 requests"):
+        with pytest.raises(EngineError, match=f"did not run its {missing} for 1 of 1 requests"):
             made.read([[1, 2, 3]], 1, added=added)
     else:
         [read] = made.read([[1, 2, 3]], 1, added=added)
         assert read.shape == (3, 8)
 
 
-def test_the_steering_hook_adds_each_blocks_vector_and_counts_tokens() -> None:
-    hook = adding({0: torch.ones(2), 3: torch.full((2,), 5.0)})
+def test_a_sequence_that_is_too_long_is_told_before_vllm_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="A sequence of 8 tokens cannot be read in vLLM, which takes 7 here"):
+        engine_returning(monkeypatch).read([[1, 2, 3], [1] * 8], 1)
+
+
+def test_the_hook_adds_each_blocks_vector_and_counts_tokens() -> None:
+    hook = counting({0: torch.ones(2), 3: torch.full((2,), 5.0)})
     saved: dict[str, int] = {}
-    for block, length, expected in ((0, 4, 1.0), (3, 4, 5.0), (0, 1, 1.0)):
+    for block, length, expected in ((0, 4, 1.0), (3, 4, 5.0), (5, 4, None), (0, 1, 1.0)):
         out = hook(SimpleNamespace(saved=saved, layer_idx=block), torch.zeros(length, 2))
-        assert out.tolist() == [[expected, expected]] * length
-    assert saved == {"0": 5, "3": 4}
+        assert out is None if expected is None else out.tolist() == [[expected, expected]] * length
+    assert saved == {"0": 5, "latest 0": 1, "3": 4, "latest 3": 4, "5": 4, "latest 5": 4}
+    assert [ran_at_every_token(saved, block, 4) for block in (0, 3, 5, 7)] == [True, True, True, False]
+
+
+def test_a_hook_travels_as_source_text() -> None:
+    """Nothing of it may need this package, or this version of Python, where vLLM runs."""
+    code = "import pickle, sys, types, torch; hook = pickle.load(open(sys.argv[1], 'rb')); "
+    code += "context = types.SimpleNamespace(saved={}, layer_idx=1); print(hook(context, torch.zeros(3, 2)).tolist(), context.saved); "
+    code += "print([name for name in sys.modules if name.split('.')[0] in ('nla', 'jaxtyping')])"
+    for hook, expected in (
+        (counting({1: torch.ones(2)}), "[[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]] {'1': 3, 'latest 1': 3}"),
+        (replacing(1, torch.ones(2), 3), "[[0.0, 0.0], [1.0, 1.0], [0.0, 0.0]] {'seen': 3, 'times': 1}"),
+    ):
+        packed = pickle.dumps(hook)
+        assert b"nla." not in packed
+        with TemporaryDirectory() as folder:
+            (Path(folder) / "hook").write_bytes(packed)
+            done = subprocess.run([sys.executable, "-c", code, "hook"], cwd=folder, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines() == [expected, "[]"]
 
 
 def test_a_dead_worker_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     made = engine_returning(monkeypatch)
     made._llm = BrokenLLM()
-    with pytest.raises(ConfigError, match=r"stopped while it ran 1 requests \(EngineCore encountered an issue"):
+    with pytest.raises(EngineError, match=r"stopped while it ran 1 requests \(EngineCore encountered an issue"):
         made.run([REQUEST])
 
 

@@ -19,7 +19,7 @@ from inspect_ai.scorer import Scorer
 from audit.config import refuse_other_settings
 from audit.logs import LogHeader, Warn, log_headers, read_log, set_unreadable_aside, warn_on_stderr
 from audit.running.finished_log import for_finished_samples, prepared, unscored_transcripts
-from audit.running.rescore_config import RescoreConfig
+from audit.running.rescore_config import RescoreConfig, settings_of
 from graders.record import read_records
 from graders.scorers import measure_scorers
 from graders.scorers.calibrated import check_calibration
@@ -125,7 +125,7 @@ def copy_paths(headers: Sequence[LogHeader], out: Path) -> list[Path]:
 
 def keep_settings(config: RescoreConfig, out: Path) -> None:
     """Check that the copies in the output folder were made with the same settings, and write the settings to it."""
-    path, settings = out / SETTINGS_FILE, config.model_dump(mode="json", exclude={"since"})
+    path, settings = out / SETTINGS_FILE, settings_of(config)
     kept = next((file for file in (path, out / _EARLIER_SETTINGS_FILE) if file.is_file()), None)
     try:
         before = json.loads(kept.read_text(encoding="utf-8")) if kept is not None else _settings_of_copies(out)

@@ -7,6 +7,7 @@ from pydantic import Field, ValidationError
 
 from nla.instrument import Instrument
 from nla.support.errors import ConfigError
+from nla.support.plugins import split_spec
 
 
 class RescoreConfig(Instrument):
@@ -37,3 +38,11 @@ def make_rescore(fields: dict[str, Any]) -> RescoreConfig:
     except ValidationError as ex:
         problems = "; ".join(f"--{'.'.join(map(str, error['loc'])).replace('_', '-')}: {error['msg']}" for error in ex.errors()[:4])
         raise ConfigError(f"Invalid settings: {problems}. `audit score --help` lists them.") from None
+
+
+def settings_of(config: RescoreConfig) -> dict[str, Any]:
+    """Return the settings that all copies in a folder, and all shards, share. Which engine reads is one of them; where it runs is not."""
+    settings = config.model_dump(mode="json", exclude={"since"})
+    if "read_with" in config.model_args:
+        settings["model_args"] |= {"read_with": split_spec(str(config.model_args["read_with"]))[0]}
+    return settings

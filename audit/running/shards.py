@@ -19,7 +19,7 @@ from audit.config import refuse_other_settings
 from audit.logs import LogHeader, Warn
 from audit.running.finished_log import scorable
 from audit.running.rescore import chosen_logs, copy_paths, keep_settings
-from audit.running.rescore_config import RescoreConfig
+from audit.running.rescore_config import RescoreConfig, settings_of
 from nla.kernels.compute_thread import on_compute_thread
 from nla.models.precision import resolve_device, resolve_precision
 from nla.support.display import visible
@@ -196,7 +196,7 @@ def _new_plan(headers: Sequence[LogHeader], copies: Sequence[Path], config: Resc
 
 
 def _settings(config: RescoreConfig) -> dict[str, Any]:
-    return {**config.model_dump(mode="json", exclude={"since"}), "version of awareness-audit": version("awareness-audit")}
+    return {**settings_of(config), "version of awareness-audit": version("awareness-audit")}
 
 
 def _dtype(config: RescoreConfig) -> str:

@@ -17,7 +17,7 @@ from nla.activations.mean_vector import NEUTRAL_TEXTS
 from nla.activations.stream_error import BOUNDS, largest_error
 from nla.engine.hooked import HookedEngine
 from nla.models.loaded import LoadedModel
-from nla.support.errors import ConfigError
+from nla.support.errors import ConfigError, HarnessError
 from nla.transcripts.tokens import TokenRef, Transcript
 
 _N_TEXTS, _TEXT_TOKENS = 3, 48
@@ -37,28 +37,38 @@ class EngineReader:
         self.name = name
         self._start, self._adapter = start, adapter
         self._engine: HookedEngine | None = None
-        self._checked: set[tuple[int, int]] = set()
+        self._verdicts: dict[tuple[LoadedModel, int], HarnessError | None] = {}
         self._starting = threading.Lock()
 
     def prepare(self, model: LoadedModel, layer: int) -> None:
         """Start the engine, and compare its streams with the built-in engine's, once per model and layer.
 
+        What failed once is not tried again for the many transcripts that wait for it: they get the same error.
+
         Raises:
-            ConfigError: the engine cannot start, fails, or its streams differ.
+            ConfigError: the engine cannot start, or its streams differ.
+            EngineError: the engine fails.
         """
         with self._starting:
-            if self._engine is None:
-                self._engine = self._start()
-            if (id(model), layer) not in self._checked:
-                self._compare(self._engine, model, layer)
-                self._checked.add((id(model), layer))
+            if (model, layer) not in self._verdicts:
+                try:
+                    self._engine = self._engine or self._start()
+                    self._compare(self._engine, model, layer)
+                    self._verdicts[model, layer] = None
+                except HarnessError as ex:
+                    self._verdicts[model, layer] = ex
+            verdict = self._verdicts[model, layer]
+        if verdict is not None:
+            raise verdict
 
     def _compare(self, engine: HookedEngine, model: LoadedModel, layer: int) -> None:
         rows = [model.tokenizer.encode(text)[:_TEXT_TOKENS] for text in NEUTRAL_TEXTS[:_N_TEXTS]]
-        by_row = dict(streams(model, rows, layer))
-        error = largest_error(self._read(engine, model, rows, layer), [by_row[i] for i in range(len(rows))])
-        bound = BOUNDS[model.precision.dtype]
-        if not error <= bound:
+        read = self._read(engine, model, rows, layer)
+        error, bound = _error(read, model, rows, layer), BOUNDS[model.precision.dtype]
+        # In half precision, a weak steering may be smaller than the bound: then the streams must not be nearer to those without it.
+        without = model.unsteered or model.unadapted
+        nearer = without is not None and _error(read, without, rows, layer) <= error
+        if nearer or not error <= bound:
             named = model.adapter.name if model.adapter else model.source.name
             raise ConfigError(
                 f"The streams that {self.name} reads after block {layer} differ from those of {named} as it is loaded here: "
@@ -80,7 +90,8 @@ class EngineReader:
             layer: the layer K.
 
         Raises:
-            ConfigError: the engine failed, or a sequence is longer than the engine takes.
+            ConfigError: a sequence is longer than the engine takes.
+            EngineError: the engine failed.
         """
         if not tokens:
             return torch.empty(0, model.d_model)
@@ -89,3 +100,11 @@ class EngineReader:
         read = self._read(self._engine, model, [ids for ids, _ in sequences], layer)
         at = {token: stream[token.position] for (_, within), stream in zip(sequences, read, strict=True) for token in within}
         return torch.stack([at[token] for token in tokens])
+
+
+def _error(read: Sequence[Float[Tensor, "_pos d_read"]], model: LoadedModel, rows: list[list[int]], layer: int) -> float:
+    """Return the largest relative error of streams against the built-in engine's; infinite where they have another width."""
+    if any(stream.shape[-1] != model.d_model for stream in read):
+        return float("inf")
+    by_row = dict(streams(model, rows, layer))
+    return largest_error(read, [by_row[i] for i in range(len(rows))])

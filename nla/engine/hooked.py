@@ -7,23 +7,23 @@ one batch. Layers are counted as in the rest of the project: layer K is the outp
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias, no_type_check
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
 from nla.engine.decoder import Completion, Request, StopReason
-from nla.support.errors import ConfigError
+from nla.engine.vllm_hooks import counting, ran_at_every_token, replacing
+from nla.support.errors import ConfigError, EngineError
 from nla.support.gathered import Gathered
 from nla.support.seeds import seeded_generator
 
-BlockHook: TypeAlias = Callable[..., Any]
-"""Takes vllm-lens's context and hidden states `[pos, d_model]`; returns the hidden states to go on with, or None for no change."""
-MOST_SEQUENCES = 1024
-"""Most sequences that are given to vLLM at once, unless one caller has more; vLLM forms its own batches from them."""
+MOST_SEQUENCES = 128
+"""Most sequences that are given to vLLM at once, unless one caller has more. For every sequence that runs, vllm-lens looks through the
+hooks of all."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,17 @@ class HookedEngine(ABC):
     def __init__(self) -> None:
         self._gathered = Gathered(self.answers, MOST_SEQUENCES)
 
+    @property
+    @abstractmethod
+    def longest(self) -> int:
+        """Tokens of the longest sequence that vLLM takes, the first one that it generates included."""
+
     @abstractmethod
     def answers(self, questions: list[Question]) -> list[Answer]:
         """Run sequences and return their answers, in their order.
 
         Raises:
-            ConfigError: vLLM failed.
+            EngineError: vLLM failed.
         """
 
     def read(
@@ -83,15 +88,21 @@ class HookedEngine(ABC):
             added: vectors that are added to the output of some blocks at every token, by block (steering).
 
         Raises:
-            ConfigError: vLLM failed, the plugin returned no stream or too few positions, or the steering hook missed a token.
+            ConfigError: a sequence is longer than vLLM takes.
+            EngineError: vLLM failed, the plugin returned no stream or too few positions, or a hook missed a token or saw one twice.
         """
+        if (longest := max(map(len, rows), default=0)) >= self.longest:
+            raise ConfigError(
+                f"A sequence of {longest} tokens cannot be read in vLLM, which takes {self.longest - 1} here (max_model_len)."
+            )
         steering = {block: vector for block, vector in (added or {}).items() if block <= layer}
-        arguments = {"output_residual_stream": [layer], **_hooks(steering)}
+        arguments = {"output_residual_stream": [layer], **_counting_hook(steering, layer)}
         questions = [Question(list(row), {"max_tokens": 1, "temperature": 0.0}, arguments, adapter) for row in rows]
         answers = self._gathered.run(questions)
-        unsteered = sum(not _steered(answer, steering, len(row)) for answer, row in zip(answers, rows, strict=True))
-        if unsteered:
-            raise _did_not_run("steering", unsteered, len(rows))
+        blocks = {*steering, layer}
+        uncounted = sum(not _ran(answer, blocks, len(row)) for answer, row in zip(answers, rows, strict=True))
+        if uncounted:
+            raise _did_not_run("hook at every token", uncounted, len(rows))
         streams = [answer.stream for answer in answers]
         complete = [stream for stream, row in zip(streams, rows, strict=True) if stream is not None and stream.shape[1] >= len(row)]
         if len(complete) < len(rows):
@@ -118,7 +129,8 @@ class HookedEngine(ABC):
             adapter: folder of the adapter that the requests run under.
 
         Raises:
-            ConfigError: vLLM failed, a hook did not run, or a request has additions or several injections.
+            ConfigError: a request has additions or several injections.
+            EngineError: vLLM failed, or a hook did not run.
         """
         questions = [_question(request, stop, dict(rules or {}), adapter) for request in requests]
         answers = self._gathered.run(questions)
@@ -128,32 +140,18 @@ class HookedEngine(ABC):
         return [_completion(request, answer) for request, answer in zip(requests, answers, strict=True)]
 
 
-def _hooks(added: Mapping[int, Float[Tensor, " d_model"]]) -> dict[str, Any]:
-    """Return the argument of vllm-lens that adds vectors to the outputs of blocks; an empty dictionary if there are none."""
-    if not added:
-        return {}
+def _counting_hook(added: Mapping[int, Float[Tensor, " d_model"]], layer: int) -> dict[str, Any]:
+    """Return the argument of vllm-lens that adds vectors to the outputs of blocks, and counts tokens there and after block `layer`."""
     from vllm_lens import Hook
 
-    return {"apply_hooks": [Hook(fn=adding({b: v.detach().cpu() for b, v in added.items()}), layer_indices=sorted(added))]}
+    vectors = {block: vector.detach().cpu() for block, vector in added.items()}
+    return {"apply_hooks": [Hook(fn=counting(vectors), layer_indices=sorted({*added, layer}))]}
 
 
-def adding(vectors: Mapping[int, Float[Tensor, " d_model"]]) -> BlockHook:
-    """Return a hook on the outputs of blocks that adds each block's vector at every token, and counts the tokens."""
-
-    @no_type_check  # a hook is pickled, which a function that checks its arguments does not allow
-    def add(context: Any, hidden: Tensor) -> Tensor:
-        block = str(context.layer_idx)
-        context.saved[block] = context.saved.get(block, 0) + len(hidden)
-        return hidden + vectors[context.layer_idx].to(hidden)
-
-    hook: BlockHook = add
-    return hook
-
-
-def _steered(answer: Answer, added: Mapping[int, Tensor], n_tokens: int) -> bool:
-    """Return whether the hook ran at every token, in every block that it adds a vector to."""
-    counts = answer.hook_results.get("0", {})
-    return all(counts.get(str(block), 0) >= n_tokens for block in added)
+def _ran(answer: Answer, blocks: Collection[int], n_tokens: int) -> bool:
+    """Return whether the hook ran at every token, in every block that it is on."""
+    counts: Mapping[str, int] = answer.hook_results.get("0", {})
+    return all(ran_at_every_token(counts, block, n_tokens) for block in blocks)
 
 
 def _question(request: Request, stop: Sequence[str], arguments: dict[str, Any], adapter: Path | None) -> Question:
@@ -173,6 +171,10 @@ def _question(request: Request, stop: Sequence[str], arguments: dict[str, Any], 
         "temperature": chosen.temperature,
         "top_p": chosen.top_p,
         "top_k": chosen.top_k,
+        "min_p": 0.0,  # a server takes what is not given from the checkpoint's generation config, and vLLM here does not
+        "repetition_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
         "seed": int(seeded_generator("decode", *request.seed).integers(2**31)),
         "stop": list(stop),
         "stop_token_ids": sorted(request.stop_ids),
@@ -181,41 +183,17 @@ def _question(request: Request, stop: Sequence[str], arguments: dict[str, Any], 
     return Question(list(request.prompt_ids), sampling, arguments, adapter)
 
 
-def replacing(position: int, row: Float[Tensor, " d_model"], n_prompt: int) -> BlockHook:
-    """Return a hook on the input of block 0 that replaces the row at one position of the prompt, and counts how often it did.
-
-    vLLM may run a prompt in several pieces, and may drop a request's cache to free memory and run it again from the start. After the
-    whole prompt, a piece of several tokens is therefore taken for such a new start.
-    """
-
-    @no_type_check  # see `adding`
-    def replace(context: Any, hidden: Tensor) -> Tensor | None:
-        saved = context.saved
-        start = saved.get("seen", 0)
-        if start >= n_prompt and len(hidden) > 1:
-            start = 0
-        saved["seen"] = start + len(hidden)
-        if not start <= position < start + len(hidden):
-            return None
-        saved["times"] = saved.get("times", 0) + 1
-        changed = hidden.clone()
-        changed[position - start] = row.to(changed)
-        return changed
-
-    hook: BlockHook = replace
-    return hook
-
-
 def _times_run(answer: Answer) -> int:
     """Return how often a request's hook replaced its row."""
     return int(answer.hook_results.get("0", {}).get("times", 0))
 
 
-def _did_not_run(what: str, missing: int, n: int) -> ConfigError:
-    return ConfigError(
+def _did_not_run(what: str, missing: int, n: int) -> EngineError:
+    return EngineError(
         f"vllm-lens did not run its {what} for {missing} of {n} requests, so their results are not used. The first warning of "
         "vllm-lens in vLLM's output says why. If there is no warning, either vllm-lens is not installed where vLLM runs, or it did not "
-        "find the model's blocks; name them there, as in VLLM_LENS_LAYER_PATH='model.layers.{i}'."
+        "find the model's blocks; name them there, as in VLLM_LENS_LAYER_PATH='model.layers.{i}'. Or vLLM ran short of memory and ran "
+        "parts of a sequence twice; give it more."
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from nla.engine.hooked import Answer, HookedEngine, Question
 from nla.engine.vllm_installed import require_vllm
-from nla.support.errors import ConfigError, first_line
+from nla.support.errors import ConfigError, EngineError, first_line
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,11 @@ class VLLMEngine(HookedEngine):
         except Exception as ex:  # vLLM raises many kinds of exceptions
             raise ConfigError(f"vLLM cannot load {checkpoint}: {first_line(ex)}") from ex
 
+    @property
+    def longest(self) -> int:
+        """See `HookedEngine`."""
+        return int(self._llm.model_config.max_model_len)
+
     def answers(self, questions: list[Question]) -> list[Answer]:
         """See `HookedEngine`."""
         sampling = [_sampling_params(**question.sampling, extra_args=dict(question.arguments)) for question in questions]
@@ -80,7 +85,7 @@ class VLLMEngine(HookedEngine):
         try:
             outputs: list[Any] = self._llm.generate(prompts, sampling, use_tqdm=False, **lora)
         except Exception as ex:  # vLLM raises many kinds of exceptions, and its worker has printed the cause before
-            raise ConfigError(f"vLLM stopped while it ran {len(questions)} requests ({first_line(ex)}); the output above says why.") from ex
+            raise EngineError(f"vLLM stopped while it ran {len(questions)} requests ({first_line(ex)}); the output above says why.") from ex
         return [_answer(output) for output in outputs]
 
     def _lora(self, adapter: Path) -> Any:

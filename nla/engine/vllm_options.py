@@ -47,6 +47,9 @@ class EngineOptions(BaseModel):
         if without_effect := [name for name in _OF_THIS_PROCESS if name in self.model_fields_set]:
             raise ConfigError(f"{', '.join(without_effect)} would change nothing with base_url; set it when you start the server.")
         require_client()
+        from nla.engine.vllm_server import address
+
+        address(self.base_url)
 
     def start(
         self,

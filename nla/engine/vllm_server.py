@@ -6,6 +6,7 @@ Requests carry hooks, which are code: whoever reaches the server's port can run 
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,7 @@ import httpx
 from nla.engine.hooked import Answer, HookedEngine, Question
 from nla.engine.vllm_installed import require_client
 from nla.support.display import visible
-from nla.support.errors import ConfigError, first_line
+from nla.support.errors import ConfigError, EngineError, first_line
 
 AT_ONCE = 64
 """Most requests that wait for an answer at the same time; the server forms its own batches from them."""
@@ -36,13 +37,14 @@ class VLLMServer(HookedEngine):
         expected: names and folders of the checkpoint; empty where any will do, because the caller compares the streams.
 
     Raises:
-        ConfigError: vllm-lens is not installed here, no vLLM server answers there, or it serves another model.
+        ConfigError: vllm-lens is not installed here, the address is none, or the server serves another model.
+        EngineError: no vLLM server answers there.
     """
 
     def __init__(self, base_url: str, *, served: str | None = None, expected: tuple[str, ...] = ()) -> None:
         super().__init__()
         require_client()
-        self._url = _address(base_url)
+        self._url = address(base_url)
         key = os.environ.get(_KEY)
         limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -50,6 +52,11 @@ class VLLMServer(HookedEngine):
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="vllm-server")
         self.model = self._choose(served, expected)
         """The name under which the server serves the model."""
+
+    @property
+    def longest(self) -> int:
+        """See `HookedEngine`."""
+        return self._longest
 
     def answers(self, questions: list[Question]) -> list[Answer]:
         """See `HookedEngine`. A server serves an adapter under a name of its own, so questions name none."""
@@ -68,13 +75,17 @@ class VLLMServer(HookedEngine):
             stream = decode_activations({"activations": reply.get("activations")}).get("residual_stream")
             return Answer([int(token) for token in choice["token_ids"]], choice.get("finish_reason"), stream, _counts(reply))
         except Exception as ex:  # the decoder and what it is built on raise many kinds
-            raise ConfigError(
+            raise EngineError(
                 f"{self._url} gave a reply of another form than vLLM's ({visible(first_line(ex))}); check that "
                 "base_url is a vLLM server of a version that fits (nla/engine/README.md)."
             ) from ex
 
     def _choose(self, served: str | None, expected: tuple[str, ...]) -> str:
-        models = {str(entry.get("id")): str(entry.get("root")) for entry in self._ask("GET", "/v1/models", None).get("data", [])}
+        entries = self._ask("GET", "/v1/models", None).get("data")
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise EngineError(f"{self._url}/v1/models gave a reply of another form than vLLM's; check that base_url is a vLLM server.")
+        models = {str(entry.get("id")): str(entry.get("root")) for entry in entries}
+        self._longest = max((int(entry["max_model_len"]) for entry in entries if entry.get("max_model_len")), default=sys.maxsize)
         listed = visible(", ".join(models) or "no model", limit=_SHOWN)
         if served is not None:
             if served not in models:
@@ -94,23 +105,23 @@ class VLLMServer(HookedEngine):
             reply = self._client.request(method, self._url + path, json=body)
             said = reply.json()
         except (httpx.HTTPError, ValueError) as ex:
-            raise ConfigError(
+            raise EngineError(
                 f"No vLLM server answers at {self._url} ({visible(first_line(ex))}). Start one with `vllm serve MODEL --host 127.0.0.1 "
                 "--no-enable-prefix-caching`, with vllm-lens in its environment (nla/engine/README.md)."
             ) from ex
         if reply.is_error or not isinstance(said, dict) or "error" in said:
-            raise ConfigError(
+            raise EngineError(
                 f"{self._url}{path} answered with status {reply.status_code}: {visible(_message(said), limit=_SHOWN)} (See the server's "
                 f"output. An API key is taken from {_KEY}.)"
             )
         return said
 
 
-def _address(base_url: str) -> str:
+def address(base_url: str) -> str:
     """Return a server's address without `/v1` at its end.
 
     Raises:
-        ConfigError: it is not an http or https address.
+        ConfigError: it is not an http or https address, or holds a password, which logs would record.
     """
     try:
         url = httpx.URL(base_url)
@@ -118,6 +129,8 @@ def _address(base_url: str) -> str:
         raise ConfigError(
             f"Invalid base_url {visible(base_url, limit=100)} ({ex}): expected an address such as http://127.0.0.1:8000."
         ) from ex
+    if url.userinfo or url.query:
+        raise ConfigError(f"Invalid base_url for {url.host}: logs record it, so it must hold no password; put the API key into {_KEY}.")
     if url.scheme not in ("http", "https") or not url.host:
         raise ConfigError(f"Invalid base_url {visible(base_url, limit=100)}: expected an address such as http://127.0.0.1:8000.")
     return base_url.rstrip("/").removesuffix("/v1")

@@ -7,7 +7,6 @@ from pathlib import Path
 from pydantic import Field
 
 from nla.activations.engine_reader import EngineReader
-from nla.engine.hooked import HookedEngine
 from nla.engine.vllm_options import EngineOptions
 from nla.inspect.views import view_of
 from nla.models.adapted import adapter_folder
@@ -47,18 +46,27 @@ def reading_view(model: LoadedModel, spec: str) -> LoadedModel:
     chosen = read_options(ReaderOptions, typed)
     chosen.check(model.precision.name)
     checkpoint = checkpoint_of(model)
-    here = chosen.base_url is None
-    adapter = adapter_folder(model) if here else None  # a server serves it under a name of its own
-    start = partial(_start, chosen, checkpoint, model, adapter)
-    shown = f"vLLM at {chosen.base_url}" if chosen.base_url else "vLLM"
-    return view_of(model, f"read_with:{spec}", lambda: replace(model, reader=EngineReader(shown, start, adapter)))
+    # A server has the adapter under a name of its own.
+    adapter = adapter_folder(model) if chosen.base_url is None else None
+    reader = _reader(chosen, checkpoint, model, adapter)
+    return view_of(model, f"read_with:{spec}", lambda: replace(model, reader=reader, unread=model))
 
 
-def _start(chosen: ReaderOptions, checkpoint: Path | str, model: LoadedModel, adapter: Path | None) -> HookedEngine:
-    return chosen.start(
-        checkpoint,
-        model.precision.name,
-        on_cpu=model.device.type == "cpu",
-        revision=model.source.revision,
-        adapter_rank=rank_to_allow(adapter) if adapter else 0,
-    )
+_readers: dict[tuple[str, ...], EngineReader] = {}
+"""One engine per checkpoint and options: steered views and adapters of a process share it where they can."""
+
+
+def _reader(chosen: ReaderOptions, checkpoint: Path | str, model: LoadedModel, adapter: Path | None) -> EngineReader:
+    source, dtype = model.source, model.precision.name
+    key = (str(checkpoint), str(source.revision), dtype, str(adapter), chosen.model_dump_json())
+    if key not in _readers:
+        start = partial(
+            chosen.start,
+            checkpoint,
+            dtype,
+            on_cpu=model.device.type == "cpu",
+            revision=source.revision,
+            adapter_rank=rank_to_allow(adapter) if adapter else 0,
+        )
+        _readers[key] = EngineReader(f"vLLM at {chosen.base_url}" if chosen.base_url else "vLLM", start, adapter)
+    return _readers[key]

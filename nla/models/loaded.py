@@ -63,6 +63,8 @@ class LoadedModel:
     """For a view with an adapter, the base model."""
     reader: Any = None
     """The `nla.activations.engine_reader.EngineReader` that reads this view's transcripts in place of the built-in engine, if any."""
+    unread: "LoadedModel | None" = None
+    """For a view that another engine reads, the same model without that engine."""
 
     @cached_property
     def architecture(self) -> Architecture:
@@ -166,7 +168,14 @@ class LoadedModel:
     @property
     def base(self) -> "LoadedModel":
         """The model without steering and without an adapter, from which verbalizers are built."""
-        return self.plain.unadapted or self.plain
+        base = self.plain.unadapted or self.plain
+        return base.unread or base
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """The arguments of `load_model` that put another model of the same dtype where this one is: on its device, or over all GPUs."""
+        where = {"spread": True} if len(devices_of(self.network)) > 1 else {"device": str(self.device)}
+        return {"dtype": self.precision.name, **where}
 
     def describe(self) -> dict[str, Any]:
         """Return what logs record about the weights in use."""

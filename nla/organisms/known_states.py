@@ -82,7 +82,7 @@ def extract_known_states(
         for state in config.known_states:
             starts = range(0, min(state.prompts, len(answered)), _PROMPTS_PER_SHARD)  # a reply that mentions a test is left out
             missing = [start for start in starts if not _shard(out, state, start).exists()]
-            model = load_model(state.model, dtype=base.precision.name, device=str(base.device)) if missing else base
+            model = load_model(state.model, **base.place) if missing else base
             for start in missing:
                 path = _shard(out, state, start)
                 report(path.stem, start // _PROMPTS_PER_SHARD, len(starts))

@@ -40,7 +40,7 @@ def known_groups_of_pair(
     results: dict[str, MeasureResult] = {}
     for name in [*names, base.source.name]:
         say(f"known groups: {name}")
-        model = base if name == base.source.name else load_model(name, dtype=base.precision.name, device=str(base.device))
+        model = base if name == base.source.name else load_model(name, **base.place)
         cases = read_cases(model, layer, chosen)
         groups = KnownGroups(model, layer, (), tuple(cases), tokens=tokens, pair=pair)
         [measure] = [measure for measure in graded_measures(groups) if measure.name == "nla"]

@@ -67,7 +67,9 @@ class Reconstructor:
         return last.float() @ self.head.T
 
 
-def load_reconstructor(where: str | Path, base: LoadedModel | None = None, *, dtype: str = "auto", device: str = "auto") -> Reconstructor:
+def load_reconstructor(
+    where: str | Path, base: LoadedModel | None = None, *, dtype: str = "auto", device: str = "auto", spread: bool = False
+) -> Reconstructor:
     """Load an AR: a transformers folder of K + 1 blocks in the released layout, or an adapter of the base model; with head and sidecar.
 
     Args:
@@ -75,6 +77,7 @@ def load_reconstructor(where: str | Path, base: LoadedModel | None = None, *, dt
         base: the base model, whose weights an adapter shares; None loads the one that the sidecar names if it is needed.
         dtype: of the blocks; the head is always float32, because bf16 heads gave NaN in practice.
         device: torch device name or `auto`.
+        spread: see `load_model`.
 
     Raises:
         ContractError: no or broken sidecar, the role is not AR, head or adapter missing, corrupt or of the wrong shape.
@@ -90,7 +93,7 @@ def load_reconstructor(where: str | Path, base: LoadedModel | None = None, *, dt
         model = shared_copy(base or base_model(sidecar, dtype=dtype, device=device), sidecar.layer + 1)
         load_adapter(model, folder)
     else:
-        model = load_model(str(folder), dtype=dtype, device=device)
+        model = load_model(str(folder), dtype=dtype, device=device, spread=spread)
     return Reconstructor(model, head, sidecar)
 
 

@@ -6,7 +6,8 @@ HarnessError
 ├── DataError      a data set, log or file of labels that cannot be read as what it claims to be
 │   └── TranscriptError   one transcript that cannot be read, while the others of its log can
 ├── ContractError  an NLA whose sidecar is broken, or does not fit the live model and tokenizer
-└── ConfigError    an option or argument, or a combination of them, that is not valid
+├── ConfigError    an option or argument, or a combination of them, that is not valid
+└── EngineError    an engine outside of this process (vLLM) that failed, so that no transcript can be read any more
 
 `StoppedError` is not among them: it reports that a user stopped a command, which is no mistake.
 """
@@ -56,15 +57,26 @@ class ConfigError(HarnessError):
     """An option or argument that is not valid."""
 
 
+class EngineError(HarnessError):
+    """An engine outside of this process has failed. Unlike other errors, it is not put down to the transcript that was being read."""
+
+
 class StoppedError(Exception):
     """A SIGTERM or SIGINT ended a command after it had saved its state, so the same command resumes."""
 
 
 @contextmanager
 def reading_transcript() -> Iterator[None]:
-    """Turn whatever makes a transcript unreadable (a `HarnessError`, too little memory) into a `TranscriptError`."""
+    """Turn whatever makes a transcript unreadable (a `HarnessError`, too little memory) into a `TranscriptError`.
+
+    Raises:
+        TranscriptError: this transcript cannot be read.
+        EngineError: nothing can be read any more.
+    """
     try:
         yield
+    except EngineError:
+        raise
     except HarnessError as ex:
         raise TranscriptError(str(ex)) from ex
     except Exception as ex:

@@ -160,6 +160,11 @@ class AVOptions(BaseModel):
     verbalizer: ClassVar[str] = "av"
 
     @property
+    def asks_for_ar(self) -> bool:
+        """Whether the user asked for something that needs the pair's AR."""
+        return self.best_of > 1 or self.reconstruct == "true"
+
+    @property
     def shown(self) -> str:
         """The verbalizer's name in logs and tables, with the options that change its explanations."""
         options = [f"best_of={self.best_of}"] * (self.best_of > 1)
@@ -206,7 +211,7 @@ class ChosenAV:
         Raises:
             ConfigError: an AR is needed, and the pair has none.
         """
-        needed = chosen.best_of > 1 or chosen.reconstruct == "true"
+        needed = chosen.asks_for_ar
         if needed and self.ar is None:
             raise ConfigError(
                 f"{self.where} has no AR beside it, which best_of and reconstruct need; give the folder of a pair, with av/ and ar/."
@@ -240,7 +245,7 @@ def build(model: LoadedModel, layer: int | None, nla: str | None, **options: str
     """
     chosen = read_options(AVOptions, options)
     files = choose_av(model, layer, nla)
-    load_ar = partial(load_reconstructor, base=model, dtype=model.precision.name, device=str(model.device))
+    load_ar = partial(load_reconstructor, base=model, **model.place)
     return files.with_options(_with_base(model, files.folder, files.sidecar), chosen, load_ar)
 
 
@@ -269,6 +274,6 @@ def _with_base(model: LoadedModel, folder: Path, sidecar: Sidecar) -> Activation
         verbalizer = shared_copy(model)
         load_adapter(verbalizer, folder)
     else:
-        verbalizer = load_model(str(folder), dtype=model.precision.name, device=str(model.device))
+        verbalizer = load_model(str(folder), **model.place)
         check_sidecar(sidecar, verbalizer)
     return ActivationVerbalizer(verbalizer, sidecar, sidecar.temperature, sidecar.max_tokens)

@@ -49,6 +49,23 @@ class VLLMOptions(AVOptions, EngineOptions):
     """Where the AR runs; `auto` takes vLLM where the AR runs there as an adapter beside the AV, or `ar_base_url` is given."""
     ar_base_url: str | None = None
     """Address of a vLLM server that serves the AR."""
+    ar_served: str | None = None
+    """The name under which that server serves the AR; None takes the one that fits."""
+
+    @property
+    def asks_for_ar(self) -> bool:
+        """See `AVOptions`. Whoever says where the AR is to run wants it."""
+        return super().asks_for_ar or (self.reconstruct == "auto" and (self.ar == "vllm" or self.ar_base_url is not None))
+
+    def check(self, dtype: str) -> None:
+        """See `EngineOptions`."""
+        if self.base_url is not None and self.adapter != "auto":
+            raise ConfigError(f"adapter={self.adapter} would change nothing with base_url: the server has the AV as it was started.")
+        if self.ar_base_url is not None and (self.ar == "built-in" or self.reconstruct == "false"):
+            raise ConfigError(
+                "ar_base_url names a server for the AR, but ar=built-in or reconstruct=false leaves it out; give one of them."
+            )
+        super().check(dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,10 +124,11 @@ def _keeps(model: LoadedModel, folder: Path, chosen: VLLMOptions) -> bool:
 
 
 def _engine_of_av(model: LoadedModel, files: ChosenAV, chosen: VLLMOptions, *, keeps: bool) -> HookedEngine:
-    folder, two_engines = files.folder, chosen.ar == "vllm" and chosen.ar_base_url is None and not keeps
-    ranks = [rank_to_allow(folder)] if keeps else [0]
-    if keeps and files.ar is not None and is_adapter(files.ar):
-        ranks.append(rank_to_allow(role_folder(files.ar, "ar")))
+    folder, ranks = files.folder, [rank_to_allow(files.folder)] if keeps else [0]
+    shares_weights = keeps and files.ar is not None and is_adapter(files.ar)
+    if shares_weights:
+        ranks.append(rank_to_allow(role_folder(str(files.ar), "ar")))
+    two_engines = chosen.ar == "vllm" and chosen.ar_base_url is None and not shares_weights
     merges = chosen.base_url is None and not keeps and is_adapter(str(folder))
     return chosen.start(
         checkpoint_of(model) if keeps else merged(folder, "av", model.precision.name) if merges else folder,
@@ -126,9 +144,9 @@ def _engine_of_av(model: LoadedModel, files: ChosenAV, chosen: VLLMOptions, *, k
 
 def _reconstructor(model: LoadedModel, chosen: VLLMOptions, shared: HookedEngine | None, ar: str) -> Reconstructor:
     """Load the AR of a pair: into vLLM or the built-in engine, as the user chose. `shared` runs the base model with the AV's adapter."""
-    kept = shared is not None and is_adapter(ar)
+    kept = shared is not None and is_adapter(ar) and not chosen.ar_base_url
     if chosen.ar == "built-in" or not (chosen.ar == "vllm" or kept or chosen.ar_base_url):
-        return load_reconstructor(ar, model, dtype=model.precision.name, device=str(model.device))
+        return load_reconstructor(ar, model, **model.place)
     folder = role_folder(ar, "ar")
     sidecar, head = read_sidecar(folder), read_head(folder)
     if kept and shared is not None:
@@ -137,7 +155,7 @@ def _reconstructor(model: LoadedModel, chosen: VLLMOptions, shared: HookedEngine
         raise ConfigError(
             "ar=vllm with base_url needs a server for the AR too: give its address as ar_base_url=http://127.0.0.1:8001, or leave ar out."
         )
-    given = EngineOptions(base_url=chosen.ar_base_url) if chosen.ar_base_url else chosen
+    given = EngineOptions(base_url=chosen.ar_base_url, served=chosen.ar_served) if chosen.ar_base_url else chosen
     given.check(model.precision.name)
     checkpoint = merged(folder, "ar", model.precision.name) if given.base_url is None and is_adapter(ar) else folder
     on_cpu = model.device.type == "cpu"

@@ -13,7 +13,8 @@ import torch
 from rich.console import Console
 
 from nla.activations.capture import streams
-from nla.engine.vllm import EngineSettings, VLLMEngine, _sampling_params
+from nla.engine.hooked import Question
+from nla.engine.vllm import EngineSettings, VLLMEngine
 from nla.models.embedded import embedded_dir
 from nla.models.loaded import load_model
 from tests.bench.av import seconds
@@ -28,12 +29,12 @@ def main() -> None:
     model = load_model("smollm2", dtype="float32", device="cpu")
     draws = torch.Generator().manual_seed(0)
     engine = VLLMEngine(embedded_dir(), "float32", on_cpu=True, settings=EngineSettings(max_model_len=given.tokens + 8))
-    plain = [_sampling_params(max_tokens=1, temperature=0.0) for _ in range(given.rows)]
+    sampling = {"max_tokens": 1, "temperature": 0.0}
     times: dict[str, list[float]] = {"plain prefill": [], "read": [], "built-in read": []}
     for turn in range(given.turns + 1):
         rows = torch.randint(100, 40_000, (given.rows, given.tokens), generator=draws).tolist()
         took = {
-            "plain prefill": seconds(lambda rows=rows: engine._generate(rows, plain, None)),  # type: ignore[misc]
+            "plain prefill": seconds(lambda rows=rows: engine.answers([Question(row, sampling) for row in rows])),  # type: ignore[misc]
             "read": seconds(lambda rows=rows: engine.read(rows, given.layer)),  # type: ignore[misc]
             "built-in read": seconds(lambda rows=rows: list(streams(model, rows, given.layer))),  # type: ignore[misc]
         }
