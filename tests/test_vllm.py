@@ -89,7 +89,9 @@ class FakeLLM:
     def __init__(self, outputs: list[Any]) -> None:
         self.outputs = outputs
 
-    def generate(self, *_: Any, **__: Any) -> list[Any]:
+    def generate(self, prompts: list[dict[str, Any]], *_: Any, **__: Any) -> list[Any]:
+        for prompt, output in zip(prompts, self.outputs, strict=False):
+            output.__dict__.setdefault("prompt_token_ids", prompt["prompt_token_ids"])
         return self.outputs
 
 
@@ -177,6 +179,13 @@ def test_a_hook_travels_as_source_text() -> None:
             (Path(folder) / "hook").write_bytes(packed)
             done = subprocess.run([sys.executable, "-c", code, "hook"], cwd=folder, capture_output=True, text=True, check=True)
         assert done.stdout.splitlines() == [expected, "[]"]
+
+
+def test_answers_to_other_requests_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    reply = SimpleNamespace(token_ids=[5, 6], finish_reason="stop")
+    left_over = SimpleNamespace(outputs=[reply], prompt_token_ids=[9], hook_results={"0": {"times": 1}})
+    with pytest.raises(EngineError, match="answered other requests"):
+        engine_returning(monkeypatch, left_over).run([REQUEST])
 
 
 def test_a_dead_worker_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:

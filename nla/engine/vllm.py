@@ -86,6 +86,10 @@ class VLLMEngine(HookedEngine):
             outputs: list[Any] = self._llm.generate(prompts, sampling, use_tqdm=False, **lora)
         except Exception as ex:  # vLLM raises many kinds of exceptions, and its worker has printed the cause before
             raise EngineError(f"vLLM stopped while it ran {len(questions)} requests ({first_line(ex)}); the output above says why.") from ex
+        if [list(output.prompt_token_ids) for output in outputs] != [question.row for question in questions]:
+            raise EngineError(
+                "vLLM answered other requests than those that were asked; an earlier call was cut off. Start the command again."
+            )
         return [_answer(output) for output in outputs]
 
     def _lora(self, adapter: Path) -> Any:
