@@ -164,6 +164,7 @@ def test_the_hook_adds_each_blocks_vector_and_counts_tokens() -> None:
     assert [ran_at_every_token(saved, block, 4) for block in (0, 3, 5, 7)] == [True, True, True, False]
 
 
+@pytest.mark.slow
 def test_a_hook_travels_as_source_text() -> None:
     """Nothing of it may need this package, or this version of Python, where vLLM runs."""
     code = "import pickle, sys, types, torch; hook = pickle.load(open(sys.argv[1], 'rb')); "
