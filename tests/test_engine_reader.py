@@ -2,8 +2,10 @@
 built-in one; with vLLM itself, `test_vllm_reading.py` reads."""
 
 import json
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -247,6 +250,25 @@ def test_another_kind_of_server_is_told(said: Any, url: str) -> None:
     FakeServer.replies["/v1/models"] = (200, said)
     with pytest.raises(HarnessError, match="another form than vLLM's"):
         VLLMServer(url)
+
+
+@pytest.mark.slow
+def test_processes_of_vllm_do_not_outlive_a_killed_command() -> None:
+    code = "import subprocess, time; from nla.engine.vllm_watch import start_watch; start_watch(); "
+    code += "run = lambda name: subprocess.Popen(['bash', '-c', f'exec -a {name} sleep 300']).pid; "
+    code += "print(run('VLLM::Worker'), run('other'), flush=True); time.sleep(300)"
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker, other = (psutil.Process(int(pid)) for pid in parent.stdout.readline().split())
+    try:
+        time.sleep(5)  # the watching process starts, and looks once a second
+        assert worker.is_running()
+        parent.kill()
+        parent.wait(10)
+        worker.wait(20)
+        assert other.is_running()
+    finally:
+        other.kill()
 
 
 def test_where_an_engine_runs_is_no_setting_of_a_scoring() -> None:

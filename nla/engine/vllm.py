@@ -7,6 +7,7 @@ from typing import Any
 
 from nla.engine.hooked import Answer, HookedEngine, Question
 from nla.engine.vllm_installed import require_vllm
+from nla.engine.vllm_watch import start_watch
 from nla.support.errors import ConfigError, EngineError, first_line
 
 
@@ -51,6 +52,7 @@ class VLLMEngine(HookedEngine):
             os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         from vllm import LLM
 
+        start_watch()
         self._adapters: dict[Path, int] = {}
         try:
             self._llm = LLM(
