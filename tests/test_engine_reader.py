@@ -33,6 +33,7 @@ from nla.inspect.shared_read import VECTORS, read_vectors
 from nla.instrument import CONTRAST
 from nla.models.loaded import LoadedModel
 from nla.support.errors import ConfigError, EngineError, HarnessError, TranscriptError
+from nla.verbalizers.av_vllm import VLLMOptions
 from nla.verbalizers.base import read_options
 from tests.test_shared_read import conversation
 
@@ -169,6 +170,27 @@ def test_the_built_in_engine_changes_nothing(tiny: LoadedModel) -> None:
     assert reading_view(tiny, "built-in") is tiny
     with pytest.raises(ConfigError, match="Invalid -M read_with=3: expected built-in or vllm"):
         LocalArgs.parse({"read_with": 3})
+
+
+@pytest.mark.parametrize("length", ["0", "-2", "63", "10000001", "many"])
+def test_a_length_that_vllm_cannot_use_is_refused(length: str) -> None:
+    for kind in (ReaderOptions, VLLMOptions):
+        with pytest.raises(ConfigError, match="max_model_len="):
+            read_options(kind, {"max_model_len": length})
+    assert [read_options(ReaderOptions, {"max_model_len": right}).max_model_len for right in ("-1", "64")] == [-1, 64]
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ({"base_url": "http://127.0.0.1:9", "ar": "vllm"}, "needs a server for the AR too"),
+        ({"base_url": "http://127.0.0.1:9", "adapter": "keep"}, "adapter=keep would change nothing"),
+        ({"ar_base_url": "http://127.0.0.1:9", "ar": "built-in"}, "leaves it out"),
+    ],
+)
+def test_options_of_the_ar_are_checked_before_an_engine_starts(typed: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_options(VLLMOptions, typed).check("float32")
 
 
 def test_a_url_is_one_option() -> None:

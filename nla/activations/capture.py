@@ -111,6 +111,12 @@ def streams(model: LoadedModel, rows: Sequence[Sequence[int]], layer: int) -> It
             yield i, stream[: len(rows[i])]
 
 
+def streams_in_order(model: LoadedModel, rows: Sequence[Sequence[int]], layer: int) -> list[Float[Tensor, "_pos d_model"]]:
+    """Return what `streams` yields, in the order in which the sequences were given."""
+    by_row = dict(streams(model, rows, layer))
+    return [by_row[i] for i in range(len(rows))]
+
+
 def batches(model: LoadedModel, rows: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Int[Tensor, "batch pos"]]]:
     """Yield token sequences in batches of similar lengths, padded on the right: the numbers of the sequences, and their token ids.
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nla.activations.capture import readings, streams
+from nla.activations.capture import readings, streams_in_order
 from nla.activations.mean_vector import NEUTRAL_TEXTS
 from nla.activations.stream_error import BOUNDS, largest_error
 from nla.engine.hooked import HookedEngine
@@ -106,5 +106,4 @@ def _error(read: Sequence[Float[Tensor, "_pos d_read"]], model: LoadedModel, row
     """Return the largest relative error of streams against the built-in engine's; infinite where they have another width."""
     if any(stream.shape[-1] != model.d_model for stream in read):
         return float("inf")
-    by_row = dict(streams(model, rows, layer))
-    return largest_error(read, [by_row[i] for i in range(len(rows))])
+    return largest_error(read, streams_in_order(model, rows, layer))

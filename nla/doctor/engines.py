@@ -12,7 +12,7 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nla.activations.capture import streams
+from nla.activations.capture import streams_in_order
 from nla.activations.steering import steered
 from nla.engine.vllm import EngineSettings, VLLMEngine
 from nla.instrument import CONTRAST
@@ -52,7 +52,7 @@ class BuiltIn:
 
     def read(self, rows: Sequence[Sequence[int]], layer: int) -> Streams:
         """See `Engine`."""
-        return _in_order(self._model, rows, layer)
+        return streams_in_order(self._model, rows, layer)
 
     def read_steered(self, rows: Sequence[Sequence[int]], layer: int, block: int, vector: Float[Tensor, " d_model"]) -> Streams:
         """See `Engine`. The vector comes from a file, as a user's does."""
@@ -62,16 +62,11 @@ class BuiltIn:
             path = Path(folder) / "directions.safetensors"
             save_file({"directions": directions}, path)
             view = steered(self._model, f"{path}:1", CONTRAST)
-        return _in_order(view, rows, layer)
+        return streams_in_order(view, rows, layer)
 
     def explain(self, vectors: Float[Tensor, "n d_model"], nla: str | None) -> list[Explanation]:
         """See `Engine`."""
         return build_av(self._model, None, nla, **GREEDY).verbalize(vectors, [(i,) for i in range(len(vectors))])
-
-
-def _in_order(model: LoadedModel, rows: Sequence[Sequence[int]], layer: int) -> Streams:
-    by_row = dict(streams(model, rows, layer))
-    return [by_row[i] for i in range(len(rows))]
 
 
 class VLLM:

@@ -51,6 +51,12 @@ class Answer:
     hook_results: Mapping[str, Any] = field(default_factory=dict)
     """What each hook saved, by its number."""
 
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """What the request's one hook counted."""
+        counts: Mapping[str, int] = self.hook_results.get("0", {})
+        return counts
+
 
 class HookedEngine(ABC):
     """A checkpoint in vLLM with vllm-lens. Threads may share it."""
@@ -134,7 +140,7 @@ class HookedEngine(ABC):
         """
         questions = [_question(request, stop, dict(rules or {}), adapter) for request in requests]
         answers = self._gathered.run(questions)
-        unhooked = sum(bool(r.injections) and not _times_run(answer) for r, answer in zip(requests, answers, strict=True))
+        unhooked = sum(bool(r.injections) and not answer.counts.get("times") for r, answer in zip(requests, answers, strict=True))
         if unhooked:
             raise _did_not_run("replacement of the marker's row", unhooked, len(requests))
         return [_completion(request, answer) for request, answer in zip(requests, answers, strict=True)]
@@ -150,8 +156,7 @@ def _counting_hook(added: Mapping[int, Float[Tensor, " d_model"]], layer: int) -
 
 def _ran(answer: Answer, blocks: Collection[int], n_tokens: int) -> bool:
     """Return whether the hook ran at every token, in every block that it is on."""
-    counts: Mapping[str, int] = answer.hook_results.get("0", {})
-    return all(ran_at_every_token(counts, block, n_tokens) for block in blocks)
+    return all(ran_at_every_token(answer.counts, block, n_tokens) for block in blocks)
 
 
 def _question(request: Request, stop: Sequence[str], arguments: dict[str, Any], adapter: Path | None) -> Question:
@@ -181,11 +186,6 @@ def _question(request: Request, stop: Sequence[str], arguments: dict[str, Any], 
         "include_stop_str_in_output": True,
     }
     return Question(list(request.prompt_ids), sampling, arguments, adapter)
-
-
-def _times_run(answer: Answer) -> int:
-    """Return how often a request's hook replaced its row."""
-    return int(answer.hook_results.get("0", {}).get("times", 0))
 
 
 def _did_not_run(what: str, missing: int, n: int) -> EngineError:

@@ -2,12 +2,21 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from nla.engine.hooked import HookedEngine
 from nla.support.errors import ConfigError
 
+
+def _auto_or_usable(length: int) -> int:
+    if length != -1 and not 64 <= length <= 10_000_000:
+        raise ValueError("expected -1, or 64 to 10000000")
+    return length
+
+
+Length = Annotated[int, AfterValidator(_auto_or_usable)]
 _OF_THIS_PROCESS = ("tensor_parallel", "gpu_memory", "max_model_len")
 
 
@@ -24,7 +33,7 @@ class EngineOptions(BaseModel):
     """GPUs that share the weights."""
     gpu_memory: float = Field(default=0.6, gt=0, lt=1)
     """Share of each GPU's memory that vLLM takes; the rest is for the audited model."""
-    max_model_len: int = Field(default=2048, ge=-1, le=10_000_000)
+    max_model_len: Length = 2048
     """Longest sequence in tokens; -1 takes as many as fit into the memory, up to the model's context window."""
 
     def check(self, dtype: str) -> None:

@@ -4,10 +4,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from pydantic import Field
-
 from nla.activations.engine_reader import EngineReader
-from nla.engine.vllm_options import EngineOptions
+from nla.engine.vllm_options import EngineOptions, Length
 from nla.inspect.views import view_of
 from nla.models.adapted import adapter_folder
 from nla.models.loaded import LoadedModel
@@ -23,7 +21,7 @@ BUILT_IN, VLLM = "built-in", "vllm"
 class ReaderOptions(EngineOptions):
     """Options of `-M read_with=vllm:option=value`."""
 
-    max_model_len: int = Field(default=-1, ge=-1, le=10_000_000)
+    max_model_len: Length = -1
     """Longest transcript in tokens; -1 takes as many as fit into the memory, up to the model's context window."""
 
 

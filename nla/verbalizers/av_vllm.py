@@ -65,7 +65,18 @@ class VLLMOptions(AVOptions, EngineOptions):
             raise ConfigError(
                 "ar_base_url names a server for the AR, but ar=built-in or reconstruct=false leaves it out; give one of them."
             )
+        if self.base_url is not None and self.ar == "vllm" and self.ar_base_url is None:
+            raise ConfigError(
+                "ar=vllm with base_url needs a server for the AR too: give ar_base_url=http://127.0.0.1:8001, or leave ar out."
+            )
         super().check(dtype)
+        if self.ar_base_url is not None:
+            self.ar_engine.check(dtype)
+
+    @property
+    def ar_engine(self) -> EngineOptions:
+        """The options of an engine of the AR's own."""
+        return EngineOptions(base_url=self.ar_base_url, served=self.ar_served) if self.ar_base_url else self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +94,7 @@ class VLLMVerbalizer(ActivationVerbalizer):
         completions = self.engine.run(self.requests(vectors, keys), stop=[CLOSE], rules=rules, adapter=self.adapter)
         if lines and any(repeats(self.spellings, OPEN, lines, completion.ids) for completion in completions):
             raise ConfigError(
-                f"The server lets the AV repeat words in a line, which its sidecar forbids. Start it with --logits-processors "
+                f"vLLM lets the AV repeat words in a line, which its sidecar forbids. Start the server with --logits-processors "
                 f"{_REPEATS_PROCESSOR}, in an environment that holds this package."
             )
         return completions
@@ -151,12 +162,7 @@ def _reconstructor(model: LoadedModel, chosen: VLLMOptions, shared: HookedEngine
     sidecar, head = read_sidecar(folder), read_head(folder)
     if kept and shared is not None:
         return EngineReconstructor(model, head, sidecar, shared, folder)
-    if chosen.base_url is not None and chosen.ar_base_url is None:
-        raise ConfigError(
-            "ar=vllm with base_url needs a server for the AR too: give its address as ar_base_url=http://127.0.0.1:8001, or leave ar out."
-        )
-    given = EngineOptions(base_url=chosen.ar_base_url, served=chosen.ar_served) if chosen.ar_base_url else chosen
-    given.check(model.precision.name)
+    given = chosen.ar_engine
     checkpoint = merged(folder, "ar", model.precision.name) if given.base_url is None and is_adapter(ar) else folder
     on_cpu = model.device.type == "cpu"
     engine = given.start(checkpoint, model.precision.name, on_cpu=on_cpu, expected=(ar, folder), memory_share=0.5)
